@@ -1,0 +1,1 @@
+"""Known data-set layouts: one a file, each with ``cases(root) -> Iterator[Case]``."""

@@ -1,0 +1,52 @@
+"""The errors that hybriduad raises on purpose: one sentence each (what, where, got, expected, how to mend)."""
+
+from __future__ import annotations
+
+
+class HybridUADError(Exception):
+    """Something the user can mend. The command line prints it as one sentence and exits with 2.
+
+    Args:
+        what: what is wrong, in a few words.
+        where: the file, case or key it was found at.
+        got: the offending value.
+        expected: what would have been right.
+        mend: how to put it right.
+    """
+
+    def __init__(
+        self,
+        what: str,
+        *,
+        where: object = None,
+        got: object = None,
+        expected: object = None,
+        mend: str | None = None,
+    ) -> None:
+        sentence = what if where is None else f"{what} in {where}"
+        facts = []
+        if got is not None:
+            facts.append(f"got {got}")
+        if expected is not None:
+            facts.append(f"expected {expected}")
+        if facts:
+            sentence += ": " + ", ".join(facts)
+        if mend is not None:
+            sentence += f"; {mend}"
+        super().__init__(sentence + ".")
+
+
+class ConfigError(HybridUADError):
+    """A configuration, option or plug-in name that cannot be used."""
+
+
+class DataError(HybridUADError):
+    """A scan, mask, manifest or cohort that cannot be used."""
+
+
+class BundleError(HybridUADError):
+    """A model folder that is missing, incomplete, tampered with or of the wrong kind."""
+
+
+class LeakageError(HybridUADError):
+    """A case that was used to fit or calibrate a model is about to be used to evaluate it."""

@@ -1,0 +1,1 @@
+"""Brains that the package makes itself."""

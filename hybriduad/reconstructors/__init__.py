@@ -1,0 +1,1 @@
+"""Reconstruction families: one a file. See ``hybriduad.reconstructors._base`` for the contract."""
