@@ -1,0 +1,313 @@
+"""NIfTI volumes in and out: guards, canonical (RAS) orientation and the bit-exact way back. The only nibabel user."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import math
+import os
+import threading
+import zlib
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import BinaryIO
+
+import nibabel as nib
+import numpy as np
+from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation
+from nibabel.spatialimages import HeaderDataError
+from numpy.typing import DTypeLike
+
+from hybriduad.errors import DataError
+
+MAX_BYTES = 4 * 2**30
+"""A volume that declares more than this, on disk or as float32, is refused."""
+DEFLATE_RATIO = 1032
+"""Deflate cannot compress better than this, so a gzip file bounds what it can hold."""
+GZIP_LEVEL = 1
+"""Maps hardly compress further at higher levels, which take several times as long."""
+
+Orientation = tuple[tuple[int, int], ...]
+_TRANSFORM = "pixdim qform_code sform_code quatern_b quatern_c quatern_d qoffset_x qoffset_y qoffset_z".split()
+_TRANSFORM += ["srow_x", "srow_y", "srow_z"]
+
+
+@dataclass(frozen=True)
+class VolumeGrid:
+    """The grid of a NIfTI file, in the file's own orientation: everything but the voxels.
+
+    ``shape`` (X, Y, Z); ``header`` the raw NIfTI header, from which a file on the same grid is written with both of
+    its transforms bit by bit; ``dtype`` the voxel type on disk.
+    """
+
+    shape: tuple[int, int, int]
+    header: bytes
+    dtype: str
+
+    @cached_property
+    def affine(self) -> np.ndarray:
+        """(4, 4) float64, from voxel indices of the file to RAS millimetres."""
+        return np.asarray(_parse(self.header).get_best_affine(), dtype=np.float64)
+
+    @property
+    def spacing_mm(self) -> tuple[float, float, float]:
+        """Voxel size along the file's three axes."""
+        return spacing_of(self.affine)
+
+    @cached_property
+    def orientation(self) -> Orientation:
+        """For each axis of the file the RAS axis it is nearest to, and 1 or -1 for its sense."""
+        return tuple((int(axis), int(sense)) for axis, sense in io_orientation(self.affine))
+
+    @cached_property
+    def shape_ras(self) -> tuple[int, int, int]:
+        """The shape after :func:`to_ras`."""
+        turned = [0, 0, 0]
+        for length, (axis, _) in zip(self.shape, self.orientation, strict=True):
+            turned[axis] = length
+        return turned[0], turned[1], turned[2]
+
+    @cached_property
+    def affine_ras(self) -> np.ndarray:
+        """(4, 4) float64, from voxel indices after :func:`to_ras` to RAS millimetres."""
+        return np.asarray(self.affine @ inv_ornt_aff(np.array(self.orientation), self.shape))
+
+
+@dataclass(frozen=True)
+class Image:
+    """One volume as it lies in its file: ``data`` (X, Y, Z) in the file's own orientation, and its ``grid``."""
+
+    data: np.ndarray
+    grid: VolumeGrid
+
+    @property
+    def affine(self) -> np.ndarray:
+        """(4, 4) float64, from voxel indices to RAS millimetres."""
+        return self.grid.affine
+
+
+def spacing_of(affine: np.ndarray) -> tuple[float, float, float]:
+    """Voxel size in mm along the three axes of a (4, 4) affine."""
+    x, y, z = np.sqrt((np.asarray(affine)[:3, :3] ** 2).sum(axis=0))
+    return float(x), float(y), float(z)
+
+
+def read_grid(path: str | Path) -> VolumeGrid:
+    """Read the header only.
+
+    Raises:
+        DataError: the file is missing, not NIfTI, damaged, not three-dimensional, or declares more than it can hold.
+    """
+    path = Path(path)
+    try:
+        with _open(path) as file:
+            return _read_grid(file, path)
+    except _UNREADABLE as error:
+        raise _damaged(path, error) from error
+
+
+def read_volume(path: str | Path, *, constant_ok: bool = False) -> Image:
+    """Read a volume: (X, Y, Z) float32 in the file's own orientation; a trailing axis of length 1 is squeezed.
+
+    ``constant_ok`` accepts one value everywhere, which no scan has but an anomaly map may.
+
+    Raises:
+        DataError: as :func:`read_grid`; or the file is truncated, holds NaN or infinity, or is constant.
+    """
+    path = Path(path)
+    try:
+        with _open(path) as file:
+            grid = _read_grid(file, path)
+            data = _read_voxels(file, grid, path)
+    except _UNREADABLE as error:
+        raise _damaged(path, error) from error
+    low, high = data.min(), data.max()
+    if not (np.isfinite(low) and np.isfinite(high)):
+        count = int(data.size - np.isfinite(data).sum())
+        raise DataError("NaN or infinite voxels", where=path, got=f"{count} of {data.size}", expected="finite numbers")
+    if low == high and not constant_ok:
+        raise DataError("constant image", where=path, got=f"{low:g} in every voxel", expected="a scan")
+    return Image(data, grid)
+
+
+def read_mask(path: str | Path) -> Image:
+    """Read a mask: ``data`` (X, Y, Z) bool in the file's own orientation, true where the file holds more than 0.5.
+
+    Raises:
+        DataError: as :func:`read_volume`; an empty mask is none of these.
+    """
+    image = read_volume(path, constant_ok=True)
+    return Image(image.data > 0.5, image.grid)
+
+
+def write_volume(path: str | Path, data: np.ndarray, like: VolumeGrid, dtype: DTypeLike = np.float32) -> None:
+    """Write ``data`` (X, Y, Z) on the grid ``like`` as ``.nii`` or ``.nii.gz``; both transforms are copied bit by bit.
+
+    The file appears complete or not at all, and the same voxels give the same bytes.
+
+    Raises:
+        DataError: ``data`` is not of the grid's shape, or the name does not end in .nii or .nii.gz.
+    """
+    path = Path(path)
+    if tuple(data.shape) != like.shape:
+        raise DataError("voxels on another grid", where=path, got=tuple(data.shape), expected=like.shape)
+    if not path.name.endswith((".nii", ".nii.gz")):
+        raise DataError("unknown volume format", where=path, got=path.suffix, expected=".nii or .nii.gz")
+    template = _parse(like.header)
+    header = type(template)()  # a fresh one: the input's description may name the patient, its extensions are gone
+    for name in _TRANSFORM:
+        header[name] = template[name]
+    header.set_data_dtype(dtype)
+    header.set_data_shape(like.shape)
+    header["pixdim"][4:] = 0
+    header.set_xyzt_units("mm")
+    header["vox_offset"] = header.single_vox_offset
+    header["scl_slope"], header["scl_inter"] = 1, 0
+    voxels = np.asarray(data).astype(header.get_data_dtype()).tobytes(order="F")
+    content = header.binaryblock + b"\0" * 4 + voxels
+    if path.name.endswith(".gz"):
+        content = gzip.compress(content, compresslevel=GZIP_LEVEL, mtime=0)
+    write_atomically(path, content)
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a file so that it appears complete or not at all: a temporary one beside it, then a rename."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
+    try:
+        temporary.write_bytes(content)
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def to_ras(image: Image) -> tuple[np.ndarray, np.ndarray, Orientation]:
+    """Turn and flip the axes to the nearest right-anterior-superior order, without interpolation.
+
+    Returns ``data`` (X, Y, Z) in RAS (a view), its (4, 4) affine, and the orientation that :func:`from_ras` needs.
+    """
+    orientation = image.grid.orientation
+    return apply_orientation(image.data, np.array(orientation)), image.grid.affine_ras, orientation
+
+
+def from_ras(data: np.ndarray, orientation: Orientation) -> np.ndarray:
+    """The way back of :func:`to_ras`: ``data`` (X, Y, Z) in RAS to the file's own orientation, bit by bit."""
+    order = [axis for axis, _ in orientation]
+    turned = np.transpose(data, order)
+    return turned[tuple(slice(None, None, sense) for _, sense in orientation)]
+
+
+def same_grid(a: VolumeGrid, b: VolumeGrid, tolerance_mm: float = 0.05) -> bool:
+    """Whether two files have the same voxels in space: in RAS, equal shapes and corners within ``tolerance_mm``."""
+    if a.shape_ras != b.shape_ras:
+        return False
+    corners = np.array([[x, y, z, 1] for x in (0, 1) for y in (0, 1) for z in (0, 1)], dtype=float)
+    corners[:, :3] *= np.array(a.shape_ras) - 1
+    shift = corners @ (a.affine_ras - b.affine_ras).T
+    return bool(np.abs(shift).max() <= tolerance_mm)
+
+
+def voxel_digest(path: str | Path) -> str:
+    """The identity of a scan: sha256 (hex) of its shape and float32 voxels in RAS.
+
+    Equal for copies that were renamed, compressed again, or stored in another orientation or integer type.
+
+    Raises:
+        DataError: as :func:`read_volume`.
+    """
+    data, _, _ = to_ras(read_volume(path, constant_ok=True))
+    digest = hashlib.sha256(np.array(data.shape, dtype="<i8").tobytes())
+    digest.update((data + np.float32(0)).astype("<f4").tobytes(order="C"))  # + 0 makes -0 and 0 one number
+    return digest.hexdigest()
+
+
+_UNREADABLE = (OSError, EOFError, zlib.error, HeaderDataError, ValueError)
+
+
+def _damaged(path: Path, error: BaseException) -> DataError:
+    if isinstance(error, FileNotFoundError):
+        return DataError("missing file", where=path)
+    if isinstance(error, IsADirectoryError | PermissionError):
+        return DataError("cannot read file", where=path, got=error.strerror)
+    return DataError("damaged or truncated file", where=path, got=str(error), mend="copy or export it again")
+
+
+def _open(path: Path) -> BinaryIO:
+    with path.open("rb") as file:
+        compressed = file.read(2) == b"\x1f\x8b"
+    return gzip.open(path, "rb") if compressed else path.open("rb")  # type: ignore[return-value]
+
+
+def _parse(header: bytes) -> nib.Nifti1Header:
+    kind = nib.Nifti1Header if len(header) == nib.Nifti1Header.template_dtype.itemsize else nib.Nifti2Header
+    return kind(header, check=False)
+
+
+def _read_grid(file: BinaryIO, path: Path) -> VolumeGrid:
+    one, two = nib.Nifti1Header.template_dtype.itemsize, nib.Nifti2Header.template_dtype.itemsize
+    start = file.read(one)
+    if start[:4] in (two.to_bytes(4, "little"), two.to_bytes(4, "big")):
+        start += file.read(two - one)
+    elif start[:4] not in (one.to_bytes(4, "little"), one.to_bytes(4, "big")):
+        raise DataError("not a NIfTI file", where=path, expected=".nii or .nii.gz", mend="convert it, e.g. by dcm2niix")
+    if len(start) not in (one, two):
+        raise DataError("damaged or truncated file", where=path, got=f"{len(start)} bytes", expected="a NIfTI header")
+    header = _parse(start)
+    if not header["magic"].item().startswith((b"n+1", b"n+2")):
+        raise DataError("not a single-file NIfTI", where=path, got=header["magic"].item(), expected="n+1 or n+2")
+    rank = int(header["dim"][0])
+    shape = [int(length) for length in header["dim"][1 : rank + 1]] if 1 <= rank <= 7 else []
+    if not shape or min(shape) < 1:
+        raise DataError("impossible dimensions", where=path, got=[int(n) for n in header["dim"]])
+    while len(shape) > 3 and shape[-1] == 1:
+        shape.pop()
+    if len(shape) != 3:
+        raise DataError("not a volume", where=path, got=f"shape {tuple(shape)}", expected="three axes")
+    if min(shape) < 2:
+        raise DataError("fewer than 2 slices along an axis", where=path, got=f"shape {tuple(shape)}")
+    dtype = header.get_data_dtype()
+    if dtype.kind not in "iuf":
+        raise DataError("voxels that are no real numbers", where=path, got=dtype, expected="integers or floats")
+    _check_size(header, shape, path)
+    affine = np.asarray(header.get_best_affine(), dtype=float)
+    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9 or min(spacing_of(affine)) < 1e-3:
+        raise DataError("affine that cannot be inverted", where=path, got=affine.round(4).tolist())
+    return VolumeGrid((shape[0], shape[1], shape[2]), start, dtype.name)
+
+
+def _check_size(header: nib.Nifti1Header, shape: list[int], path: Path) -> None:
+    """Refuse what the file cannot hold before anything of that size is allocated."""
+    voxels = math.prod(shape)
+    declared = voxels * max(header.get_data_dtype().itemsize, 4)
+    if declared > MAX_BYTES:
+        got, limit = f"{declared / 2**30:.1f} GiB", f"at most {MAX_BYTES / 2**30:.0f} GiB"
+        raise DataError("header that declares too much", where=path, got=f"{got} {tuple(shape)}", expected=limit)
+    needed = int(header["vox_offset"]) + voxels * header.get_data_dtype().itemsize
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        capacity = size * DEFLATE_RATIO if file.read(2) == b"\x1f\x8b" else size
+    if needed > capacity:
+        raise DataError(
+            "header that declares more than the file holds",
+            where=path,
+            got=f"{needed} bytes",
+            expected=f"<= {capacity}",
+        )
+
+
+def _read_voxels(file: BinaryIO, grid: VolumeGrid, path: Path) -> np.ndarray:
+    header = _parse(grid.header)
+    dtype, offset = header.get_data_dtype(), max(int(header["vox_offset"]), header.single_vox_offset)
+    file.read(offset - len(grid.header))
+    size = math.prod(grid.shape) * dtype.itemsize
+    content = file.read(size)
+    if len(content) != size:
+        raise DataError("damaged or truncated file", where=path, got=f"{len(content)} bytes", expected=f"{size} bytes")
+    file.read(1)  # reaching the end makes gzip check its checksum
+    stored = np.frombuffer(content, dtype=dtype).reshape(grid.shape, order="F")
+    slope, intercept = header.get_slope_inter()
+    if slope is not None:
+        stored = stored.astype(np.float64) * slope + intercept
+    with np.errstate(over="ignore"):  # what does not fit float32 becomes infinite and is refused
+        return stored.astype(np.float32)
