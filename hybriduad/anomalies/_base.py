@@ -1,0 +1,75 @@
+"""The contract of an anomaly generator, and the one place that enforces it.
+
+A generator is one file ``hybriduad/anomalies/<name>.py`` with a ``Config``, a subclass of
+:class:`~hybriduad.config.PluginConfig`, and::
+
+    def corrupt(config, image, brain, rng, *, spacing_mm, donors) -> Corruption
+
+``image`` (C, *space) float32 in [-1, 1], two or three spatial axes; ``brain`` (*space) bool; ``rng`` the only source of
+randomness; ``spacing_mm`` one number an axis; ``donors`` gives other prepared images, or is ``None``. It is pure: the
+arguments are not modified. The lesion lies inside the brain where some contrast changed by more than
+:data:`VISIBLE_CHANGE`; nothing changes outside lesion and ignore; every present contrast changes, an absent one (all
+background) stays. Where the brain is too small the image comes back unchanged with an empty lesion.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from hybriduad.types import BACKGROUND, Corruption
+
+Donors = Callable[[np.random.Generator], tuple[np.ndarray, np.ndarray, np.ndarray]]
+"""Draws another prepared image: (C, *space) in [-1, 1], its brain and its lesion mask, both (*space) bool."""
+
+VISIBLE_CHANGE = 0.02
+"""A voxel is part of a lesion only where a contrast changed by more than this, on the [-1, 1] range."""
+
+VISIBILITY_SIGMA = 0.2
+"""Change at which the visibility of a lesion voxel reaches 0.39."""
+
+MINIMUM_BRAIN_VOXELS = 64
+"""A slice with less brain than this (the tip of the head) is left as it is."""
+
+
+def present(image: np.ndarray) -> np.ndarray:
+    """Which contrasts the image has: (C,) bool, False for one that is background throughout."""
+    return (image != BACKGROUND).any(axis=tuple(range(1, image.ndim)))
+
+
+def unchanged(image: np.ndarray) -> Corruption:
+    """The image as it is, with an empty lesion."""
+    space = image.shape[1:]
+    return Corruption(
+        image=image.astype(np.float32),
+        lesion=np.zeros(space, bool),
+        visibility=np.zeros(space, np.float32),
+        ignore=np.zeros(space, bool),
+    )
+
+
+def finish(
+    image: np.ndarray, changed: np.ndarray, lesion: np.ndarray, ignore: np.ndarray, brain: np.ndarray
+) -> Corruption:
+    """Keep what the contract allows of a change, and label it.
+
+    Args:
+        image: (C, *space) the clean image.
+        changed: (C, *space) the image with the anomaly; values beyond [-1, 1] are clipped.
+        lesion: (*space) bool, where the anomaly is meant to be; voxels outside the brain or hardly changed drop out.
+        ignore: (*space) bool, where ``changed`` is kept without being lesion; the rest goes back to ``image``.
+        brain: (*space) bool.
+
+    Returns:
+        A corruption whose visibility is 1 - exp(-d^2 / 2 sigma^2), d the largest change of a contrast and sigma
+        :data:`VISIBILITY_SIGMA` (the soft label of the many-tasks paper, see ``method.md``), 0 outside the lesion.
+    """
+    image = image.astype(np.float32)
+    changed = np.clip(changed, -1, 1).astype(np.float32)
+    changed[~present(image)] = BACKGROUND
+    change = np.abs(changed - image).max(axis=0)
+    lesion = lesion & brain & (change > VISIBLE_CHANGE)
+    ignore = ignore & brain & ~lesion
+    visibility = np.where(lesion, 1 - np.exp(-(change**2) / (2 * VISIBILITY_SIGMA**2)), 0).astype(np.float32)
+    return Corruption(np.where(lesion | ignore, changed, image), lesion, visibility, ignore)
