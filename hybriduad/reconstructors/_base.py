@@ -1,0 +1,78 @@
+"""The contract of a reconstruction family: healthy anatomy is learnt, lesions are not reproduced."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from hybriduad.config import PluginConfig, Residual
+from hybriduad.scoring import combine_levels, residual_map
+from hybriduad.types import Batch
+
+
+class Reconstructor(nn.Module, ABC):
+    """A network that turns slices into pseudo-healthy slices.
+
+    A family is one file with ``Config(PluginConfig)`` and ``Model(Reconstructor)``, built as
+    ``Model(config, contrasts, size)``. ``players`` names the parts that are optimised in turn, each with its own
+    optimiser (a GAN has ``("critic", "generator")``); ``parameters_of`` says which weights belong to a player.
+    """
+
+    players: ClassVar[tuple[str, ...]] = ("model",)
+
+    def __init__(self, config: PluginConfig, contrasts: int, size: int) -> None:
+        super().__init__()
+        self.config = config
+        self.contrasts = contrasts
+        self.size = size
+
+    @property
+    def members(self) -> int:
+        """K: how many reconstructions a slice gets (levels x repeats for a diffusion model, 1 for an autoencoder)."""
+        return 1
+
+    @abstractmethod
+    def loss(self, batch: Batch, keys: Tensor, player: str = "model") -> dict[str, Tensor]:
+        """Named scalar losses of one player; ``"loss"`` is the one that is minimised.
+
+        The input is ``batch.image`` and the target ``batch.healthy``; ``keys`` (B,) int64 own all randomness.
+        """
+
+    @abstractmethod
+    def reconstruct_member(self, image: Tensor, brain: Tensor, keys: Tensor, member: Tensor) -> Tensor:
+        """Reconstruct each slice by its own member: image (B, C, H, W) in [-1, 1], member (B,) in [0, K).
+
+        Returns (B, C, H, W) in [-1, 1]. A slice's result depends on its own image, key and member alone.
+        """
+
+    @abstractmethod
+    def features(self, image: Tensor, brain: Tensor, keys: Tensor) -> Tensor:
+        """The deepest features of each slice, pooled over space: (B, D) float32."""
+
+    def reconstruct(self, image: Tensor, brain: Tensor, keys: Tensor) -> Tensor:
+        """Every member's reconstruction: (K, B, C, H, W) in [-1, 1]."""
+        count = image.shape[0]
+        members = [torch.full((count,), k, dtype=torch.int64, device=image.device) for k in range(self.members)]
+        return torch.stack([self.reconstruct_member(image, brain, keys, member) for member in members])
+
+    def anomaly_map(
+        self, image: Tensor, present: Tensor, brain: Tensor, reconstructions: Tensor, residual: Residual
+    ) -> Tensor:
+        """The unsupervised anomaly map before the median filter: (B, H, W) in [0, 1], 0 outside the brain.
+
+        Args:
+            image: (B, C, H, W) in [-1, 1].
+            present: (B, C) bool.
+            brain: (B, H, W) bool.
+            reconstructions: (K, B, C, H, W) in [-1, 1].
+            residual: which residual and how the members combine.
+        """
+        maps = torch.stack([residual_map(image, one, residual.kind, present) for one in reconstructions])
+        return combine_levels(maps, residual.combine) * brain
+
+    def parameters_of(self, player: str) -> list[nn.Parameter]:
+        """The weights that ``player`` optimises; all of them where there is one player."""
+        return list(self.parameters())

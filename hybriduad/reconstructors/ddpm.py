@@ -1,0 +1,129 @@
+"""Denoising diffusion with one-step reconstruction: DDPM, AnoDDPM and, with a condition, cDDPM.
+
+DDPM: arXiv 2006.11239. Simplex noise: AnoDDPM, DOI 10.1109/CVPRW56347.2022.00080. Condition: cDDPM, arXiv 2312.04215.
+The network predicts the clean slice x0 from the noised one; a reconstruction is one step at a configured level.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field, model_validator
+from torch import Tensor
+
+from hybriduad import rng
+from hybriduad.config import PluginConfig
+from hybriduad.losses import reconstruction_l1
+from hybriduad.reconstructors._base import Reconstructor
+from hybriduad.reconstructors._condition import ConditionEncoder
+from hybriduad.reconstructors._noise import Noise, noise_fields
+from hybriduad.types import Batch
+
+LEVELS = 1000
+OUTSIDE_WEIGHT = 0.25
+
+
+class Config(PluginConfig):
+    """``train_levels`` is the half-open range of t in training; ``levels`` are those of a reconstruction."""
+
+    name: Literal["ddpm"]
+    widths: tuple[int, ...] = (128, 256, 256)
+    blocks: int = Field(3, ge=1)
+    unshuffle: int = Field(1, ge=1, le=4)
+    noise: Noise = "simplex"
+    betas: Literal["cosine", "linear"] = "cosine"
+    train_levels: tuple[int, int] = (0, LEVELS)
+    levels: tuple[int, ...] = (250, 500, 750)
+    repeats: int = Field(1, ge=1)
+    condition: Literal["none", "small", "resnet50"] = "none"
+
+    @model_validator(mode="after")
+    def _levels(self) -> Config:
+        low, high = self.train_levels
+        if not 0 <= low < high <= LEVELS:
+            raise ValueError(f"train_levels must satisfy 0 <= low < high <= {LEVELS}")
+        if not self.levels or not all(0 <= level < LEVELS for level in self.levels):
+            raise ValueError(f"levels must lie in [0, {LEVELS})")
+        return self
+
+
+class Model(Reconstructor):
+    """F(x_t, t[, code]) -> x0, with x_t = sqrt(abar_t) x0 + sqrt(1 - abar_t) n."""
+
+    config: Config
+    signal: Tensor
+    network: Any
+
+    def __init__(self, config: Config, contrasts: int, size: int) -> None:
+        from diffusers import DDPMScheduler, UNet2DModel
+
+        super().__init__(config, contrasts, size)
+        channels = contrasts * config.unshuffle**2
+        self.network = UNet2DModel(
+            sample_size=size // config.unshuffle,
+            in_channels=channels,
+            out_channels=channels,
+            layers_per_block=config.blocks,
+            block_out_channels=config.widths,
+            down_block_types=("DownBlock2D",) * len(config.widths),
+            up_block_types=("UpBlock2D",) * len(config.widths),
+            add_attention=False,
+            norm_num_groups=16,
+            class_embed_type="identity" if config.condition != "none" else None,
+        )
+        width = 4 * config.widths[0]
+        self.encoder = ConditionEncoder(config.condition, contrasts, width) if config.condition != "none" else None
+        schedule = "squaredcos_cap_v2" if config.betas == "cosine" else "linear"
+        scheduler = DDPMScheduler(num_train_timesteps=LEVELS, beta_schedule=schedule, prediction_type="sample")
+        self.register_buffer("signal", scheduler.alphas_cumprod.float(), persistent=False)
+
+    @property
+    def members(self) -> int:
+        return len(self.config.levels) * self.config.repeats
+
+    def add_noise(self, image: Tensor, level: Tensor, keys: Tensor) -> Tensor:
+        """x_t of each slice: image (B, C, H, W), level (B,), keys (B,)."""
+        noise = noise_fields(self.config.noise, keys, tuple(image.shape[1:])).to(image)
+        signal = self.signal.to(image)[level].reshape(-1, 1, 1, 1)
+        return signal.sqrt() * image + (1.0 - signal).sqrt() * noise
+
+    def denoise(self, noised: Tensor, level: Tensor, image: Tensor) -> Tensor:
+        """x0 predicted from x_t; ``image`` is the slice that a condition encodes."""
+        factor = self.config.unshuffle
+        code = self.encoder(image) if self.encoder is not None else None
+        folded = F.pixel_unshuffle(noised, factor) if factor > 1 else noised
+        predicted = self.network(folded, level, class_labels=code).sample
+        return F.pixel_shuffle(predicted, factor) if factor > 1 else predicted
+
+    def loss(self, batch: Batch, keys: Tensor, player: str = "model") -> dict[str, Tensor]:
+        low, high = self.config.train_levels
+        drawn = low + rng.uniform(rng.fold_keys(keys, "level")) * (high - low)
+        level = drawn.long().clamp_max(high - 1).to(batch.image.device)
+        noised = self.add_noise(batch.image, level, rng.fold_keys(keys, "noise"))
+        predicted = self.denoise(noised, level, batch.image)
+        # Scores count inside the brain: the rest of the head keeps a share, so that the context stays readable.
+        weight = OUTSIDE_WEIGHT + (1.0 - OUTSIDE_WEIGHT) * batch.brain.float()
+        return {"loss": reconstruction_l1(predicted.float(), batch.healthy, weight)}
+
+    def reconstruct_member(self, image: Tensor, brain: Tensor, keys: Tensor, member: Tensor) -> Tensor:
+        levels = torch.tensor(self.config.levels, device=image.device)
+        level = levels[member // self.config.repeats]
+        own = torch.cat(
+            [
+                rng.fold_keys(keys[i : i + 1], "level", int(level[i]), "repeat", int(member[i]) % self.config.repeats)
+                for i in range(len(keys))
+            ]
+        )
+        return self.denoise(self.add_noise(image, level, own), level, image).float().clamp(-1.0, 1.0)
+
+    def features(self, image: Tensor, brain: Tensor, keys: Tensor) -> Tensor:
+        caught: list[Tensor] = []
+        handle = self.network.mid_block.register_forward_hook(lambda _m, _i, out: caught.append(out))
+        try:
+            first = torch.zeros(len(keys), dtype=torch.int64, device=image.device)
+            self.reconstruct_member(image, brain, keys, first)
+        finally:
+            handle.remove()
+        return caught[0].float().mean(dim=(2, 3))
