@@ -29,8 +29,8 @@ GZIP_LEVEL = 1
 """Maps hardly compress further at higher levels, which take several times as long."""
 
 Orientation = tuple[tuple[int, int], ...]
-_TRANSFORM = "pixdim qform_code sform_code quatern_b quatern_c quatern_d qoffset_x qoffset_y qoffset_z".split()
-_TRANSFORM += ["srow_x", "srow_y", "srow_z"]
+_TRANSFORM = ["pixdim", "qform_code", "sform_code", "quatern_b", "quatern_c", "quatern_d"]
+_TRANSFORM += ["qoffset_x", "qoffset_y", "qoffset_z", "srow_x", "srow_y", "srow_z"]
 
 
 @dataclass(frozen=True)

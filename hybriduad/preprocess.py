@@ -1,0 +1,311 @@
+"""Scan to model grid: reference grid, contrasts resampled to it, brain, crop, intensity. The only SimpleITK user."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy import ndimage
+
+from hybriduad.brain import estimate_brain, find_head, is_stripped
+from hybriduad.config import Anatomy
+from hybriduad.errors import DataError
+from hybriduad.model_grid import (
+    Grid,
+    apply_weights,
+    area_weights,
+    cover,
+    find_slice_axis,
+    image_weights,
+    in_plane,
+    restore,
+    to_slices,
+)
+from hybriduad.types import BACKGROUND, Case
+from hybriduad.volumes import Image, VolumeGrid, read_grid, read_mask, read_volume, same_grid, spacing_of, to_ras
+
+__all__ = ["Grid", "Prepared", "PreparedCache", "intensity_from_model", "prepare", "restore"]
+
+FORMAT = 1
+"""Part of the cache's key: raised whenever :func:`prepare` gives other numbers."""
+WHITE = 2.5
+"""Multiple of the brain's median intensity that becomes 1 on the model grid; brighter is clipped."""
+MARGIN_MM = 4.0
+"""Room around the head in the square."""
+_MASKS = ("brain", "foreground", "lesion", "ignore")
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """One case on the model grid.
+
+    ``image`` (C, H, W, S) float32 in [-1, 1], background -1; ``present`` (C,) bool; ``brain``, ``foreground``,
+    ``lesion``, ``ignore`` (H, W, S) bool, the last two all False where the case has none; ``has_lesion_mask`` tells
+    an empty lesion mask from a missing one; ``spacing_mm`` along H, W, S; ``grid`` the way back for :func:`restore`;
+    ``notes`` what was done, for the sidecar. The arrays may be read-only and memory-mapped.
+    """
+
+    image: np.ndarray
+    present: np.ndarray
+    brain: np.ndarray
+    foreground: np.ndarray
+    lesion: np.ndarray
+    ignore: np.ndarray
+    has_lesion_mask: bool
+    spacing_mm: tuple[float, float, float]
+    grid: Grid
+    notes: dict[str, Any] = field(default_factory=dict)
+
+
+def prepare(case: Case, anatomy: Anatomy, direction: str | None = None) -> Prepared:
+    """Bring a case to the model grid of ``anatomy``; a pure function of the files.
+
+    ``direction`` (sagittal, coronal or axial) is the acquisition direction that a bundle was trained on.
+
+    Raises:
+        DataError: the case has none of the contrasts, was acquired in another direction, a mask is on none of its
+            grids, no brain is found, or a file cannot be used (:mod:`hybriduad.volumes`).
+    """
+    names = anatomy.contrasts
+    present = np.array([name in case.images for name in names])
+    if not present.any():
+        needed = f"one of {list(names)}"
+        raise DataError("no contrast that the bundle knows", where=case.name, got=sorted(case.images), expected=needed)
+    reference = case.reference_contrast(names)
+    if reference not in case.images:
+        raise DataError("missing reference contrast", where=case.name, got=sorted(case.images), expected=reference)
+    image = read_volume(case.images[reference])
+    spacing = spacing_of(image.grid.affine_ras)
+    axis = find_slice_axis(spacing)
+    start = Grid(image.grid, axis, anatomy.size, (0.0, 0.0), (1.0, 1.0), ())
+    if direction is not None and start.direction != direction:
+        mend = "use a bundle that was trained on such slices"
+        raise DataError(
+            "another acquisition direction", where=case.name, got=start.direction, expected=direction, mend=mend
+        )
+    others = {n: read_volume(case.images[n]) for n in names if n in case.images and n != reference}
+    scans = {reference: image} | others
+    slices = {name: to_slices(_on_grid(scan, image.grid, linear=True), axis) for name, scan in scans.items()}
+    masks = {
+        kind: to_slices(_on_grid(_read_mask(path, case, kind), image.grid, linear=False), axis) > 0.5
+        for kind in ("brain", "lesion", "ignore")
+        if (path := getattr(case, kind)) is not None
+    }
+    h, w = in_plane(axis)
+    slice_spacing = (spacing[h], spacing[w], spacing[axis])
+    head = find_head(slices[reference])
+    brain, method = _find_brain(slices[reference], head, masks.get("brain"), slice_spacing, case)
+    head |= brain
+    corner, step = cover(head, slice_spacing[:2], anatomy.size, MARGIN_MM)
+    medians = tuple(_median(slices[name], brain, case, name) if name in slices else 0.0 for name in names)
+    grid = replace(start, start=corner, step=step, median=medians)
+    lesion = masks.get("lesion")
+    notes = {
+        "space": anatomy.space,
+        "direction": grid.direction,
+        "reference": reference,
+        "brain": {"method": method, "volume_ml": round(float(brain.sum()) * float(np.prod(spacing)) / 1000, 1)},
+        "intensity_median": {name: median for name, median in zip(names, medians, strict=True) if name in slices},
+        "resampled": [name for name, scan in others.items() if not same_grid(scan.grid, image.grid)],
+    }
+    return Prepared(
+        image=_model_image([slices.get(name) for name in names], head, grid),
+        present=present,
+        brain=_model_mask(brain, grid),
+        foreground=_model_mask(head, grid),
+        lesion=_model_lesion(lesion, grid),
+        ignore=_model_mask(masks.get("ignore"), grid),
+        has_lesion_mask=lesion is not None,
+        spacing_mm=grid.spacing_mm,
+        grid=grid,
+        notes=notes,
+    )
+
+
+def intensity_from_model(array: np.ndarray, grid: Grid, contrast: int) -> np.ndarray:
+    """Model intensities in [-1, 1], any shape, back to the units of the scan, for the contrast at that index.
+
+    Raises:
+        DataError: the case does not have that contrast.
+    """
+    if grid.median[contrast] == 0:
+        raise DataError("contrast that the case does not have", got=contrast)
+    return np.asarray((array + np.float32(1)) * np.float32(WHITE * grid.median[contrast] / 2), dtype=np.float32)
+
+
+def _read_mask(path: Path, case: Case, kind: str) -> Image:
+    mask = read_mask(path)
+    if not any(same_grid(mask.grid, read_grid(image)) for image in case.images.values()):
+        grids = {name: read_grid(image).shape for name, image in case.images.items()}
+        raise DataError(
+            f"{kind} mask on none of the case's grids", where=path, got=f"shape {mask.grid.shape}", expected=grids
+        )
+    return mask
+
+
+def _on_grid(image: Image, target: VolumeGrid, *, linear: bool) -> np.ndarray:
+    """(X, Y, Z) float32 in RAS on ``target``: as it is on the same grid, else resampled by the affines alone."""
+    data, affine, _ = to_ras(image)
+    if same_grid(image.grid, target):
+        return np.asarray(data, dtype=np.float32)
+    import SimpleITK as sitk
+
+    # In index space, so that any affine will do: target index -> millimetres -> index of the image.
+    index = np.linalg.inv(affine) @ target.affine_ras
+    data = np.asarray(data, dtype=np.float32)
+    if linear:  # smooth along axes that lose resolution, or fine detail would alias
+        ratio = np.maximum(np.linalg.norm(index[:3, :3], axis=1), 1)
+        data = ndimage.gaussian_filter(data, 0.5 * np.sqrt(ratio**2 - 1), mode="nearest")
+    transform = sitk.AffineTransform(3)
+    transform.SetMatrix(index[:3, :3].ravel().tolist())
+    transform.SetTranslation(index[:3, 3].tolist())
+    moving = sitk.GetImageFromArray(np.ascontiguousarray(data.transpose(2, 1, 0)))
+    space = sitk.Image(list(target.shape_ras), sitk.sitkFloat32)
+    kind = sitk.sitkLinear if linear else sitk.sitkNearestNeighbor
+    moved = sitk.Resample(moving, space, transform, kind, 0.0)
+    return np.asarray(sitk.GetArrayFromImage(moved).transpose(2, 1, 0))
+
+
+def _find_brain(
+    data: np.ndarray, head: np.ndarray, given: np.ndarray | None, spacing_mm: tuple[float, float, float], case: Case
+) -> tuple[np.ndarray, str]:
+    if given is not None:
+        brain, method = given, "given mask"
+    elif is_stripped(data, head, spacing_mm):
+        brain, method = head, "non-zero voxels of a stripped scan"
+    else:
+        brain, method = estimate_brain(data, head, spacing_mm), "morphology inside the head"
+    if not brain.any():
+        raise DataError("no brain found", where=case.name, got=method, mend="give a brain mask")
+    return brain, method
+
+
+def _median(data: np.ndarray, brain: np.ndarray, case: Case, name: str) -> float:
+    median = float(np.median(data[brain]))
+    if median <= 0:
+        raise DataError(f"no signal of {name} in the brain", where=case.name, got=f"median {median:g}")
+    return median
+
+
+def _model_image(slices: list[np.ndarray | None], head: np.ndarray, grid: Grid) -> np.ndarray:
+    image = np.full((len(slices), *grid.shape), BACKGROUND, dtype=np.float32)
+    h, w = (
+        image_weights(n, start, step, grid.size)
+        for n, start, step in zip(head.shape[:2], grid.start, grid.step, strict=True)
+    )
+    for index, data in enumerate(slices):
+        if data is not None:
+            scaled = np.clip(data * np.float32(1 / (WHITE * grid.median[index])), 0, 1)
+            image[index] = 2 * apply_weights(np.where(head, scaled, 0), h, w) - 1
+    return image
+
+
+def _areas(mask: np.ndarray, grid: Grid) -> np.ndarray:
+    h, w = (
+        area_weights(n, start, step, grid.size)
+        for n, start, step in zip(mask.shape[:2], grid.start, grid.step, strict=True)
+    )
+    return apply_weights(mask, h, w)
+
+
+def _model_mask(mask: np.ndarray | None, grid: Grid) -> np.ndarray:
+    return np.zeros(grid.shape, dtype=bool) if mask is None else _areas(mask, grid) >= 0.5
+
+
+def _model_lesion(lesion: np.ndarray | None, grid: Grid) -> np.ndarray:
+    """As any mask, but a lesion under half a pixel everywhere keeps the pixel that it covers most."""
+    model = _model_mask(lesion, grid)
+    if lesion is None:
+        return model
+    labels, count = ndimage.label(lesion, structure=np.ones((3, 3, 3)))
+    for label, box in enumerate(ndimage.find_objects(labels, count), start=1):
+        alone = np.zeros((*lesion.shape[:2], box[2].stop - box[2].start), dtype=bool)
+        alone[box[:2]] = labels[box] == label
+        part = replace(grid, volume=grid.volume)
+        areas = _areas(alone, part)
+        within = model[..., box[2]]
+        if areas.any() and not (within & (areas > 0)).any():
+            within[np.unravel_index(areas.argmax(), areas.shape)] = True
+    return model
+
+
+class PreparedCache:
+    """Prepared cases in a folder, memory-mapped, keyed by the content of their files and by what matters of the config.
+
+    Safe for several processes: an entry is built aside and renamed into place.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+        self.folder.mkdir(parents=True, exist_ok=True)
+
+    def get(self, case: Case, anatomy: Anatomy, direction: str | None = None) -> Prepared:
+        """As :func:`prepare`; the arrays of the result are read-only and memory-mapped.
+
+        Raises:
+            DataError: as :func:`prepare`, or the entry is damaged.
+        """
+        entry = self.folder / _cache_key(case, anatomy, direction)
+        if not entry.is_dir():
+            self._build(entry, prepare(case, anatomy, direction))
+        return _load(entry)
+
+    def _build(self, entry: Path, prepared: Prepared) -> None:
+        partial = Path(tempfile.mkdtemp(dir=self.folder, prefix=".partial-"))
+        try:
+            np.save(partial / "image.npy", prepared.image, allow_pickle=False)
+            masks = np.stack([getattr(prepared, name) for name in _MASKS])
+            np.save(partial / "masks.npy", masks, allow_pickle=False)
+            record = {
+                "present": prepared.present.tolist(),
+                "has_lesion_mask": prepared.has_lesion_mask,
+                "grid": prepared.grid.to_json(),
+                "notes": prepared.notes,
+            }
+            (partial / "record.json").write_text(json.dumps(record))
+            os.rename(partial, entry)
+        except OSError:
+            if not entry.is_dir():  # otherwise another process was faster, with the same content
+                raise
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+
+
+def _load(entry: Path) -> Prepared:
+    try:
+        record = json.loads((entry / "record.json").read_text())
+        image = np.load(entry / "image.npy", mmap_mode="r", allow_pickle=False)
+        masks = np.load(entry / "masks.npy", mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise DataError("damaged cache entry", where=entry, got=str(error), mend="delete that folder") from error
+    grid = Grid.from_json(record["grid"])
+    return Prepared(
+        image=image,
+        present=np.array(record["present"]),
+        **dict(zip(_MASKS, masks, strict=True)),
+        has_lesion_mask=record["has_lesion_mask"],
+        spacing_mm=grid.spacing_mm,
+        grid=grid,
+        notes=record["notes"],
+    )
+
+
+def _cache_key(case: Case, anatomy: Anatomy, direction: str | None) -> str:
+    files = {name: case.images[name] for name in sorted(case.images)}
+    files |= {kind: path for kind in ("brain", "lesion", "ignore") if (path := getattr(case, kind)) is not None}
+    digests = {}
+    for name, path in files.items():
+        try:
+            digests[name] = hashlib.sha256(Path(path).read_bytes()).hexdigest()
+        except OSError as error:
+            raise DataError("cannot read file", where=path, got=error.strerror) from error
+    reference = case.reference_contrast(anatomy.contrasts)
+    config = [FORMAT, list(anatomy.contrasts), anatomy.space, anatomy.size, reference, direction, digests]
+    return hashlib.sha256(json.dumps(config).encode()).hexdigest()[:32]
