@@ -9,7 +9,8 @@ A generator is one file ``hybriduad/anomalies/<name>.py`` with a ``Config``, a s
 randomness; ``spacing_mm`` one number an axis; ``donors`` gives other prepared images, or is ``None``. It is pure: the
 arguments are not modified. The lesion lies inside the brain where some contrast changed by more than
 :data:`VISIBLE_CHANGE`; nothing changes outside lesion and ignore; every present contrast changes, an absent one (all
-background) stays. Where the brain is too small the image comes back unchanged with an empty lesion.
+background) stays. Where the brain is too small, or the draw too faint, the image comes back unchanged with an empty
+lesion; that is rare.
 """
 
 from __future__ import annotations
@@ -25,6 +26,9 @@ Donors = Callable[[np.random.Generator], tuple[np.ndarray, np.ndarray, np.ndarra
 
 VISIBLE_CHANGE = 0.02
 """A voxel is part of a lesion only where a contrast changed by more than this, on the [-1, 1] range."""
+
+LEAST_MEAN_CHANGE = 0.05
+"""A lesion whose mean change is below this is no lesion: the image is left as it was."""
 
 VISIBILITY_SIGMA = 0.2
 """Change at which the visibility of a lesion voxel reaches 0.39."""
@@ -70,6 +74,8 @@ def finish(
     changed[~present(image)] = BACKGROUND
     change = np.abs(changed - image).max(axis=0)
     lesion = lesion & brain & (change > VISIBLE_CHANGE)
+    if not lesion.any() or change[lesion].mean() < LEAST_MEAN_CHANGE:
+        return unchanged(image)
     ignore = ignore & brain & ~lesion
     visibility = np.where(lesion, 1 - np.exp(-(change**2) / (2 * VISIBILITY_SIGMA**2)), 0).astype(np.float32)
     return Corruption(np.where(lesion | ignore, changed, image), lesion, visibility, ignore)

@@ -13,12 +13,17 @@ _SPLINE_VARIANCE = 151 / 315
 
 def _spline_weights(size: int, step: float, phase: float) -> np.ndarray:
     """Cubic B-spline weights (size, knots) that bring knots ``step`` voxels apart to every voxel of an axis."""
-    position = np.arange(size, dtype=np.float32) / step + phase
-    knots = np.arange(-1, int(position[-1]) + 3, dtype=np.float32)
-    distance = np.abs(position[:, None] - knots)
-    near = 2 / 3 - distance**2 * (1 - distance / 2)
-    far = np.maximum(2 - distance, 0) ** 3 / 6
-    return np.where(distance < 1, near, far)
+    position = np.arange(size, dtype=np.float32) / np.float32(step) + np.float32(phase)
+    knot = position.astype(np.int64)
+    t = position - knot
+    u = 1 - t
+    weights = np.zeros((size, int(knot[-1]) + 4), np.float32)
+    rows = np.arange(size)
+    weights[rows, knot] = u * u * u / 6
+    weights[rows, knot + 1] = 2 / 3 - t * t * (1 - t / 2)
+    weights[rows, knot + 2] = 2 / 3 - u * u * (1 - u / 2)
+    weights[rows, knot + 3] = t * t * t / 6
+    return weights
 
 
 def smooth(shape: Sequence[int], steps: Sequence[float], rng: np.random.Generator) -> np.ndarray:
