@@ -1,0 +1,113 @@
+"""Voxel-wise figures of a mask against the truth."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from hybriduad.errors import DataError
+
+
+class Confusion(NamedTuple):
+    """Counts of voxels, to be read by name: scikit-learn's order is tn, fp, fn, tp, and others differ again."""
+
+    tp: int
+    fp: int
+    fn: int
+    tn: int
+
+
+def as_masks(where: str, **masks: np.ndarray) -> list[np.ndarray]:
+    """Check that all are masks of one shape (bool, or numbers that are only 0 and 1); returns them as bool.
+
+    Raises:
+        DataError: other values, such as probabilities or labels, or different shapes.
+    """
+    shapes = {name: np.shape(mask) for name, mask in masks.items()}
+    if len(set(shapes.values())) > 1:
+        raise DataError("masks of different shapes", where=where, got=shapes, expected="one shape")
+    checked = []
+    for name, mask in masks.items():
+        array = np.asarray(mask)
+        if array.dtype != bool and not np.isin(array, (0, 1)).all():
+            raise DataError(f"{name} is not a mask", where=where, got=array.dtype, expected="bool, or only 0 and 1")
+        checked.append(array.astype(bool))
+    return checked
+
+
+def ratio(numerator: float, denominator: float) -> float:
+    """The quotient, nan where the denominator is 0."""
+    return float(numerator) / float(denominator) if denominator else math.nan
+
+
+def dice(mask: np.ndarray, truth: np.ndarray) -> float:
+    """Dice overlap of two masks of one shape, in [0, 1]. Empty and empty: nan; empty and non-empty: 0.
+
+    Raises:
+        DataError: no masks, or different shapes.
+    """
+    predicted, lesion = as_masks("dice", mask=mask, truth=truth)
+    overlap, extent = int((predicted & lesion).sum()), int(predicted.sum()) + int(lesion.sum())
+    return ratio(2 * overlap, extent)
+
+
+def confusion(mask: np.ndarray, truth: np.ndarray, region: np.ndarray) -> Confusion:
+    """Count voxels inside ``region`` only (the brain without ignored voxels); background is no true negative.
+
+    Raises:
+        DataError: no masks, or different shapes.
+    """
+    predicted, lesion, inside = as_masks("confusion", mask=mask, truth=truth, region=region)
+    tp = int(np.count_nonzero(predicted & lesion & inside))
+    fp = int(np.count_nonzero(predicted & inside)) - tp
+    fn = int(np.count_nonzero(lesion & inside)) - tp
+    return Confusion(tp=tp, fp=fp, fn=fn, tn=int(np.count_nonzero(inside)) - tp - fp - fn)
+
+
+def confusion_by_slice(mask: np.ndarray, truth: np.ndarray, region: np.ndarray) -> dict[int, Confusion]:
+    """Confusion of each slice of (H, W, S) masks by its index along the last axis; slices without region are left out.
+
+    Raises:
+        DataError: no masks, or different shapes.
+    """
+    predicted, lesion, inside = as_masks("confusion_by_slice", mask=mask, truth=truth, region=region)
+    return {
+        index: confusion(predicted[..., index], lesion[..., index], inside[..., index])
+        for index in range(inside.shape[-1])
+        if inside[..., index].any()
+    }
+
+
+def false_positive_rate(counts: Confusion) -> float:
+    """FP / (FP + TN): the share of healthy voxels that alarm; nan where there is no healthy voxel."""
+    return ratio(counts.fp, counts.fp + counts.tn)
+
+
+def false_discovery_rate(counts: Confusion) -> float:
+    """FP / (FP + TP): the share of alarms that are wrong; nan where there is no alarm."""
+    return ratio(counts.fp, counts.fp + counts.tp)
+
+
+def sensitivity(counts: Confusion) -> float:
+    """TP / (TP + FN): the share of lesion voxels found; nan where there is no lesion."""
+    return ratio(counts.tp, counts.tp + counts.fn)
+
+
+def precision(counts: Confusion) -> float:
+    """TP / (TP + FP): the share of alarms that are right; nan where there is no alarm."""
+    return ratio(counts.tp, counts.tp + counts.fp)
+
+
+def volume_ml(mask: np.ndarray, spacing_mm: Sequence[float]) -> float:
+    """Volume of a mask in millilitres; one spacing an axis.
+
+    Raises:
+        DataError: no mask, or another number of axes than of spacings.
+    """
+    (inside,) = as_masks("volume_ml", mask=mask)
+    if inside.ndim != len(spacing_mm):
+        raise DataError("spacing that does not fit", where="volume_ml", got=tuple(spacing_mm), expected=inside.shape)
+    return float(np.count_nonzero(inside)) * math.prod(float(spacing) for spacing in spacing_mm) / 1000.0
