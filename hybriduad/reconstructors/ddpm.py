@@ -76,7 +76,7 @@ class Model(Reconstructor):
         width = 4 * config.widths[0]
         self.encoder = ConditionEncoder(config.condition, contrasts, width) if config.condition != "none" else None
         schedule = "squaredcos_cap_v2" if config.betas == "cosine" else "linear"
-        scheduler = DDPMScheduler(num_train_timesteps=LEVELS, beta_schedule=schedule, prediction_type="sample")
+        scheduler: Any = DDPMScheduler(num_train_timesteps=LEVELS, beta_schedule=schedule, prediction_type="sample")
         self.register_buffer("signal", scheduler.alphas_cumprod.float(), persistent=False)
 
     @property

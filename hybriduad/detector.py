@@ -1,0 +1,161 @@
+"""A detector: a reconstructor, a segmenter or both, and the score that fuses them. Slices -> maps -> Prediction."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hybriduad.config import Anatomy, Fusion, Residual
+from hybriduad.errors import BundleError, ConfigError
+from hybriduad.preprocess import Prepared
+from hybriduad.reconstructors._base import Reconstructor
+from hybriduad.scoring import fuse, intensity_map, median_filter_volume
+from hybriduad.segmenter import Segmenter
+from hybriduad.slices import slices_of
+from hybriduad.types import Batch, Prediction
+
+Precision = Literal["float32", "bfloat16"]
+PARTS = ("score", "probability", "map", "intensity")
+"""The maps of a prediction that a threshold can be calibrated for."""
+
+
+class SliceMaps(NamedTuple):
+    """Of B slices: ``map`` and ``probability`` (B, H, W) in [0, 1], ``reconstruction`` (B, C, H, W) in [-1, 1]."""
+
+    map: Tensor | None
+    probability: Tensor | None
+    reconstruction: Tensor | None
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """Calibrated thresholds: ``values[rule][part]``; ``default`` is the rule that a mask uses unless told otherwise."""
+
+    values: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    default: str = ""
+
+    def of(self, part: str, rule: str | None = None) -> float | None:
+        """The threshold of a part by a rule; ``None`` without any calibration.
+
+        Raises:
+            ConfigError: a rule that was not calibrated.
+        """
+        if rule is not None and rule not in self.values:
+            mend = "calibrate the bundle by that rule"
+            raise ConfigError("uncalibrated rule", got=repr(rule), expected=f"one of {sorted(self.values)}", mend=mend)
+        return self.values.get(rule or self.default, {}).get(part)
+
+
+class Detector:
+    """Built once, called many times; every call is a pure function of the bundle and the scan.
+
+    The networks are put in evaluation mode and their gradients switched off.
+
+    Raises:
+        BundleError: neither a reconstructor nor a segmenter, or a segmenter that lacks the reconstruction it needs.
+    """
+
+    def __init__(
+        self,
+        *,
+        anatomy: Anatomy,
+        direction: str,
+        reconstructor: Reconstructor | None = None,
+        segmenter: Segmenter | None = None,
+        residual: Residual | None = None,
+        fusion: Fusion | None = None,
+        thresholds: Thresholds | None = None,
+        seed: int = 0,
+        precision: Precision = "float32",
+        device: torch.device | str = "cpu",
+    ) -> None:
+        if reconstructor is None and (segmenter is None or segmenter.needs_reconstruction):
+            raise BundleError("detector without a reconstructor", expected="one, or a segmenter of the image alone")
+        self.anatomy, self.direction = anatomy, direction
+        self.residual, self.fusion = residual or Residual(), fusion or Fusion()
+        self.thresholds = thresholds or Thresholds()
+        self.seed, self.precision, self.device = seed, precision, torch.device(device)
+        self.reconstructor = _frozen(reconstructor, self.device)
+        self.segmenter = _frozen(segmenter, self.device)
+
+    @torch.inference_mode()
+    def slice_maps(self, batch: Batch) -> SliceMaps:
+        """The maps of a batch of slices; the probability is averaged over the reconstructions, as in SADM."""
+        moved = batch.to(self.device)
+        image = moved.image.contiguous(memory_format=torch.channels_last)
+        bfloat16 = self.precision == "bfloat16"
+        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=bfloat16):
+            if self.reconstructor is None:
+                return SliceMaps(None, self._probability(image, moved.brain, None), None)
+            members = self.reconstructor.reconstruct(image, moved.brain, batch.keys).float()
+            found = None
+            if self.segmenter is not None:
+                seen = members if self.segmenter.needs_reconstruction else members[:1]
+                found = torch.stack([self._probability(image, moved.brain, one) for one in seen]).mean(dim=0)
+        anomaly = self.reconstructor.anomaly_map(moved.image, moved.present, moved.brain, members, self.residual)
+        return SliceMaps(anomaly, found, members.mean(dim=0))
+
+    def _probability(self, image: Tensor, brain: Tensor, reconstruction: Tensor | None) -> Tensor:
+        assert self.segmenter is not None
+        return self.segmenter(image, reconstruction).float().sigmoid() * brain
+
+    def predict_volume(self, prepared: Prepared, *, rule: str | None = None, batch: int = 16) -> Prediction:
+        """The prediction of one case on the model grid (H, W, S); slices without brain are not computed.
+
+        ``reconstruction`` is (C, H, W, S) in [-1, 1], equal to the image outside the brain.
+
+        Raises:
+            ConfigError: a rule that was not calibrated.
+        """
+        brain = np.array(prepared.brain)
+        indices = [int(k) for k in np.flatnonzero(brain.any(axis=(0, 1)))]
+        chunks = [indices[i : i + batch] for i in range(0, len(indices), batch)]
+        maps = [self.slice_maps(slices_of(prepared, chunk, self.seed)) for chunk in chunks]
+        anomaly = _volume([one.map for one in maps], indices, brain.shape)
+        if anomaly is not None:
+            anomaly = median_filter_volume(anomaly, prepared.spacing_mm, brain, self.residual.median_voxels)
+        found = _volume([one.probability for one in maps], indices, brain.shape)
+        score = fuse(anomaly, found, self.fusion.form, self.fusion.weight)
+        threshold = self.thresholds.of("score", rule)
+        return Prediction(
+            brain=brain,
+            score=score,
+            probability=found,
+            map=anomaly,
+            intensity=intensity_map(
+                prepared.image, prepared.present, brain, prepared.spacing_mm, self.anatomy.contrasts
+            ),
+            reconstruction=self._pseudo_healthy(prepared, maps, indices),
+            mask=None if threshold is None else (score >= threshold) & brain,
+            threshold=threshold,
+            notes=dict(prepared.notes),
+        )
+
+    def _pseudo_healthy(self, prepared: Prepared, maps: list[SliceMaps], indices: list[int]) -> np.ndarray | None:
+        slices = [one.reconstruction for one in maps]
+        if not slices or any(one is None for one in slices):
+            return None
+        result = np.array(prepared.image)
+        computed = torch.cat([one for one in slices if one is not None]).cpu().numpy()
+        inside = np.broadcast_to(np.array(prepared.brain)[None], result.shape)
+        whole = result.copy()
+        whole[..., indices] = np.moveaxis(computed, 0, -1)
+        return np.where(inside, whole, result)
+
+
+def _frozen(module: Any, device: torch.device) -> Any:
+    return None if module is None else module.to(device, memory_format=torch.channels_last).eval().requires_grad_(False)
+
+
+def _volume(slices: list[Tensor | None], indices: list[int], shape: tuple[int, ...]) -> np.ndarray | None:
+    computed = [one for one in slices if one is not None]
+    if len(computed) != len(slices) or not slices:
+        return None
+    volume = np.zeros(shape, dtype=np.float32)
+    volume[..., indices] = np.moveaxis(torch.cat(computed).float().cpu().numpy(), 0, -1)
+    return volume

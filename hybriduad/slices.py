@@ -1,0 +1,196 @@
+"""Training slices: healthy, synthetic and labelled ones become the same :class:`Batch` before training sees them.
+
+A sample is a pure function of (seed, step, index), whatever the workers; an epoch is a fixed number of steps, and a
+continued training starts at the step it had reached.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy import ndimage
+from torch.utils.data import Dataset
+
+from hybriduad import plugins, rng
+from hybriduad.augmentation import augment
+from hybriduad.config import Augmentation, Mix, PluginConfig
+from hybriduad.errors import DataError
+from hybriduad.preprocess import Prepared
+from hybriduad.types import Batch, Health
+
+SMALLEST_BRAIN_MM2 = 1500.0
+"""Slices with less brain than that (under 4 cm across) teach nothing about anatomy."""
+SMALLEST_LESION_VOXELS = 6
+
+
+@dataclass(frozen=True)
+class SlicePool:
+    """Which slices of which cases serve as healthy ones, and which as labelled ones.
+
+    ``healthy`` and ``labelled`` list (case index, slice index) into ``prepared``.
+    """
+
+    prepared: Sequence[Prepared]
+    healthy: tuple[tuple[int, int], ...]
+    labelled: tuple[tuple[int, int], ...] = ()
+
+
+def build_pool(
+    prepared: Sequence[Prepared], health: Sequence[Health], *, lesion_margin_mm: float, labelled: Sequence[int] = ()
+) -> SlicePool:
+    """Sort slices: healthy ones come from healthy cases or lie clear of every lesion of an annotated one.
+
+    Args:
+        prepared: cases on the model grid.
+        health: of each case; "unknown" without a lesion mask gives no healthy slice.
+        lesion_margin_mm: distance along the slice axis that a healthy slice keeps from every lesion, at least a slice.
+        labelled: indices of the cases whose lesion slices may be learnt from.
+
+    Raises:
+        DataError: not a single healthy slice, or a labelled case without a lesion mask.
+    """
+    healthy: list[tuple[int, int]] = []
+    lesions: list[tuple[int, int]] = []
+    for index, (case, state) in enumerate(zip(prepared, health, strict=True)):
+        area = case.brain.sum(axis=(0, 1)) * case.spacing_mm[0] * case.spacing_mm[1]
+        usable = area >= SMALLEST_BRAIN_MM2
+        if state == "healthy" or case.has_lesion_mask:
+            # What is marked ignore is no lesion to learn, and no healthy tissue either.
+            touched = (case.lesion | case.ignore).any(axis=(0, 1))
+            margin = max(1, math.ceil(lesion_margin_mm / case.spacing_mm[2]))
+            near = ndimage.binary_dilation(touched, iterations=margin) if touched.any() else touched
+            healthy += [(index, int(k)) for k in np.flatnonzero(usable & ~near)]
+        if index in labelled:
+            if not case.has_lesion_mask:
+                raise DataError("labelled case without a lesion mask", got=f"case number {index}")
+            size = (case.lesion & case.brain).sum(axis=(0, 1))
+            lesions += [(index, int(k)) for k in np.flatnonzero(size >= SMALLEST_LESION_VOXELS)]
+    if not healthy:
+        raise DataError(
+            "no healthy slice in the cohort",
+            got=f"{len(prepared)} cases",
+            expected="cases with health 'healthy', or annotated ones with lesion-free slices",
+        )
+    return SlicePool(prepared, tuple(healthy), tuple(lesions))
+
+
+class SampleStream(Dataset[Batch]):
+    """Item ``step`` is that step's whole batch."""
+
+    def __init__(
+        self,
+        pool: SlicePool,
+        *,
+        seed: int,
+        batch: int,
+        steps: int,
+        mix: Mix,
+        augmentation: Augmentation,
+        anomalies: Sequence[PluginConfig] = (),
+    ) -> None:
+        shares = np.array([mix.healthy, mix.synthetic, mix.labelled], dtype=float)
+        if mix.labelled > 0 and not pool.labelled:
+            raise DataError(
+                "no labelled slice in the cohort", got="mix.labelled > 0", mend="give lesion masks or set it to 0"
+            )
+        if mix.synthetic > 0 and not anomalies:
+            raise DataError("no anomaly generator", got="mix.synthetic > 0", mend="name one under 'anomalies'")
+        self.pool, self.seed, self.batch, self.steps = pool, seed, batch, steps
+        self.limits = np.cumsum(shares / shares.sum())
+        self.augmentation = augmentation
+        self.anomalies = tuple((config, plugins.load("anomalies", config.name).corrupt) for config in anomalies)
+
+    def __len__(self) -> int:
+        return self.steps
+
+    def __getitem__(self, step: int) -> Batch:
+        return Batch.stack([self.sample(step, index) for index in range(self.batch)])
+
+    def sample(self, step: int, index: int) -> Batch:
+        """One slice as a Batch of 1."""
+        generator = rng.numpy_rng(self.seed, "sample", step, index)
+        kind = ("healthy", "synthetic", "labelled")[int(np.searchsorted(self.limits, generator.random(), side="right"))]
+        source = self.pool.labelled if kind == "labelled" else self.pool.healthy
+        case_index, slice_index = source[int(generator.integers(len(source)))]
+        case = self.pool.prepared[case_index]
+        clean, brain, lesion, ignore = self._altered(case_index, slice_index, generator)
+        image, target = clean, lesion.astype(np.float32)
+        if kind == "synthetic":
+            config, corrupt = self.anomalies[int(generator.integers(len(self.anomalies)))]
+            spacing = case.spacing_mm[:2]
+            painted = corrupt(config, clean, brain, generator, spacing_mm=spacing, donors=self._donor)
+            image, lesion, ignore = painted.image, painted.lesion, ignore | painted.ignore
+            target = lesion.astype(np.float32)
+        return Batch(
+            image=_tensor(image),
+            healthy=_tensor(clean),
+            present=_tensor(case.present),
+            brain=_tensor(brain),
+            lesion=_tensor(lesion),
+            ignore=_tensor(ignore),
+            target=_tensor(target),
+            spacing_mm=torch.tensor([case.spacing_mm[:2]], dtype=torch.float32),
+            keys=torch.tensor([rng.fold(self.seed, "noise", step, index)]),
+            case_index=torch.tensor([case_index]),
+            slice_index=torch.tensor([slice_index]),
+        )
+
+    def _altered(
+        self, case_index: int, slice_index: int, generator: np.random.Generator
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        case = self.pool.prepared[case_index]
+        masks = np.stack([np.array(mask[..., slice_index]) for mask in (case.brain, case.lesion, case.ignore)])
+        image, masks = augment(self.augmentation, np.array(case.image[..., slice_index]), masks, generator)
+        return image, masks[0], masks[1], masks[2]
+
+    def _donor(self, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Another healthy slice as it is: image (C, H, W), brain and (empty) lesion (H, W)."""
+        case_index, slice_index = self.pool.healthy[int(generator.integers(len(self.pool.healthy)))]
+        case = self.pool.prepared[case_index]
+        cut = (case.image[..., slice_index], case.brain[..., slice_index], case.lesion[..., slice_index])
+        return np.array(cut[0]), np.array(cut[1]), np.array(cut[2])
+
+
+class RemainingSteps:
+    """The steps from ``start`` on, for a sampler; ``len`` stays that of the whole training, as the trainer counts."""
+
+    def __init__(self, start: int, steps: int) -> None:
+        self.start, self.steps = start, steps
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(range(self.start, self.steps))
+
+    def __len__(self) -> int:
+        return self.steps
+
+
+def slices_of(prepared: Prepared, indices: Sequence[int], seed: int) -> Batch:
+    """Slices of one case as inference sees them: nothing altered, keyed by the seed and the slice's index alone."""
+    count = len(indices)
+    chosen = list(indices)
+
+    def cut(mask: np.ndarray) -> torch.Tensor:
+        return torch.from_numpy(np.ascontiguousarray(np.moveaxis(mask[..., chosen], -1, 0)))
+
+    image = cut(prepared.image)
+    return Batch(
+        image=image,
+        healthy=image,
+        present=torch.from_numpy(np.array(prepared.present)).expand(count, -1).clone(),
+        brain=cut(prepared.brain),
+        lesion=cut(prepared.lesion),
+        ignore=cut(prepared.ignore),
+        target=cut(prepared.lesion).float(),
+        spacing_mm=torch.tensor([prepared.spacing_mm[:2]] * count, dtype=torch.float32).reshape(count, 2),
+        keys=torch.tensor([rng.slice_key(seed, index) for index in chosen], dtype=torch.int64),
+        case_index=torch.zeros(count, dtype=torch.int64),
+        slice_index=torch.tensor(chosen, dtype=torch.int64),
+    )
+
+
+def _tensor(array: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(np.ascontiguousarray(array))[None]
