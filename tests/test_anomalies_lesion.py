@@ -6,13 +6,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from test_anomalies import SPACING_MM, head
 
 from hybriduad import rng
 from hybriduad.anomalies import lesion, perlin
 from hybriduad.config import checked
 from hybriduad.errors import ConfigError
 from hybriduad.types import Corruption
-from tests.test_anomalies import SPACING_MM, head
 
 
 def plain_lesion(**keys: Any) -> lesion.Config:
