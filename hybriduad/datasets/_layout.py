@@ -1,0 +1,128 @@
+"""What the layouts share: contrast names, manifest columns, BIDS file names, and the search for files."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from hybriduad.errors import DataError
+
+CONTRASTS = ("FLAIR", "T1w", "T2w", "T1wCE", "PDw", "T2starw")
+"""The contrasts that a case may have: BIDS suffixes, and T1wCE for T1w after a contrast agent."""
+IDENTITY = ("dataset", "subject", "session", "run")
+MASKS = ("brain", "lesion", "ignore")
+COLUMNS = (*IDENTITY, *CONTRASTS, "reference", *MASKS, "health", "split")
+"""Every manifest column that is not an attribute, in the order in which they are written."""
+
+_IMAGE = re.compile(r"(?P<stem>.+)\.nii(\.gz)?")
+
+
+def is_column(name: str) -> bool:
+    """Whether a manifest uses ``name`` itself, in any spelling, so that no attribute may have it."""
+    return name.casefold() in {column.casefold() for column in COLUMNS}
+
+
+def label(text: str) -> str:
+    """``text`` with letters and digits only, as BIDS wants its labels: ``"patient_01"`` becomes ``"patient01"``."""
+    return re.sub(r"[^0-9A-Za-z]", "", text)
+
+
+def entities(name: str) -> tuple[dict[str, str], str] | None:
+    """``sub-01_ce-gad_T1w.nii.gz`` -> ``({"sub": "01", "ce": "gad"}, "T1w")``; None for a name that is not BIDS."""
+    match = _IMAGE.fullmatch(name)
+    *pairs, suffix = match["stem"].split("_") if match else [""]
+    found = dict(pair.partition("-")[::2] for pair in pairs)
+    return (found, suffix) if "sub" in found and all(found.values()) else None
+
+
+def contrast_of(found: Mapping[str, str], suffix: str) -> str:
+    """The contrast that BIDS entities and a suffix stand for; "" for what is no usable scan (phase, contrast FLAIR)."""
+    if suffix not in CONTRASTS or found.get("part", "mag") != "mag" or "desc" in found:
+        return ""
+    if "ce" in found:
+        return "T1wCE" if suffix == "T1w" else ""
+    return suffix
+
+
+def dataset_name(root: Path) -> str:
+    """``Name`` in ``dataset_description.json``, else the folder's name.
+
+    Raises:
+        DataError: the description is not a JSON object.
+    """
+    description = root / "dataset_description.json"
+    if not description.is_file():
+        return root.absolute().name
+    try:
+        name = json.loads(description.read_text(encoding="utf-8-sig")).get("Name")
+    except (ValueError, AttributeError, OSError) as error:
+        raise DataError("cannot read data set description", where=description, got=error, expected="JSON") from error
+    return str(name or root.absolute().name)
+
+
+def listing(found: Iterable[object]) -> str:
+    """Things in a row for an error sentence, the first ten by name."""
+    shown = [str(item) for item in found]
+    return ", ".join(shown[:10]) + (f" and {len(shown) - 10} more" if len(shown) > 10 else "")
+
+
+def files(root: str | Path, *patterns: str) -> list[Path]:
+    """The files under ``root`` that match any glob pattern, sorted, without hidden ones (macOS leaves ``._x.nii.gz``).
+
+    Raises:
+        DataError: ``root`` is no folder, or a file is a link to nothing (content of git-annex that was not fetched).
+    """
+    root = Path(root)
+    if not root.is_dir():
+        raise DataError("no such folder", got=root, expected="the folder of a data set")
+    found = sorted({path for pattern in patterns for path in root.glob(pattern) if not path.name.startswith(".")})
+    broken = [path for path in found if path.is_symlink() and not path.exists()]
+    if broken:
+        raise DataError("links to nothing", where=root, got=listing(broken), mend="fetch them, as with 'datalad get'")
+    return [path for path in found if path.is_file()]
+
+
+@dataclass(frozen=True)
+class Found:
+    """The files of one case: ``labels`` from their names, ``images`` by contrast, and every file by its part."""
+
+    labels: Mapping[str, str]
+    images: Mapping[str, Path]
+    parts: Mapping[str, Path]
+
+
+def gather(root: str | Path, pattern: str, contrasts: Mapping[str, str], layout: str) -> list[Found]:
+    """Group the NIfTI files under ``root`` by the named groups of ``pattern``, a regular expression for their relative
+    paths, all but the group ``part``, which ``contrasts`` translates to a contrast where it is a scan.
+
+    Raises:
+        DataError: as :func:`files`; nothing matches (the sentence names ``layout``); two files are the same part of the
+            same case; masks without any scan.
+    """
+    root = Path(root)
+    groups: dict[tuple[tuple[str, str], ...], dict[str, Path]] = {}
+    for path in files(root, "**/*.nii", "**/*.nii.gz"):
+        match = re.fullmatch(r"(?:.*?/)??" + pattern, path.relative_to(root).as_posix())
+        if match is None:
+            continue
+        labels = {key: value or "" for key, value in match.groupdict().items()}
+        part = labels.pop("part")
+        parts = groups.setdefault(tuple(labels.items()), {})
+        if part in parts:
+            raise DataError(
+                f"two files for {part} of one case", where=root, got=f"{parts[part]} and {path}",
+                mend="name the folder that holds one of the two",
+            )  # fmt: skip
+        parts[part] = path
+    if not groups:
+        raise DataError("no case of this layout", where=root, expected=layout)
+    found = []
+    for key, parts in sorted(groups.items()):
+        images = {contrast: parts[part] for part, contrast in contrasts.items() if part in parts}
+        if not images:
+            raise DataError("mask without a scan", got=listing(parts.values()), expected=layout)
+        found.append(Found(dict(key), images, parts))
+    return found

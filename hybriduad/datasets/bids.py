@@ -1,0 +1,153 @@
+"""BIDS: any raw data set of the Brain Imaging Data Structure (https://bids.neuroimaging.io), masks in its derivatives.
+
+Layout: ``sub-X[/ses-Y]/anat/sub-X[_ses-Y][_ce-L][_run-N]_{FLAIR,T1w,T2w,PDw,T2starw}.nii[.gz]`` and
+``derivatives/<any>/sub-X[/ses-Y]/anat/sub-X[_...]_label-{lesion,brain,ignore}_mask.nii[.gz]``, or ``desc-`` for
+``label-``; columns of ``participants.tsv`` become attributes, but ``health`` and ``split``, which are the case's own.
+Where, licence: as the data set at hand says; OpenNeuro holds many.
+Traps: ``ce-gad_T1w`` is another contrast (T1wCE) than ``T1w``; a scan without run belongs to every run of its
+session; masks in another space (``space-MNI...``) are left out; our own predictions (``desc-anomaly``) are not truth
+and are left out; ``n/a`` is no value; content of DataLad sets must be fetched first.
+
+File names are read here and not by ancpbids, which turns run ``01`` into the number 1 (the name can not be made
+again), lists ``sourcedata`` among the raw scans, and ends in an AttributeError on a damaged JSON file.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast, get_args
+
+from hybriduad.datasets._layout import CONTRASTS, MASKS, contrast_of, dataset_name, entities, files, is_column, listing
+from hybriduad.errors import DataError
+from hybriduad.types import Case, Health, Split
+
+LAYOUT = "sub-X[/ses-Y]/anat/sub-X[_ses-Y]_{FLAIR,T1w,T2w,PDw}.nii.gz"
+
+
+@dataclass(frozen=True)
+class _File:
+    """An image or mask: its kind (contrast or mask), who it is of, and how specific its name is."""
+
+    path: Path
+    kind: str
+    subject: str
+    session: str
+    run: str
+    rank: tuple[int, int]
+
+
+def cases(root: str | Path) -> Iterator[Case]:
+    """One case a subject, session and run; ``health`` is "lesion" where there is a lesion mask and nothing is stated.
+
+    Raises:
+        DataError: no scan of this layout; two files fit one contrast or mask of a case equally well; bad
+            ``participants.tsv``.
+    """
+    root = Path(root)
+    scans = _grouped(file for path in files(root, *_anat("")) if (file := _image(path)))
+    if not scans:
+        raise DataError("no scan in BIDS layout", where=root, expected=LAYOUT)
+    masks, people, name = _grouped(_masks(root)), _participants(root), dataset_name(root)
+    sessions = Counter(subject for subject, _ in scans)
+    for (subject, session), images in sorted(scans.items()):
+        # A mask that names no session or run is of the only one, or of nobody in particular.
+        of_session = masks.get((subject, session), [])
+        if session and sessions[subject] == 1:
+            of_session = of_session + masks.get((subject, ""), [])
+        runs = sorted({file.run for file in images if file.run}) or [""]
+        for run in runs:
+            of_run = [mask for mask in of_session if mask.run == run or len(runs) == 1]
+            found = {contrast: path for contrast in CONTRASTS if (path := _best(images, contrast, run))}
+            brain, lesion, ignore = (_best(of_run, kind, run) for kind in MASKS)
+            attributes = dict(people.get(subject, {}))
+            health = attributes.pop("health", "lesion" if lesion else "unknown")
+            split = attributes.pop("split", "")
+            yield Case(
+                name, subject, found, session, run, brain=brain, lesion=lesion, ignore=ignore,
+                health=cast(Health, health), split=cast(Split, split), attributes=attributes,
+            )  # fmt: skip
+
+
+def _grouped(found: Iterable[_File]) -> dict[tuple[str, str], list[_File]]:
+    """By subject and session."""
+    groups: dict[tuple[str, str], list[_File]] = defaultdict(list)
+    for file in found:
+        groups[file.subject, file.session].append(file)
+    return dict(groups)
+
+
+def _anat(prefix: str) -> tuple[str, str]:
+    return f"{prefix}sub-*/anat/*.nii*", f"{prefix}sub-*/ses-*/anat/*.nii*"
+
+
+def _image(path: Path) -> _File | None:
+    parsed = entities(path.name)
+    contrast = contrast_of(*parsed) if parsed else ""
+    return _file(path, contrast, parsed[0], 0) if parsed and contrast else None
+
+
+def _file(path: Path, kind: str, found: dict[str, str], order: int) -> _File:
+    return _File(path, kind, found["sub"], found.get("ses", ""), found.get("run", ""), (order, len(found)))
+
+
+def _masks(root: Path) -> list[_File]:
+    everything = files(root, *_anat("derivatives/*/"))
+    depth = len(root.parts) + 1
+    predicted = {path.parts[depth] for path in everything if "_desc-anomaly_" in path.name}
+    masks = []
+    for path in everything:
+        parsed = entities(path.name)
+        if parsed is None or parsed[1] != "mask" or path.parts[depth] in predicted:
+            continue
+        found = parsed[0]
+        kind = found.get("label") or found.get("desc", "")
+        if kind in MASKS and found.get("space", "orig") in ("orig", "individual", *CONTRASTS):
+            masks.append(_file(path, kind, found, int(path.parts[depth] != "manual")))
+    return masks
+
+
+def _best(candidates: Sequence[_File], kind: str, run: str) -> Path | None:
+    """The file of a kind: of this run before one of no run, manual before others, then the plainest name."""
+    fitting = [file for file in candidates if file.kind == kind and file.run in ("", run)]
+    ranks = [(file.run != run, *file.rank) for file in fitting]
+    best = [file.path for file, rank in zip(fitting, ranks, strict=True) if rank == min(ranks)]
+    if len(best) > 1:
+        raise DataError(
+            f"several files for {kind} of one case", got=listing(best), mend="choose one of them in a manifest CSV"
+        )
+    return best[0] if best else None
+
+
+def _participants(root: Path) -> dict[str, dict[str, str]]:
+    """``participants.tsv`` by subject, without empty values; names that a manifest uses otherwise get a prefix."""
+    path = root / "participants.tsv"
+    if not path.is_file():
+        return {}
+    try:
+        rows = list(
+            csv.DictReader(path.read_text(encoding="utf-8-sig").splitlines(), delimiter="\t", quoting=csv.QUOTE_NONE)
+        )
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise DataError("cannot read participants", where=path, got=error, expected="tab-separated UTF-8") from error
+    allowed = {"health": get_args(Health), "split": get_args(Split)}
+    people, problems = {}, []
+    for number, row in enumerate(rows, start=2):
+        facts = {str(key).strip(): value.strip() for key, value in row.items() if key and isinstance(value, str)}
+        facts = {key: value for key, value in facts.items() if key and value not in ("", "n/a")}
+        subject = facts.pop("participant_id", "").removeprefix("sub-")
+        if not subject or subject in people:
+            problems.append(f"row {number}: {'participant twice' if subject else 'no participant_id'}")
+        for key, values in allowed.items():
+            if facts.get(key, values[0]) not in values:
+                problems.append(f"row {number}: {key} is {facts[key]!r}, not one of {[v for v in values if v]}")
+        people[subject] = {
+            f"participant_{key}" if is_column(key) and key not in allowed else key: value
+            for key, value in facts.items()
+        }
+    if problems:
+        raise DataError(f"{len(problems)} bad entries", where=path, mend="; ".join(problems))
+    return people

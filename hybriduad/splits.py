@@ -1,0 +1,149 @@
+"""Who may be used together: splits and folds by subject, and the identity of scans that shows leakage.
+
+Import these from :mod:`hybriduad.manifest`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import cast, get_args
+
+from hybriduad.errors import ConfigError, LeakageError
+from hybriduad.rng import fold
+from hybriduad.types import Case, Split
+
+Subject = tuple[str, str]
+"""(dataset, subject): a person."""
+
+
+def split_cases(
+    cases: Sequence[Case],
+    shares: Mapping[str, int] | Mapping[str, float],
+    seed: int,
+    stratify: str | None = "site",
+) -> list[Case]:
+    """The cases, in their order, each with its ``split``, drawn by subject: sessions of one person stay together.
+
+    ``shares`` gives *subjects* for train, validation and test, all as counts (``{"train": 32, "test": 10}``) or all
+    as fractions (``{"train": 0.8, "test": 0.2}``); who is left over gets the split "". ``stratify`` names an
+    attribute, or ``dataset`` or ``health``; each of its values is shared out in proportion by largest remainders, and
+    the totals are exact. A pure function of the seed and of who is in the cohort, whatever the order of ``cases``.
+
+    Raises:
+        ConfigError: unknown split names, counts and fractions mixed, negative, or more than there are.
+    """
+    people = _strata(cases, stratify)
+    drawn = _deal(people, _sizes(shares, len(people)), seed)
+    return [replace(case, split=cast(Split, drawn.get((case.dataset, case.subject), ""))) for case in cases]
+
+
+def folds(cases: Sequence[Case], k: int, seed: int, stratify: str | None = "site") -> list[list[Case]]:
+    """The cases in ``k`` disjoint parts by subject, stratified as in :func:`split_cases`, sizes within one subject.
+
+    Raises:
+        ConfigError: ``k`` is under 2 or over the number of subjects.
+    """
+    people = _strata(cases, stratify)
+    if not 2 <= k <= len(people):
+        raise ConfigError("impossible number of folds", got=k, expected=f"2 to {len(people)}, the number of subjects")
+    sizes = {str(i): len(people) // k + (i < len(people) % k) for i in range(k)}
+    drawn = _deal(people, sizes, seed)
+    return [[case for case in cases if drawn[case.dataset, case.subject] == str(i)] for i in range(k)]
+
+
+def _strata(cases: Sequence[Case], stratify: str | None) -> dict[Subject, str]:
+    """The stratum of each person; several values in several sessions are a stratum of their own."""
+    values: dict[Subject, set[str]] = defaultdict(set)
+    for case in cases:
+        own = {"dataset": case.dataset, "health": case.health}
+        value = "" if stratify is None else own.get(stratify) or case.attributes.get(stratify, "")
+        values[case.dataset, case.subject].add(value)
+    return {person: "+".join(sorted(found)) for person, found in values.items()}
+
+
+def _sizes(shares: Mapping[str, int] | Mapping[str, float], people: int) -> dict[str, int]:
+    allowed = [name for name in get_args(Split) if name]
+    if unknown := sorted(set(shares) - set(allowed)):
+        raise ConfigError("unknown split", got=unknown, expected=f"some of {allowed}")
+    values = list(shares.values())
+    counts = all(type(value) is int for value in values)
+    if not values or min(values) < 0 or not (counts or all(type(value) is float for value in values)):
+        raise ConfigError("bad shares", got=dict(shares), expected="counts, or fractions with a point, none negative")
+    if sum(values) > (people if counts else 1 + 1e-9):
+        raise ConfigError("shares over the whole", got=dict(shares), expected=f"{people} subjects, or 1.0, at most")
+    if counts:
+        return {name: int(value) for name, value in shares.items()}
+    exact = {name: value * people for name, value in shares.items()}
+    sizes = {name: int(value + 1e-9) for name, value in exact.items()}
+    missing = round(sum(exact.values())) - sum(sizes.values())
+    for name in sorted(exact, key=lambda name: sizes[name] - exact[name])[:missing]:
+        sizes[name] += 1
+    return sizes
+
+
+def _deal(people: Mapping[Subject, str], sizes: Mapping[str, int], seed: int) -> dict[Subject, str]:
+    """Draw ``sizes`` people for each part; those left over are absent from the result."""
+    # The place in the queue depends on the person alone, so a cohort that grows keeps its order.
+    waiting: dict[str, list[Subject]] = defaultdict(list)
+    for person in sorted(people, key=lambda person: (fold(seed, "split", *person), person)):
+        waiting[people[person]].append(person)
+    drawn: dict[Subject, str] = {}
+    for part, size in sizes.items():
+        left = sum(map(len, waiting.values()))
+        # Integers, so that a share without remainder is exact. A quota never exceeds its stratum, nor does it plus one
+        # where it has a remainder, so nothing runs dry.
+        quota = {name: divmod(size * len(queue), left) for name, queue in waiting.items()} if left else {}
+        taken = Counter({name: whole for name, (whole, _) in quota.items()})
+        order = sorted(quota, key=lambda name: (-quota[name][1], fold(seed, "stratum", part, name)))
+        taken.update(order[: size - taken.total()])
+        for name, count in taken.items():
+            drawn.update(dict.fromkeys(waiting[name][:count], part))
+            del waiting[name][:count]
+    return drawn
+
+
+def identity_digests(case: Case) -> dict[str, str | list[str]]:
+    """What a bundle keeps of a case to know it again, and no name: ``"subject"``, the sha256 of (dataset, subject), and
+    ``"voxels"``, the sha256 of the canonical voxels of each image, in the order of their contrasts' names.
+
+    Raises:
+        DataError: an image cannot be read.
+    """
+    return {"voxels": _voxels(case), "subject": _person(case)}
+
+
+def _person(case: Case) -> str:
+    return hashlib.sha256(json.dumps([case.dataset, case.subject]).encode()).hexdigest()
+
+
+def _voxels(case: Case) -> list[str]:
+    from hybriduad.volumes import voxel_digest  # nibabel takes a moment to import, and most callers only split
+
+    return [voxel_digest(case.images[contrast]) for contrast in sorted(case.images)]
+
+
+def check_leakage(cases: Sequence[Case], used: Mapping[str, str]) -> None:
+    """Make sure that none of ``cases`` is among ``used``, digests of :func:`identity_digests` with the role of each.
+
+    A scan is known by its voxels, so also when renamed, moved to another data set or compressed again, and a person by
+    data set and subject, so also in another session. Equal subjects of different data sets are different people.
+
+    Raises:
+        LeakageError: some are; the sentence names each with its role and how it was known.
+        DataError: an image cannot be read.
+    """
+    found = []
+    for case in cases:
+        if role := used.get(_person(case)):
+            found.append(f"{case.name} of {case.dataset!r} (same subject, role {role})")
+        elif role := next((used[digest] for digest in _voxels(case) if digest in used), None):
+            found.append(f"{case.name} of {case.dataset!r} (same voxels, role {role})")
+    if found:
+        raise LeakageError(
+            f"{len(found)} of {len(cases)} cases were already used to make the model", got=", ".join(found),
+            mend="leave them out, or give cohorts of different people different values of dataset",
+        )  # fmt: skip
