@@ -133,6 +133,22 @@ def test_pooled_groups_stay_exact_where_scores_are_tied_or_lesions_are_larger_th
     assert ours.high == pytest.approx(np.percentile(brute, 97.5), abs=1e-3)
 
 
+@pytest.mark.parametrize("statistic", ["average_precision", "auroc", "best_dice"])
+def test_pooled_draws_are_exact_with_few_lesion_voxels(statistic):
+    cases = []
+    for subject in range(4):
+        rng = np.random.default_rng(subject)
+        truth = np.arange(500) < 3
+        cases.append((np.clip(rng.normal(0.4, 0.1, 500) + 0.1 * truth, 0, 1), truth))
+    filled = histograms(cases)
+    ours = metrics.bootstrap_pooled(filled, statistic, draws=30, seed=1)
+    figures = []
+    for drawn in draw_subjects(4, 30, 1):
+        merged = ScoreHistogram.merged([filled[i] for i in drawn])
+        figures.append(merged.best_dice()[0] if statistic == "best_dice" else getattr(merged, statistic)())
+    assert ours[1:3] == pytest.approx(tuple(np.percentile(figures, [2.5, 97.5])), abs=1e-9)
+
+
 def test_pooled_value_is_that_of_scikit_learn_and_differences_are_paired():
     a, b = cohort(0), cohort(0)
     b = [(scores * 0.5, truth) for scores, truth in b]
