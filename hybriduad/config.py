@@ -122,14 +122,34 @@ class Residual(Strict):
     median_voxels: int = Field(5, ge=1)
 
 
+class Mix(Strict):
+    """The share of each kind of slice in training: healthy, painted with a synthetic anomaly, labelled."""
+
+    healthy: float = Field(1.0, ge=0)
+    synthetic: float = Field(0.0, ge=0)
+    labelled: float = Field(0.0, ge=0)
+
+    @model_validator(mode="after")
+    def _positive(self) -> Mix:
+        if self.healthy + self.synthetic + self.labelled <= 0:
+            raise ValueError("at least one share must be positive")
+        return self
+
+
 class ReconstructorRun(Strict):
-    """``fit-reconstructor``: stage 1."""
+    """``fit-reconstructor``: stage 1. No mask is ever learnt from, so ``mix`` has no labelled share.
+
+    A synthetic share paints anomalies into the input and keeps the clean slice as the target, so that the network
+    learns to remove what does not belong (the idea of DISYRE, arXiv 2311.15453); the paper's stage 1 has none.
+    """
 
     kind: Literal["reconstructor"]
     seed: int = 0
     anatomy: Anatomy
     model: ReconstructorBlock
     residual: Residual = Residual()
+    mix: Mix = Mix()
+    anomalies: tuple[AnomalyBlock, ...] = ()
     augmentation: Augmentation = Augmentation()
     train: Train
 
@@ -149,20 +169,6 @@ class Segmenter(Strict):
         return self
 
 
-class Mix(Strict):
-    """The share of each kind of slice in a training batch of stage 2."""
-
-    healthy: float = Field(0.2, ge=0)
-    synthetic: float = Field(0.8, ge=0)
-    labelled: float = Field(0.0, ge=0)
-
-    @model_validator(mode="after")
-    def _positive(self) -> Mix:
-        if self.healthy + self.synthetic + self.labelled <= 0:
-            raise ValueError("at least one share must be positive")
-        return self
-
-
 class Loss(Strict):
     """Weights beside the cross-entropy: ``dice`` of soft Dice, ``false_alarm`` of alarms on lesion-free slices."""
 
@@ -178,10 +184,14 @@ class Fusion(Strict):
 
 
 class DetectorRun(Strict):
-    """``fit-detector``: stage 2 and few-label fine-tuning. ``anatomy`` comes from the reconstructor's bundle."""
+    """``fit-detector``: stage 2 and few-label fine-tuning.
+
+    ``anatomy`` is given only for a segmenter of the image alone: with a reconstructor it is that of its bundle.
+    """
 
     kind: Literal["detector"]
     seed: int = 0
+    anatomy: Anatomy | None = None
     segmenter: Segmenter = Segmenter()
     mix: Mix = Mix()
     anomalies: tuple[AnomalyBlock, ...] = ()

@@ -108,7 +108,11 @@ class SampleStream(Dataset[Batch]):
         return self.steps
 
     def __getitem__(self, step: int) -> Batch:
-        return Batch.stack([self.sample(step, index) for index in range(self.batch)])
+        return self.samples(step, self.batch)
+
+    def samples(self, step: int, count: int) -> Batch:
+        """The first ``count`` samples of a step."""
+        return Batch.stack([self.sample(step, index) for index in range(count)])
 
     def sample(self, step: int, index: int) -> Batch:
         """One slice as a Batch of 1."""

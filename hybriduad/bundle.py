@@ -1,0 +1,296 @@
+"""A model folder: self-contained, movable, immutable, checked on every load. No pickle anywhere.
+
+``bundle.json`` says what the folder is and holds a sha256 of every other file and of itself; ``config.yaml`` is the
+resolved run; ``weights.safetensors`` and ``statistics.safetensors`` are what was learnt; a detector keeps a copy of its
+reconstructor's bundle in ``reconstructor/``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hybriduad import config as configs
+from hybriduad import plugins
+from hybriduad.config import DetectorRun, ReconstructorRun
+from hybriduad.detector import Detector, Precision, Thresholds
+from hybriduad.errors import BundleError, ConfigError
+from hybriduad.reconstructors._base import Reconstructor
+from hybriduad.segmenter import Segmenter
+
+FORMAT = 1
+RECORD, CONFIG, WEIGHTS, STATISTICS, RECONSTRUCTOR = (
+    "bundle.json",
+    "config.yaml",
+    "weights.safetensors",
+    "statistics.safetensors",
+    "reconstructor",
+)
+INTENDED_USE = "Research use only. Not a medical device; not for diagnosis or treatment."
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """What a model folder says of itself, checked.
+
+    ``record`` is ``bundle.json``; ``run`` the resolved config; ``reconstructor`` the nested bundle of a detector.
+    """
+
+    folder: Path
+    record: Mapping[str, Any]
+    run: Any
+    reconstructor: Bundle | None = None
+
+    @property
+    def kind(self) -> str:
+        """``reconstructor`` or ``detector``."""
+        return str(self.record["kind"])
+
+    @property
+    def digest(self) -> str:
+        """The sha256 that names this bundle, its weights, config and thresholds included."""
+        return str(self.record["digest"])
+
+    @property
+    def anatomy(self) -> configs.Anatomy:
+        """The contrasts and the model grid."""
+        return configs.checked(configs.Anatomy, self.record["anatomy"], str(self.folder / RECORD))
+
+    @property
+    def used(self) -> dict[str, str]:
+        """Identity digest -> role ("fit" or "calibrate") of every scan and subject behind it, parents included."""
+        own = dict(self.record["identities"])
+        return (self.reconstructor.used if self.reconstructor else {}) | own
+
+    @property
+    def thresholds(self) -> Thresholds:
+        """The calibrated thresholds, empty before calibration."""
+        found = self.record["thresholds"]
+        return Thresholds({rule: dict(entry["values"]) for rule, entry in found["rules"].items()}, found["default"])
+
+
+@dataclass(frozen=True)
+class Description:
+    """What :func:`save` writes into ``bundle.json`` beside the config: the training in numbers, without names.
+
+    ``training`` counts cases and slices and gives attribute ranges; ``identities`` maps digests to their role;
+    ``precision`` is resolved ("auto" never gets here); ``thresholds`` is the JSON form, see :mod:`calibration`.
+    """
+
+    anatomy: configs.Anatomy
+    direction: str
+    precision: Precision
+    training: Mapping[str, Any]
+    identities: Mapping[str, str]
+    data_licence: str = "not stated"
+    thresholds: Mapping[str, Any] = field(default_factory=lambda: {"default": "", "rules": {}})
+
+
+def versions() -> dict[str, str]:
+    """Versions of what a result depends on."""
+    packages = ("hybriduad", "torch", "diffusers", "segmentation-models-pytorch", "lightning", "torchio", "numpy")
+    return {"python": platform.python_version()} | {name: metadata.version(name) for name in packages}
+
+
+def save(
+    folder: Path,
+    run: ReconstructorRun | DetectorRun,
+    weights: Mapping[str, Tensor],
+    statistics: Mapping[str, Tensor],
+    description: Description,
+    reconstructor: Bundle | None = None,
+) -> Bundle:
+    """Write a bundle into ``folder``, which must not hold one; ``reconstructor`` is copied into it.
+
+    Raises:
+        BundleError: the folder already holds a bundle.
+    """
+    from safetensors.torch import save_file
+
+    if (folder / RECORD).exists():
+        raise BundleError("bundle already there", where=folder, mend="choose another folder or --overwrite")
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / CONFIG).write_text(configs.dump(run))
+    save_file({name: value.detach().cpu().contiguous() for name, value in weights.items()}, folder / WEIGHTS)
+    save_file({name: value.detach().cpu().contiguous() for name, value in statistics.items()}, folder / STATISTICS)
+    if reconstructor is not None:
+        shutil.copytree(reconstructor.folder, folder / RECONSTRUCTOR)
+    record = {
+        "format": FORMAT,
+        "kind": run.kind,
+        "intended_use": INTENDED_USE,
+        "licence": {"code": "Apache-2.0", "training_data": description.data_licence},
+        "anatomy": description.anatomy.model_dump(mode="json"),
+        "direction": description.direction,
+        "precision": description.precision,
+        "seed": run.seed,
+        "training": dict(description.training),
+        "identities": dict(description.identities),
+        "thresholds": dict(description.thresholds),
+        "provenance": {"versions": versions()},
+    }
+    write_record(folder, record)
+    return verify(folder)
+
+
+def write_record(folder: Path, record: Mapping[str, Any]) -> None:
+    """Write ``bundle.json`` with the checksums of the folder's other files and its own digest, atomically."""
+    body = {key: value for key, value in record.items() if key not in ("checksums", "digest")}
+    body["checksums"] = {name: _sha256(folder / name) for name in _files(folder)}
+    body["digest"] = _digest(body)
+    partial = folder / f".{RECORD}.partial"
+    partial.write_text(json.dumps(body, indent=1, sort_keys=True))
+    os.replace(partial, folder / RECORD)
+
+
+def verify(folder: str | Path) -> Bundle:
+    """Read a bundle and check every checksum, nested bundles included.
+
+    Raises:
+        BundleError: no bundle there, a newer format, a file missing, truncated, changed or added.
+    """
+    folder = Path(folder)
+    if not (folder / RECORD).is_file():
+        found = "an unfinished training" if folder.with_name(folder.name + ".partial").is_dir() else "no bundle.json"
+        raise BundleError(
+            "no bundle", where=folder, got=found, expected="a folder made by fit-reconstructor or fit-detector"
+        )
+    try:
+        record = json.loads((folder / RECORD).read_text())
+        stated, checksums, number = record["digest"], record["checksums"], record["format"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise BundleError(
+            "unreadable bundle.json", where=folder, got=repr(error), mend="fit or copy it again"
+        ) from error
+    if number != FORMAT:
+        raise BundleError(
+            "bundle of another format", where=folder, got=number, expected=FORMAT, mend="update hybriduad"
+        )
+    if _digest({key: value for key, value in record.items() if key != "digest"}) != stated:
+        raise BundleError("bundle.json was changed after it was written", where=folder, mend="copy the bundle again")
+    present = _files(folder)
+    for name in sorted(set(checksums) | set(present)):
+        if name not in present:
+            raise BundleError("file missing from bundle", where=folder, got=name, mend="copy the bundle again")
+        if name not in checksums:
+            raise BundleError("file that does not belong to bundle", where=folder, got=name, mend="remove it")
+        if _sha256(folder / name) != checksums[name]:
+            raise BundleError("damaged or changed file in bundle", where=folder, got=name, mend="copy the bundle again")
+    run = configs.load(folder / CONFIG, kind=record["kind"])
+    nested = verify(folder / RECONSTRUCTOR) if (folder / RECONSTRUCTOR).is_dir() else None
+    return Bundle(folder, record, run, nested)
+
+
+def load_weights(folder: Path, module: torch.nn.Module) -> None:
+    """Load ``weights.safetensors`` strictly.
+
+    Raises:
+        BundleError: a weight is missing, unknown or of another shape.
+    """
+    from safetensors.torch import load_file
+
+    try:
+        module.load_state_dict(load_file(folder / WEIGHTS), strict=True)
+    except (RuntimeError, OSError, ValueError) as error:
+        text = " ".join(str(error).split())[:200]
+        raise BundleError("weights do not fit the configured network", where=folder / WEIGHTS, got=text) from error
+
+
+def load_reconstructor(bundle: Bundle) -> Reconstructor:
+    """The reconstructor of a bundle of either kind, on the CPU.
+
+    Raises:
+        BundleError: the bundle has none, or its weights do not fit.
+    """
+    source = bundle if bundle.kind == "reconstructor" else bundle.reconstructor
+    if source is None:
+        raise BundleError("bundle without a reconstructor", where=bundle.folder)
+    block, anatomy = source.run.model, source.anatomy
+    model: Reconstructor = plugins.load("reconstructors", block.name).Model(block, len(anatomy.contrasts), anatomy.size)
+    load_weights(source.folder, model)
+    return model
+
+
+def load_segmenter(bundle: Bundle) -> Segmenter:
+    """The segmenter of a detector's bundle, on the CPU.
+
+    Raises:
+        BundleError: a reconstructor's bundle, or weights that do not fit.
+    """
+    if bundle.kind != "detector":
+        raise BundleError("bundle without a segmenter", where=bundle.folder, got=bundle.kind, expected="a detector")
+    model = Segmenter(bundle.run.segmenter, len(bundle.anatomy.contrasts))
+    load_weights(bundle.folder, model)
+    return model
+
+
+def load_detector(folder: str | Path, device: str = "auto") -> Detector:
+    """The detector of a bundle: a detector's, or a reconstructor's, whose map alone is then the score.
+
+    Raises:
+        BundleError: as :func:`verify` and the loaders.
+        ConfigError: an unknown device.
+    """
+    bundle = verify(folder)
+    stage1 = bundle if bundle.kind == "reconstructor" else bundle.reconstructor
+    return Detector(
+        anatomy=bundle.anatomy,
+        direction=bundle.record["direction"],
+        reconstructor=load_reconstructor(bundle) if stage1 is not None else None,
+        segmenter=load_segmenter(bundle) if bundle.kind == "detector" else None,
+        residual=stage1.run.residual if stage1 is not None else None,
+        fusion=bundle.run.fusion if bundle.kind == "detector" else None,
+        thresholds=bundle.thresholds,
+        seed=bundle.record["seed"],
+        precision=bundle.record["precision"],
+        device=resolve_device(device),
+    )
+
+
+def resolve_device(device: str) -> torch.device:
+    """``auto`` is the first CUDA device, else the CPU.
+
+    Raises:
+        ConfigError: not a device of this machine.
+    """
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+        torch.empty(0, device=chosen)
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigError("unusable device", got=repr(device), expected="auto, cpu or cuda[:i]") from error
+    return chosen
+
+
+def _files(folder: Path) -> list[str]:
+    """The files a bundle answers for: its own, and the record of a nested one, which answers for the rest."""
+    own = [entry.name for entry in folder.iterdir() if entry.is_file() and entry.name != RECORD]
+    own = [name for name in own if name != f".{RECORD}.partial"]
+    return sorted(own + ([f"{RECONSTRUCTOR}/{RECORD}"] if (folder / RECONSTRUCTOR).is_dir() else []))
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    try:
+        with path.open("rb") as stream:
+            while block := stream.read(1 << 20):
+                digest.update(block)
+    except OSError as error:
+        raise BundleError("file missing from bundle", where=path, mend="copy the bundle again") from error
+    return digest.hexdigest()
+
+
+def _digest(record: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()

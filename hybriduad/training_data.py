@@ -1,0 +1,130 @@
+"""A cohort made ready for training: which cases, prepared on one grid, which of them labelled, known by digests."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hybriduad import rng
+from hybriduad.config import Anatomy
+from hybriduad.errors import DataError, HybridUADError
+from hybriduad.manifest import read_cohort
+from hybriduad.preprocess import Prepared, PreparedCache
+from hybriduad.slices import SlicePool
+from hybriduad.splits import identity_digests
+from hybriduad.types import Case
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """The cases that could be prepared, on the model grid and of one acquisition ``direction``; how many ``failed``."""
+
+    cases: tuple[Case, ...]
+    prepared: tuple[Prepared, ...]
+    direction: str
+    failed: int
+
+
+def training_cases(cohort: str | Path) -> list[Case]:
+    """The "train" cases of a cohort that has splits, all cases of one that has none.
+
+    Raises:
+        DataError: the cohort cannot be read, or has splits but no "train" case.
+    """
+    cases = read_cohort(cohort)
+    if not any(case.split for case in cases):
+        return cases
+    chosen = [case for case in cases if case.split == "train"]
+    if not chosen:
+        raise DataError("no training case", where=cohort, got="other splits only", expected="cases with split 'train'")
+    return chosen
+
+
+def prepare_training_data(
+    cases: Sequence[Case], anatomy: Anatomy, cache: str | Path, direction: str | None = None
+) -> TrainingData:
+    """Prepare every case; one that cannot be used is named in the log and left out.
+
+    ``direction`` is the acquisition direction required; ``None`` takes that of the first usable case.
+
+    Raises:
+        DataError: no case can be used; the sentence holds the first reason.
+    """
+    store = PreparedCache(cache)
+    kept: list[tuple[Case, Prepared]] = []
+    faults: list[HybridUADError] = []
+    for case in cases:
+        try:
+            prepared = store.get(case, anatomy, direction)
+        except HybridUADError as error:
+            faults.append(error)
+            log.warning("left out of training: %s", error)
+            continue
+        direction = direction or str(prepared.notes["direction"])
+        kept.append((case, prepared))
+    if not kept:
+        raise DataError("no case can be used for training", got=f"{len(faults)} failures, the first: {faults[0]}")
+    if faults:
+        log.warning("%d of %d cases were left out of training", len(faults), len(cases))
+    return TrainingData(tuple(c for c, _ in kept), tuple(p for _, p in kept), direction or "", len(faults))
+
+
+def labelled_cases(data: TrainingData, limit: int | None, seed: int) -> tuple[int, ...]:
+    """Indices of the cases with lesions to learn from; ``limit`` of them, drawn by the seed and their identity.
+
+    Raises:
+        DataError: fewer than ``limit``, or none.
+    """
+    usable = [index for index, prepared in enumerate(data.prepared) if prepared.lesion.any()]
+    wanted = len(usable) if limit is None else limit
+    if wanted < 1 or len(usable) < wanted:
+        raise DataError("too few labelled cases", got=len(usable), expected=max(1, wanted), mend="lower --limit")
+    # By a draw of its own for each case: a case more in the cohort changes at most one of those chosen.
+    draws = {i: rng.fold(seed, "labelled", data.cases[i].dataset, data.cases[i].name) for i in usable}
+    return tuple(sorted(sorted(usable, key=lambda i: draws[i])[:wanted]))
+
+
+def identities(cases: Sequence[Case], role: str) -> dict[str, str]:
+    """Digest -> role for the voxels and the subject of each case; no names."""
+    found: dict[str, str] = {}
+    for case in cases:
+        digests = identity_digests(case)
+        for digest in [digests["subject"], *digests["voxels"]]:
+            found[str(digest)] = role
+    return found
+
+
+def training_summary(data: TrainingData, pool: SlicePool, labelled: Sequence[int]) -> dict[str, Any]:
+    """The training set in numbers, for the bundle: sizes and attribute ranges, without names."""
+    names = sorted({name for case in data.cases for name in case.attributes})
+    ranges = {name: _range([case.attributes.get(name, "") for case in data.cases]) for name in names}
+    return {
+        "cases": len(data.cases),
+        "subjects": len({(case.dataset, case.subject) for case in data.cases}),
+        "failed_cases": data.failed,
+        "healthy_slices": len(pool.healthy),
+        "labelled_cases": len(labelled),
+        "labelled_slices": len(pool.labelled),
+        "attributes": ranges,
+        "spacing_mm": _spread([prepared.spacing_mm for prepared in data.prepared]),
+    }
+
+
+def _range(values: Sequence[str]) -> Any:
+    """[lowest, highest] of numbers, else the counts of at most 20 values."""
+    stated = [value for value in values if value and value.lower() != "n/a"]
+    try:
+        numbers = [float(value) for value in stated]
+    except ValueError:
+        counts = {value: stated.count(value) for value in sorted(set(stated))}
+        return counts if len(counts) <= 20 else {"different values": len(counts)}
+    return [min(numbers), max(numbers)] if numbers else None
+
+
+def _spread(spacings: Sequence[tuple[float, float, float]]) -> list[list[float]]:
+    return [[round(pick(axis), 3) for axis in zip(*spacings, strict=True)] for pick in (min, max)]
