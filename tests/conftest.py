@@ -1,0 +1,131 @@
+"""Shared fixtures: a tiny cohort of phantoms, and untrained bundles of both kinds that behave like trained ones.
+
+They are made once a session and must be treated as read-only: copy before changing anything.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+
+SPACING_MM = (5.0, 5.0, 8.0)
+PATHOLOGIES = {"01": "glioma", "02": "glioma", "03": None}
+CONTRASTS = ("FLAIR", "T1w")
+RECONSTRUCTOR = {
+    "kind": "reconstructor",
+    "anatomy": {"contrasts": ["FLAIR"], "size": 32},
+    "model": {"name": "ddpm", "widths": [16, 16], "blocks": 1, "unshuffle": 2, "levels": [250, 500]},
+    "train": {"steps": 2, "lr": 1.0e-3, "batch": 2},
+}
+"""The config of the tiny reconstructor; training it for two steps takes seconds."""
+DETECTOR = {
+    "kind": "detector",
+    "segmenter": {"encoder": "resnet18", "decoder_channels": [16, 16, 16, 16, 16]},
+    "mix": {"healthy": 1.0, "synthetic": 1.0},
+    "anomalies": [{"name": "perlin"}],
+    "train": {"steps": 2, "lr": 1.0e-3, "batch": 2},
+}
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    """Networks this small are slower on several threads, and the tests share the machine."""
+    torch.set_num_threads(1)
+
+
+def write_nifti(path: Path, data: np.ndarray, affine: np.ndarray | None = None) -> Path:
+    """Write an array as NIfTI, folders included; for tests that need files of their own."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nib.save(nib.Nifti1Image(data, np.eye(4) if affine is None else affine), path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def tiny_cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The manifest of three phantoms of 34 x 41 x 22 voxels, FLAIR and T1w: 01 and 02 with a glioma, 03 healthy.
+
+    All have a brain and a lesion mask (empty for 03) and no split.
+    """
+    from hybriduad.manifest import write_manifest
+    from hybriduad.phantom.subject import make_subject
+    from hybriduad.types import Case
+
+    root = tmp_path_factory.mktemp("tiny_cohort")
+    cases = []
+    for subject, pathology in PATHOLOGIES.items():
+        made = make_subject(7, int(subject), pathology=pathology, contrasts=CONTRASTS, spacing_mm=SPACING_MM)
+        folder = root / f"sub-{subject}" / "anat"
+        masks = {"brain": made.brain, "lesion": made.lesion}
+        files = {
+            name: write_nifti(folder / f"sub-{subject}_{name}.nii.gz", data, made.affine)
+            for name, data in made.images.items()
+        } | {
+            name: write_nifti(folder / f"sub-{subject}_label-{name}_mask.nii.gz", mask.astype(np.uint8), made.affine)
+            for name, mask in masks.items()
+        }
+        cases.append(
+            Case(
+                "tiny",
+                subject,
+                {name: files[name] for name in CONTRASTS},
+                brain=files["brain"],
+                lesion=files["lesion"],
+                health="lesion" if pathology else "healthy",
+                attributes=dict(made.attributes),
+            )
+        )
+    write_manifest(cases, root / "manifest.csv")
+    return root / "manifest.csv"
+
+
+@pytest.fixture(scope="session")
+def tiny_reconstructor(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The bundle of an untrained DDPM for FLAIR, 32 x 32, axial, two levels; it has used no scan."""
+    from hybriduad import bundle, config, plugins, rng
+
+    run = config.parse(RECONSTRUCTOR, "tests", "reconstructor")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(rng.fold(0, "tiny"))
+        model = plugins.load("reconstructors", "ddpm").Model(run.model, 1, run.anatomy.size)
+    folder = tmp_path_factory.mktemp("bundles") / "reconstructor"
+    bundle.save(folder, run, model.state_dict(), _statistics(), _description(run.anatomy))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_detector(tiny_reconstructor: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The bundle of an untrained detector around :func:`tiny_reconstructor`, calibrated by the rule ``best-dice``."""
+    from hybriduad import bundle, config, rng
+    from hybriduad.segmenter import Segmenter
+
+    run = config.parse(DETECTOR, "tests", "detector")
+    parent = bundle.verify(tiny_reconstructor)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(rng.fold(0, "tiny segmenter"))
+        segmenter = Segmenter(run.segmenter, 1)
+    values = {"score": 0.6, "probability": 0.5, "map": 0.3, "intensity": 0.6}
+    thresholds = {"default": "best-dice", "rules": {"best-dice": {"values": values}}}
+    folder = tmp_path_factory.mktemp("bundles") / "detector"
+    bundle.save(folder, run, segmenter.state_dict(), _statistics(), _description(parent.anatomy, thresholds), parent)
+    return folder
+
+
+def _statistics() -> dict[str, torch.Tensor]:
+    return {"histogram_edges": torch.linspace(0, 1, 82)}
+
+
+def _description(anatomy: object, thresholds: dict | None = None) -> object:
+    from hybriduad.bundle import Description
+
+    return Description(
+        anatomy=anatomy,
+        direction="axial",
+        precision="float32",
+        training={"cases": 0},
+        identities={},
+        thresholds=thresholds or {"default": "", "rules": {}},
+    )
