@@ -125,7 +125,9 @@ def save(
     save_file({name: value.detach().cpu().contiguous() for name, value in weights.items()}, folder / WEIGHTS)
     save_file({name: value.detach().cpu().contiguous() for name, value in statistics.items()}, folder / STATISTICS)
     if reconstructor is not None:
-        shutil.copytree(reconstructor.folder, folder / RECONSTRUCTOR)
+        # Without the pictures and the log of its training, which show scans.
+        ignored = shutil.ignore_patterns("pictures", "log")
+        shutil.copytree(reconstructor.folder, folder / RECONSTRUCTOR, ignore=ignored)
     record = {
         "format": FORMAT,
         "kind": run.kind,

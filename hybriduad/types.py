@@ -88,7 +88,8 @@ class Corruption:
     """What an anomaly generator made of an image.
 
     ``image`` (C, *space) float32 in [-1, 1]; ``lesion`` (*space) bool, the voxels to be found; ``visibility`` (*space)
-    float32 in [0, 1], how visible the change is; ``ignore`` (*space) bool, tissue that moved outside the lesion.
+    float32 in [0, 1], how visible the change is; ``ignore`` (*space) bool, tissue that moved outside the lesion, and
+    the border's faintest part: too much changed to be healthy, too little to be found.
     """
 
     image: np.ndarray
@@ -137,8 +138,9 @@ class Batch:
 class Prediction:
     """What a detector says of one case. A part that the bundle lacks is ``None``, not zero.
 
-    Maps are (X, Y, Z) float32 in [0, 1] and ``mask`` bool, on the grid of the scan (``affine``, in the file's own
-    orientation) after :func:`hybriduad.prediction.predict_case`, on the model grid (H, W, S) inside the detector.
+    Maps are (X, Y, Z) float32 in [0, 1] and ``mask`` bool, on the grid of the scan in the file's own orientation
+    (``grid``, a :class:`hybriduad.volumes.VolumeGrid`) after :func:`hybriduad.prediction.predict_case`, on the model
+    grid (H, W, S) as the detector gives them.
     ``score`` is the fused anomaly score, ``probability`` the segmenter's, ``map`` the reconstruction's anomaly map,
     ``intensity`` plain intensity, the baseline; ``reconstruction`` is in the scan's intensity units, (C, X, Y, Z);
     ``brain`` the region where scores count. ``threshold`` is what made ``mask``. ``notes`` goes into the sidecar.
@@ -152,6 +154,6 @@ class Prediction:
     uncertainty: np.ndarray | None = None
     reconstruction: np.ndarray | None = None
     mask: np.ndarray | None = None
-    affine: np.ndarray | None = None
+    grid: Any = None
     threshold: float | None = None
     notes: dict[str, Any] = field(default_factory=dict)
