@@ -1,1 +1,66 @@
+"""hybriduad finds and outlines lesions in brain MRI. Research use only: not a medical device.
+
+Every public name is loaded when it is first used, so ``import hybriduad`` imports neither torch nor anything heavy::
+
+    import hybriduad as hu
+
+    recon = hu.fit_reconstructor("cddpm-small", "cohort.csv", out="runs/recon")
+    det = hu.fit_detector("synthetic", "cohort.csv", reconstructor="runs/recon", out="runs/det")
+    detector = hu.load_detector("runs/det", device="auto")
+    one = detector.predict(hu.read_case("sub-01_FLAIR.nii.gz"))
+    hu.predict_cohort("runs/det", "site_b.csv", out="predictions/site_b")
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
 __version__ = "0.1.0"
+
+_HOMES = {
+    "CaseDetector": "case_detector",
+    "HybridUADError": "errors",
+    "calibrate": "calibration",
+    "evaluate": "evaluation",
+    "fit_detector": "fitting",
+    "fit_reconstructor": "fitting",
+    "index": "manifest",
+    "load_detector": "case_detector",
+    "predict_case": "prediction",
+    "predict_cohort": "prediction",
+    "read_case": "manifest",
+    "read_cohort": "manifest",
+}
+"""Public name -> the module that it comes from."""
+
+__all__ = ["__version__", "phantom", *_HOMES]
+
+if TYPE_CHECKING:  # for editors and type checkers, which do not run __getattr__
+    from hybriduad import phantom as phantom
+    from hybriduad.calibration import calibrate as calibrate
+    from hybriduad.case_detector import CaseDetector as CaseDetector
+    from hybriduad.case_detector import load_detector as load_detector
+    from hybriduad.errors import HybridUADError as HybridUADError
+    from hybriduad.evaluation import evaluate as evaluate
+    from hybriduad.fitting import fit_detector as fit_detector
+    from hybriduad.fitting import fit_reconstructor as fit_reconstructor
+    from hybriduad.manifest import index as index
+    from hybriduad.manifest import read_case as read_case
+    from hybriduad.manifest import read_cohort as read_cohort
+    from hybriduad.prediction import predict_case as predict_case
+    from hybriduad.prediction import predict_cohort as predict_cohort
+
+
+def __getattr__(name: str) -> Any:
+    if name == "phantom":  # a package of its own: hybriduad.phantom.write_cohort
+        return importlib.import_module("hybriduad.phantom")
+    if name not in _HOMES:
+        raise AttributeError(f"module 'hybriduad' has no attribute {name!r}; it has {sorted(__all__)}")
+    found = getattr(importlib.import_module(f"hybriduad.{_HOMES[name]}"), name)
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
