@@ -45,6 +45,16 @@ class VolumeGrid:
     header: bytes
     dtype: str
 
+    @staticmethod
+    def make(shape: tuple[int, int, int], affine: np.ndarray) -> VolumeGrid:
+        """The grid of a file that does not exist yet: ``affine`` (4, 4) from voxels to RAS millimetres."""
+        header = nib.Nifti1Header()
+        header.set_data_shape(shape)
+        header.set_zooms(spacing_of(affine))
+        header.set_qform(affine, 1)
+        header.set_sform(affine, 1)
+        return VolumeGrid(shape, header.binaryblock, header.get_data_dtype().name)
+
     @cached_property
     def affine(self) -> np.ndarray:
         """(4, 4) float64, from voxel indices of the file to RAS millimetres."""

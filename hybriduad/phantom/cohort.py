@@ -1,0 +1,216 @@
+"""A cohort of phantoms as a raw BIDS data set, masks in ``derivatives/manual``, and a manifest beside it."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from hybriduad.errors import ConfigError
+from hybriduad.manifest import write_manifest
+from hybriduad.phantom.lattice import Grid
+from hybriduad.phantom.pathology import PATHOLOGIES, Pathology
+from hybriduad.phantom.signal import CONTRASTS, protocols
+from hybriduad.phantom.subject import describe, make_subject
+from hybriduad.types import Case
+from hybriduad.volumes import VolumeGrid, write_atomically, write_volume
+
+DATASET = "phantom"
+CONFIG = "phantom.json"
+"""In the cohort's folder: what its subjects depend on. It marks the folder as one that ``overwrite`` may empty."""
+README = """Brains that hybriduad made itself; no person was scanned.
+
+Masks of lesion and brain: derivatives/manual. All cases: manifest.csv. What the subjects depend on: phantom.json.
+
+Anatomy: the ICBM 2009a non-linear symmetric template (Fonov et al. 2009), warped at random for every subject.
+Copyright (C) 1993-2009 Louis Collins, McConnell Brain Imaging Centre, Montreal Neurological Institute, McGill
+University. Permission to use, copy, modify, and distribute this software and its documentation for any purpose and
+without fee is hereby granted, provided that the above copyright notice appear in all copies. The authors and McGill
+University make no representations about the suitability of this software for any purpose. It is provided "as is"
+without express or implied warranty. The authors are not responsible for any data loss, equipment damage, property
+loss, or injury to subjects or patients resulting from the use or misuse of this software package.
+"""
+
+
+def write_cohort(
+    out: str | Path,
+    *,
+    subjects: int,
+    seed: int,
+    contrasts: tuple[str, ...] = ("T1w", "FLAIR"),
+    pathology: Pathology | Literal["mixed"] | None = None,
+    share_healthy: float = 0.0,
+    spacing_mm: tuple[float, float, float] = (1.0, 1.0, 4.0),
+    slice_thickness_mm: float | None = None,
+    overwrite: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> Path:
+    """Write ``subjects`` phantoms under ``out`` as a raw BIDS data set and return the path of its manifest.
+
+    Subject i is a pure function of the other arguments, however many there are, so a larger number adds to a cohort.
+    ``pathology`` None makes all of them healthy; "mixed" takes the three in turn. Of any first n subjects
+    ``share_healthy`` x n, rounded down, are healthy: they have no lesion mask, and health "healthy".
+
+    Continuing is the default: what is there already is kept. ``progress(done, subjects)`` is called after each subject.
+
+    Raises:
+        ConfigError: a bad argument; ``out`` holds something else, another config's cohort or a larger one (then
+            ``overwrite`` makes it anew; only a folder that this function has made is ever emptied).
+    """
+    if subjects < 1:
+        raise ConfigError("empty phantom cohort", got=f"{subjects} subjects", expected="at least 1")
+    if not 0 <= share_healthy <= 1:
+        raise ConfigError("bad share of healthy phantoms", got=share_healthy, expected="a number in [0, 1]")
+    if pathology not in (None, "mixed", *PATHOLOGIES):
+        raise ConfigError(
+            "unknown pathology", got=repr(pathology), expected=f"one of {['mixed', *PATHOLOGIES]} or none"
+        )
+    if not contrasts or len(set(contrasts)) != len(contrasts):
+        raise ConfigError("no or repeated contrasts", got=list(contrasts), expected=f"some of {list(CONTRASTS)}")
+    protocols(seed, "", contrasts)  # an unknown contrast is refused before anything is written
+    grid = Grid.make(spacing_mm, slice_thickness_mm)
+
+    out = Path(out)
+    config = {
+        "format": 1,
+        "seed": seed,
+        "contrasts": list(contrasts),
+        "pathology": pathology,
+        "share_healthy": share_healthy,
+        "spacing_mm": list(grid.spacing_mm),
+        "slice_thickness_mm": grid.extent_mm[2],
+    }
+    _open(out, config, subjects, overwrite)
+    volume_grid = VolumeGrid.make(grid.shape, grid.affine)
+    cases = []
+    for i in range(subjects):
+        kind = pathology_of(i, pathology, share_healthy)
+        case = _case(out, i, contrasts, kind, describe(seed, i, kind))
+        files = [*case.images.values(), *(mask for mask in (case.brain, case.lesion) if mask is not None)]
+        if not all(file.is_file() and _sidecar(file).is_file() for file in files):
+            made = make_subject(
+                seed, i, pathology=kind, contrasts=contrasts, spacing_mm=spacing_mm,
+                slice_thickness_mm=slice_thickness_mm,
+            )  # fmt: skip
+            for name, file in case.images.items():
+                _write(file, np.round(made.images[name]), volume_grid, made.protocols[name].sidecar(), np.int16)
+            for role, path, mask in (("Brain", case.brain, made.brain), ("Lesion", case.lesion, made.lesion)):
+                if path is not None:
+                    _write(path, mask, volume_grid, {"Type": role, "Manual": False}, np.uint8)
+        cases.append(case)
+        if progress is not None:
+            progress(i + 1, subjects)
+    _describe(out, cases)
+    manifest = out / "manifest.csv"
+    write_manifest(cases, manifest)
+    return manifest
+
+
+def pathology_of(
+    subject: int, pathology: Pathology | Literal["mixed"] | None, share_healthy: float = 0.0
+) -> Pathology | None:
+    """What subject ``subject`` of a cohort has: healthy ones are spread evenly, "mixed" goes round the pathologies."""
+    before, after = (math.floor(n * share_healthy + 1e-9) for n in (subject, subject + 1))
+    if pathology is None or after > before:
+        return None
+    return PATHOLOGIES[(subject - before) % len(PATHOLOGIES)] if pathology == "mixed" else pathology
+
+
+def _open(out: Path, config: dict[str, Any], subjects: int, overwrite: bool) -> None:
+    """Make ``out`` ready for this config, or say why it cannot be."""
+    mine = out / CONFIG
+    if out.exists() and not out.is_dir():
+        raise ConfigError("phantom cohort needs a folder", got=out, expected="a new or empty folder")
+    if out.is_dir() and any(out.iterdir()) and not mine.is_file():
+        raise ConfigError("folder holds something other than phantoms", got=out, expected="a new or empty folder")
+    if mine.is_file() and overwrite:
+        shutil.rmtree(out)
+    if mine.is_file():
+        try:
+            found = json.loads(mine.read_text(encoding="utf-8"))
+            written = int(found.pop("subjects"))
+        except (ValueError, KeyError, AttributeError) as error:
+            raise ConfigError("damaged record", where=mine, got=error, mend="use --overwrite") from error
+        if other := [key for key in config if found.get(key) != config[key]]:
+            got = ", ".join(f"{key} {found.get(key)}" for key in other)
+            expected = ", ".join(f"{key} {config[key]}" for key in other)
+            mend = "choose another folder, or --overwrite it"
+            raise ConfigError("phantoms of another config", where=out, got=got, expected=expected, mend=mend)
+        if written > subjects:
+            mend = "ask for as many, choose another folder, or --overwrite it"
+            raise ConfigError(
+                "larger phantom cohort", where=out, got=written, expected=f"{subjects} subjects", mend=mend
+            )
+    out.mkdir(parents=True, exist_ok=True)
+    _json(mine, {"subjects": subjects, **config})
+
+
+def _case(out: Path, subject: int, contrasts: tuple[str, ...], kind: Pathology | None, facts: dict[str, str]) -> Case:
+    label = f"{subject + 1:04d}"
+    stem = Path(f"sub-{label}") / "anat" / f"sub-{label}"
+    masks = out / "derivatives" / "manual"
+    return Case(
+        DATASET,
+        label,
+        {name: out / f"{stem}_{name}.nii.gz" for name in contrasts},
+        brain=masks / f"{stem}_label-brain_mask.nii.gz",
+        lesion=masks / f"{stem}_label-lesion_mask.nii.gz" if kind else None,
+        health="lesion" if kind else "healthy",
+        attributes=facts,
+    )
+
+
+def _sidecar(file: Path) -> Path:
+    return file.with_name(file.name.removesuffix(".nii.gz") + ".json")
+
+
+def _write(file: Path, data: np.ndarray, grid: VolumeGrid, facts: dict[str, Any], dtype: type[np.generic]) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_volume(file, data, grid, dtype)
+    _json(_sidecar(file), facts)
+
+
+def _describe(out: Path, cases: list[Case]) -> None:
+    """The files that make a folder a BIDS data set."""
+    generated = [{"Name": "hybriduad phantom"}]
+    common = {
+        "BIDSVersion": "1.10.0",
+        "License": "that of the ICBM 2009a template, see README",
+        "GeneratedBy": generated,
+    }
+    _json(out / "dataset_description.json", {"Name": DATASET, "DatasetType": "raw", **common})
+    masks = {"Name": f"{DATASET} masks", "DatasetType": "derivative", **common}
+    _json(out / "derivatives" / "manual" / "dataset_description.json", masks)
+    _text(out / "README", README)
+    _text(out / ".bidsignore", f"{CONFIG}\nmanifest.csv\n")
+    attributes = ["site", "age", "sex", "health", "pathology"]
+    table = io.StringIO(newline="")
+    writer = csv.writer(table, delimiter="\t", lineterminator="\n")
+    writer.writerow(["participant_id", *attributes])
+    for case in cases:
+        facts = {**case.attributes, "health": case.health}
+        writer.writerow([f"sub-{case.subject}", *(facts[name] for name in attributes)])
+    _text(out / "participants.tsv", table.getvalue())
+    levels = {
+        "site": {"Description": "Site whose protocols the phantom was scanned with"},
+        "age": {"Description": "Age at the scan", "Units": "year"},
+        "sex": {"Description": "Sex", "Levels": {"F": "female", "M": "male"}},
+        "health": {"Description": "Whether the brain has a lesion", "Levels": {"healthy": "none", "lesion": "some"}},
+        "pathology": {"Description": "What kind of lesion"},
+    }
+    _json(out / "participants.json", levels)
+
+
+def _json(path: Path, content: dict[str, Any]) -> None:
+    _text(path, json.dumps(content, indent=2) + "\n")
+
+
+def _text(path: Path, content: str) -> None:
+    write_atomically(path, content.encode())
