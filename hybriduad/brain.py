@@ -1,11 +1,17 @@
-"""Where the head and the brain are, in a scan that nobody has stripped: thresholds and morphology, no learning."""
+"""Where the head and the brain are: thresholds and shape, no learning."""
 
 from __future__ import annotations
 
 import numpy as np
 from scipy import ndimage
 
-from hybriduad.model_grid import apply_weights, area_weights
+from hybriduad.brain_surface import Spacing, estimate_brain
+from hybriduad.model_grid import area_weights
+
+WORK_MM = 2.0
+"""Finer voxels are averaged to about this size before head and brain are looked for."""
+MASKED = 0.99
+"""Share of the voxels outside the foreground that have one value in a scan that was masked (raw scans: up to 0.83)."""
 
 
 def find_head(data: np.ndarray) -> np.ndarray:
@@ -17,8 +23,70 @@ def find_head(data: np.ndarray) -> np.ndarray:
     if high <= low:  # a small brain in a large empty field
         low, high = 0.0, float(np.percentile(data[data != 0], 98)) if (data != 0).any() else 1.0
     smooth = ndimage.uniform_filter(data, (3, 3, 1))
-    mask = largest_component(smooth > low + 0.1 * (high - low))
-    return fill_slices(mask)
+    return fill_slices(largest_component(smooth > low + 0.1 * (high - low)))
+
+
+def find_brain(data: np.ndarray, head: np.ndarray, spacing_mm: Spacing, slice_axis: int) -> tuple[np.ndarray, str]:
+    """The brain (X, Y, Z) bool of a scan in RAS and how it was found: the whole head if the scan is stripped.
+
+    The mask is empty where no brain can be found.
+    """
+    shape = _work_shape(data.shape, spacing_mm)
+    small, inside = _resize(data, shape), _resize(head, shape) >= 0.5
+    x, y, z = (s * n / m for s, n, m in zip(spacing_mm, data.shape, small.shape, strict=True))
+    outside = data[~head]
+    constant = outside.size == 0 or float((outside == np.median(outside)).mean()) > MASKED
+    if is_stripped(depth_profile(small, inside, (x, y, z), slice_axis), constant):
+        return head, "non-zero voxels of a stripped scan"
+    brain = estimate_brain(small, inside, (x, y, z)).astype(np.float32)
+    return (_resize(brain, data.shape) >= 0.5) & head, "surface fitted between brain and skull"
+
+
+def is_stripped(profile: np.ndarray, constant: bool) -> bool:
+    """Whether nothing but brain is left in a scan, from its :func:`depth_profile`.
+
+    Going inwards, a head is bright (scalp) and then dark (skull); a brain is not. The dip is the least value of the
+    profile over the largest one nearer to the surface. With ``constant`` background a dip above 0.62 is a brain, the
+    rim counted as at most 1.5 (CSF on T2w); with noise outside, only one above 0.75 is.
+    """
+    if len(profile) < 2:
+        return constant
+    rim = np.minimum(profile, 1.5) if constant else profile
+    dip = float((rim[1:] / np.maximum.accumulate(rim)[:-1]).min())
+    return dip > (0.62 if constant else 0.75)
+
+
+def depth_profile(data: np.ndarray, head: np.ndarray, spacing_mm: Spacing, slice_axis: int) -> np.ndarray:
+    """Median intensity by in-plane depth under the surface, in bins of 2 mm to 18 mm, over that at more than 20 mm.
+
+    From ten slices between 45 and 85 % of the head's extent along ``slice_axis``.
+    """
+    data, head = np.moveaxis(data, slice_axis, -1), np.moveaxis(head, slice_axis, -1)
+    first, last = np.flatnonzero(head.any(axis=(0, 1)))[[0, -1]]
+    chosen = np.unique(
+        np.linspace(first + 0.45 * (last - first), first + 0.85 * (last - first), 10).round().astype(int)
+    )
+    sampling = [spacing_mm[axis] for axis in range(3) if axis != slice_axis]
+    pad = ((1, 1), (1, 1))
+    depth = [ndimage.distance_transform_edt(np.pad(head[..., s], pad), sampling=sampling)[1:-1, 1:-1] for s in chosen]
+    depths, values = np.stack(depth, axis=-1), data[..., chosen]
+    deep = values[depths > 20]
+    scale = float(np.median(deep)) if deep.size else 0.0
+    bins = [values[(depths > low) & (depths <= low + 2)] for low in range(0, 18, 2)]
+    return np.array([np.median(b) / scale for b in bins if b.size]) if scale > 0 else np.zeros(0)
+
+
+def _work_shape(shape: tuple[int, ...], spacing_mm: Spacing) -> list[int]:
+    return [max(1, round(n * min(1, s / WORK_MM))) for n, s in zip(shape, spacing_mm, strict=True)]
+
+
+def _resize(data: np.ndarray, shape: list[int] | tuple[int, ...]) -> np.ndarray:
+    for axis, length in enumerate(shape):
+        old = data.shape[axis]
+        if old != length:
+            weights = area_weights(old, 0.0, old / length, length)
+            data = np.moveaxis(np.tensordot(weights, np.asarray(data, dtype=np.float32), axes=(1, axis)), 0, axis)
+    return np.asarray(data, dtype=np.float32)
 
 
 def largest_component(mask: np.ndarray) -> np.ndarray:
@@ -34,48 +102,3 @@ def largest_component(mask: np.ndarray) -> np.ndarray:
 def fill_slices(mask: np.ndarray) -> np.ndarray:
     """Fill holes in every slice (H, W, S) on its own: through-plane, sinuses and ears open to the air."""
     return np.stack([ndimage.binary_fill_holes(mask[..., s]) for s in range(mask.shape[-1])], axis=-1)
-
-
-WORK_MM = 2.0
-"""In-plane pixel at which the brain is estimated."""
-
-
-def estimate_brain(data: np.ndarray, head: np.ndarray, spacing_mm: tuple[float, float, float]) -> np.ndarray:
-    """The brain inside an unstripped ``head``, both (H, W, S); an estimate by morphology at 2 mm in plane."""
-    h, w = (max(1, round(n * s / WORK_MM)) for n, s in zip(data.shape[:2], spacing_mm[:2], strict=True))
-    down = [area_weights(n, 0.0, n / m, m) for n, m in zip(data.shape[:2], (h, w), strict=True)]
-    x = apply_weights(data, *down)
-    inside = apply_weights(head, *down) >= 0.5
-    brain = _work_brain(x, inside)
-    up = [area_weights(m, 0.0, m / n, n) for n, m in zip(data.shape[:2], (h, w), strict=True)]
-    return (apply_weights(ndimage.gaussian_filter(brain.astype(np.float32), (0.7, 0.7, 0)), *up) >= 0.5) & head
-
-
-def _disk(radius_mm: float) -> np.ndarray:
-    r = radius_mm / WORK_MM
-    n = int(np.ceil(r))
-    y, x = np.mgrid[-n : n + 1, -n : n + 1]
-    return (x * x + y * y <= r * r + 1e-6)[..., None]
-
-
-def _depth(mask: np.ndarray) -> np.ndarray:
-    padded = np.pad(mask, ((1, 1), (1, 1), (0, 0)))
-    depth = np.stack([ndimage.distance_transform_edt(padded[..., s]) for s in range(mask.shape[-1])], -1)
-    return depth[1:-1, 1:-1] * WORK_MM
-
-
-def _work_brain(x: np.ndarray, head: np.ndarray) -> np.ndarray:
-    depth = _depth(head)
-    deep = depth > 0.6 * depth.max()
-    median = float(np.median(x[deep]))
-    tissue = head & (depth > 6) & (x > 0.5 * median)
-    core = largest_component(ndimage.binary_erosion(tissue, _disk(4)))
-    grown = ndimage.binary_dilation(core, _disk(6)) & tissue
-    closed = ndimage.binary_closing(np.pad(grown, ((10, 10), (10, 10), (0, 0))), _disk(10))[10:-10, 10:-10]
-    return fill_slices(closed) & (depth > 6)
-
-
-def is_stripped(data: np.ndarray, head: np.ndarray, spacing_mm: tuple[float, float, float]) -> bool:
-    """Whether the scan (H, W, S) is already stripped."""
-    outside = data[~head]
-    return bool(outside.size and (outside == np.median(outside)).mean() > 0.99)

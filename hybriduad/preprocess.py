@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 from scipy import ndimage
 
-from hybriduad.brain import estimate_brain, find_head, is_stripped
+from hybriduad.brain import find_brain, find_head
+from hybriduad.brain_surface import Spacing
 from hybriduad.config import Anatomy
 from hybriduad.errors import DataError
 from hybriduad.model_grid import (
@@ -33,7 +34,7 @@ from hybriduad.volumes import Image, VolumeGrid, read_grid, read_mask, read_volu
 
 __all__ = ["Grid", "Prepared", "PreparedCache", "intensity_from_model", "prepare", "restore"]
 
-FORMAT = 1
+FORMAT = 2
 """Part of the cache's key: raised whenever :func:`prepare` gives other numbers."""
 WHITE = 2.5
 """Multiple of the brain's median intensity that becomes 1 on the model grid; brighter is clipped."""
@@ -99,11 +100,10 @@ def prepare(case: Case, anatomy: Anatomy, direction: str | None = None) -> Prepa
         if (path := getattr(case, kind)) is not None
     }
     h, w = in_plane(axis)
-    slice_spacing = (spacing[h], spacing[w], spacing[axis])
     head = find_head(slices[reference])
-    brain, method = _find_brain(slices[reference], head, masks.get("brain"), slice_spacing, case)
+    brain, method = _brain(slices[reference], head, masks.get("brain"), spacing, axis, case)
     head |= brain
-    corner, step = cover(head, slice_spacing[:2], anatomy.size, MARGIN_MM)
+    corner, step = cover(head, (spacing[h], spacing[w]), anatomy.size, MARGIN_MM)
     medians = tuple(_median(slices[name], brain, case, name) if name in slices else 0.0 for name in names)
     grid = replace(start, start=corner, step=step, median=medians)
     lesion = masks.get("lesion")
@@ -173,15 +173,15 @@ def _on_grid(image: Image, target: VolumeGrid, *, linear: bool) -> np.ndarray:
     return np.asarray(sitk.GetArrayFromImage(moved).transpose(2, 1, 0))
 
 
-def _find_brain(
-    data: np.ndarray, head: np.ndarray, given: np.ndarray | None, spacing_mm: tuple[float, float, float], case: Case
+def _brain(
+    data: np.ndarray, head: np.ndarray, given: np.ndarray | None, spacing_mm: Spacing, axis: int, case: Case
 ) -> tuple[np.ndarray, str]:
+    """The brain in slices (H, W, S), and where it comes from."""
     if given is not None:
         brain, method = given, "given mask"
-    elif is_stripped(data, head, spacing_mm):
-        brain, method = head, "non-zero voxels of a stripped scan"
     else:
-        brain, method = estimate_brain(data, head, spacing_mm), "morphology inside the head"
+        found, method = find_brain(np.moveaxis(data, -1, axis), np.moveaxis(head, -1, axis), spacing_mm, axis)
+        brain = to_slices(found, axis)
     if not brain.any():
         raise DataError("no brain found", where=case.name, got=method, mend="give a brain mask")
     return brain, method

@@ -1,30 +1,26 @@
-"""NIfTI volumes in and out: guards, canonical (RAS) orientation and the bit-exact way back. The only nibabel user."""
+"""NIfTI volumes in and out: guards, canonical (RAS) orientation and the bit-exact way back.
+
+With :mod:`hybriduad.nifti`, which it is built on, the only nibabel user.
+"""
 
 from __future__ import annotations
 
 import gzip
 import hashlib
-import math
 import os
 import threading
-import zlib
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import BinaryIO
 
 import nibabel as nib
 import numpy as np
 from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation
-from nibabel.spatialimages import HeaderDataError
 from numpy.typing import DTypeLike
 
 from hybriduad.errors import DataError
+from hybriduad.nifti import UNREADABLE, damaged, open_file, parse_header, read_header, read_voxels
 
-MAX_BYTES = 4 * 2**30
-"""A volume that declares more than this, on disk or as float32, is refused."""
-DEFLATE_RATIO = 1032
-"""Deflate cannot compress better than this, so a gzip file bounds what it can hold."""
 GZIP_LEVEL = 1
 """Maps hardly compress further at higher levels, which take several times as long."""
 
@@ -58,7 +54,7 @@ class VolumeGrid:
     @cached_property
     def affine(self) -> np.ndarray:
         """(4, 4) float64, from voxel indices of the file to RAS millimetres."""
-        return np.asarray(_parse(self.header).get_best_affine(), dtype=np.float64)
+        return np.asarray(parse_header(self.header).get_best_affine(), dtype=np.float64)
 
     @property
     def spacing_mm(self) -> tuple[float, float, float]:
@@ -111,10 +107,10 @@ def read_grid(path: str | Path) -> VolumeGrid:
     """
     path = Path(path)
     try:
-        with _open(path) as file:
-            return _read_grid(file, path)
-    except _UNREADABLE as error:
-        raise _damaged(path, error) from error
+        with open_file(path) as file:
+            return VolumeGrid(*read_header(file, path))
+    except UNREADABLE as error:
+        raise damaged(path, error) from error
 
 
 def read_volume(path: str | Path, *, constant_ok: bool = False) -> Image:
@@ -127,11 +123,11 @@ def read_volume(path: str | Path, *, constant_ok: bool = False) -> Image:
     """
     path = Path(path)
     try:
-        with _open(path) as file:
-            grid = _read_grid(file, path)
-            data = _read_voxels(file, grid, path)
-    except _UNREADABLE as error:
-        raise _damaged(path, error) from error
+        with open_file(path) as file:
+            grid = VolumeGrid(*read_header(file, path))
+            data = read_voxels(file, grid.shape, grid.header, path)
+    except UNREADABLE as error:
+        raise damaged(path, error) from error
     low, high = data.min(), data.max()
     if not (np.isfinite(low) and np.isfinite(high)):
         count = int(data.size - np.isfinite(data).sum())
@@ -164,7 +160,7 @@ def write_volume(path: str | Path, data: np.ndarray, like: VolumeGrid, dtype: DT
         raise DataError("voxels on another grid", where=path, got=tuple(data.shape), expected=like.shape)
     if not path.name.endswith((".nii", ".nii.gz")):
         raise DataError("unknown volume format", where=path, got=path.suffix, expected=".nii or .nii.gz")
-    template = _parse(like.header)
+    template = parse_header(like.header)
     header = type(template)()  # a fresh one: the input's description may name the patient, its extensions are gone
     for name in _TRANSFORM:
         header[name] = template[name]
@@ -230,94 +226,3 @@ def voxel_digest(path: str | Path) -> str:
     digest = hashlib.sha256(np.array(data.shape, dtype="<i8").tobytes())
     digest.update((data + np.float32(0)).astype("<f4").tobytes(order="C"))  # + 0 makes -0 and 0 one number
     return digest.hexdigest()
-
-
-_UNREADABLE = (OSError, EOFError, zlib.error, HeaderDataError, ValueError)
-
-
-def _damaged(path: Path, error: BaseException) -> DataError:
-    if isinstance(error, FileNotFoundError):
-        return DataError("missing file", where=path)
-    if isinstance(error, IsADirectoryError | PermissionError):
-        return DataError("cannot read file", where=path, got=error.strerror)
-    return DataError("damaged or truncated file", where=path, got=str(error), mend="copy or export it again")
-
-
-def _open(path: Path) -> BinaryIO:
-    with path.open("rb") as file:
-        compressed = file.read(2) == b"\x1f\x8b"
-    return gzip.open(path, "rb") if compressed else path.open("rb")  # type: ignore[return-value]
-
-
-def _parse(header: bytes) -> nib.Nifti1Header:
-    kind = nib.Nifti1Header if len(header) == nib.Nifti1Header.template_dtype.itemsize else nib.Nifti2Header
-    return kind(header, check=False)
-
-
-def _read_grid(file: BinaryIO, path: Path) -> VolumeGrid:
-    one, two = nib.Nifti1Header.template_dtype.itemsize, nib.Nifti2Header.template_dtype.itemsize
-    start = file.read(one)
-    if start[:4] in (two.to_bytes(4, "little"), two.to_bytes(4, "big")):
-        start += file.read(two - one)
-    elif start[:4] not in (one.to_bytes(4, "little"), one.to_bytes(4, "big")):
-        raise DataError("not a NIfTI file", where=path, expected=".nii or .nii.gz", mend="convert it, e.g. by dcm2niix")
-    if len(start) not in (one, two):
-        raise DataError("damaged or truncated file", where=path, got=f"{len(start)} bytes", expected="a NIfTI header")
-    header = _parse(start)
-    if not header["magic"].item().startswith((b"n+1", b"n+2")):
-        raise DataError("not a single-file NIfTI", where=path, got=header["magic"].item(), expected="n+1 or n+2")
-    rank = int(header["dim"][0])
-    shape = [int(length) for length in header["dim"][1 : rank + 1]] if 1 <= rank <= 7 else []
-    if not shape or min(shape) < 1:
-        raise DataError("impossible dimensions", where=path, got=[int(n) for n in header["dim"]])
-    while len(shape) > 3 and shape[-1] == 1:
-        shape.pop()
-    if len(shape) != 3:
-        raise DataError("not a volume", where=path, got=f"shape {tuple(shape)}", expected="three axes")
-    if min(shape) < 2:
-        raise DataError("fewer than 2 slices along an axis", where=path, got=f"shape {tuple(shape)}")
-    dtype = header.get_data_dtype()
-    if dtype.kind not in "iuf":
-        raise DataError("voxels that are no real numbers", where=path, got=dtype, expected="integers or floats")
-    _check_size(header, shape, path)
-    affine = np.asarray(header.get_best_affine(), dtype=float)
-    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9 or min(spacing_of(affine)) < 1e-3:
-        raise DataError("affine that cannot be inverted", where=path, got=affine.round(4).tolist())
-    return VolumeGrid((shape[0], shape[1], shape[2]), start, dtype.name)
-
-
-def _check_size(header: nib.Nifti1Header, shape: list[int], path: Path) -> None:
-    """Refuse what the file cannot hold before anything of that size is allocated."""
-    voxels = math.prod(shape)
-    declared = voxels * max(header.get_data_dtype().itemsize, 4)
-    if declared > MAX_BYTES:
-        got, limit = f"{declared / 2**30:.1f} GiB", f"at most {MAX_BYTES / 2**30:.0f} GiB"
-        raise DataError("header that declares too much", where=path, got=f"{got} {tuple(shape)}", expected=limit)
-    needed = int(header["vox_offset"]) + voxels * header.get_data_dtype().itemsize
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        capacity = size * DEFLATE_RATIO if file.read(2) == b"\x1f\x8b" else size
-    if needed > capacity:
-        raise DataError(
-            "header that declares more than the file holds",
-            where=path,
-            got=f"{needed} bytes",
-            expected=f"<= {capacity}",
-        )
-
-
-def _read_voxels(file: BinaryIO, grid: VolumeGrid, path: Path) -> np.ndarray:
-    header = _parse(grid.header)
-    dtype, offset = header.get_data_dtype(), max(int(header["vox_offset"]), header.single_vox_offset)
-    file.read(offset - len(grid.header))
-    size = math.prod(grid.shape) * dtype.itemsize
-    content = file.read(size)
-    if len(content) != size:
-        raise DataError("damaged or truncated file", where=path, got=f"{len(content)} bytes", expected=f"{size} bytes")
-    file.read(1)  # reaching the end makes gzip check its checksum
-    stored = np.frombuffer(content, dtype=dtype).reshape(grid.shape, order="F")
-    slope, intercept = header.get_slope_inter()
-    if slope is not None:
-        stored = stored.astype(np.float64) * slope + intercept
-    with np.errstate(over="ignore"):  # what does not fit float32 becomes infinite and is refused
-        return stored.astype(np.float32)
