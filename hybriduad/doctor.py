@@ -18,8 +18,8 @@ from hybriduad.bundle import INTENDED_USE, load_detector, resolve_device, verify
 from hybriduad.errors import HybridUADError
 from hybriduad.training import resolve_precision
 
-FRAGILE = ("torchvision", "SimpleITK", "torchio", "nilearn")
-"""Imported rather than only looked up: they fail at import where they do not fit their neighbours."""
+FRAGILE = {"nilearn": "nilearn", "simpleitk": "SimpleITK", "torchio": "torchio", "torchvision": "torchvision"}
+"""Distribution -> module. Imported rather than only looked up: they fail at import where they do not fit their neighbours."""
 
 
 @dataclass(frozen=True)
@@ -51,8 +51,8 @@ def _packages() -> list[Finding]:
     for name in sorted({re.split(r"[^A-Za-z0-9._-]", line, maxsplit=1)[0] for line in stated}, key=str.lower):
         try:
             version = metadata.version(name)
-            if name in FRAGILE:
-                import_module(name)
+            if name.lower() in FRAGILE:
+                import_module(FRAGILE[name.lower()])
             findings.append(Finding(name, version))
         except metadata.PackageNotFoundError:
             findings.append(Finding(name, "not installed", good=False))
