@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
@@ -57,7 +57,8 @@ def _siblings(model: type[BaseModel], path: tuple[int | str, ...]) -> list[str]:
         info = getattr(current, "model_fields", {}).get(str(part))
         if info is None:
             return []
-        current = info.annotation
+        options = [one for one in get_args(info.annotation) if hasattr(one, "model_fields")]  # of "Block | None"
+        current = options[0] if options else info.annotation
     return list(getattr(current, "model_fields", {}))
 
 
@@ -235,8 +236,8 @@ def load(config: str | Path, overrides: list[str] | None = None, kind: str | Non
         data = yaml.safe_load(path.read_text())
     except OSError as error:
         raise ConfigError("cannot read config", where=path, got=error.strerror) from error
-    except yaml.YAMLError as error:
-        raise ConfigError("config is not YAML", where=path, got=str(error).replace("\n", " ")) from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError("config is not YAML", where=path, got=" ".join(str(error).split())) from error
     return parse(override(data, overrides or []), str(path), kind)
 
 
@@ -246,7 +247,7 @@ def parse(data: Any, where: str, kind: str | None = None) -> Any:
     Raises:
         ConfigError: as :func:`load`.
     """
-    if not isinstance(data, dict) or data.get("kind") not in RUNS:
+    if not isinstance(data, dict) or data.get("kind") not in list(RUNS):
         found = data.get("kind") if isinstance(data, dict) else type(data).__name__
         raise ConfigError("config without a known kind", where=where, got=found, expected=f"kind: one of {list(RUNS)}")
     if kind is not None and data["kind"] != kind:
@@ -258,7 +259,7 @@ def override(data: Any, assignments: list[str]) -> Any:
     """Apply ``dotted.key=value`` assignments (values in YAML) to a nested mapping; returns a new mapping.
 
     Raises:
-        ConfigError: an assignment without ``=`` or through something that is no mapping.
+        ConfigError: an assignment without ``=``, through something that is no mapping, or of no YAML.
     """
     result = yaml.safe_load(yaml.safe_dump(data))
     for assignment in assignments:
@@ -271,7 +272,10 @@ def override(data: Any, assignments: list[str]) -> Any:
             target = target.setdefault(part, {}) if isinstance(target, dict) else None
         if not isinstance(target, dict):
             raise ConfigError("override through a value that is no mapping", got=repr(dotted))
-        target[last] = yaml.safe_load(text)
+        try:
+            target[last] = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise ConfigError("override whose value is not YAML", got=repr(assignment)) from error
     return result
 
 

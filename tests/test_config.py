@@ -1,0 +1,200 @@
+"""Run configs: strict, with errors that name the key, and readable again after writing."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from hybriduad import config
+from hybriduad.config import DetectorRun, ReconstructorRun
+from hybriduad.errors import ConfigError
+
+RECONSTRUCTOR = """
+kind: reconstructor
+anatomy: {contrasts: [FLAIR, T1w], size: 64}
+model: {name: ddpm, widths: [16, 32]}
+train: {steps: 10, lr: 1.0e-4}
+"""
+DETECTOR = """
+kind: detector
+anomalies: [{name: perlin}]
+mix: {healthy: 1, synthetic: 1}
+train: {steps: 10, lr: 1.0e-3}
+"""
+
+
+@pytest.fixture
+def reconstructor(tmp_path: Path) -> Path:
+    path = tmp_path / "reconstructor.yaml"
+    path.write_text(RECONSTRUCTOR)
+    return path
+
+
+@pytest.fixture
+def detector(tmp_path: Path) -> Path:
+    path = tmp_path / "detector.yaml"
+    path.write_text(DETECTOR)
+    return path
+
+
+def refused(path: Path | str, *overrides: str, kind: str | None = None) -> str:
+    with pytest.raises(ConfigError) as caught:
+        config.load(path, list(overrides), kind)
+    sentence = str(caught.value)
+    assert sentence.endswith(".")
+    assert "\n" not in sentence
+    return sentence
+
+
+def test_loads_as_the_run_of_its_kind(reconstructor: Path, detector: Path) -> None:
+    stage1, stage2 = config.load(reconstructor), config.load(detector)
+    assert isinstance(stage1, ReconstructorRun)
+    assert isinstance(stage2, DetectorRun)
+    assert stage1.anatomy.contrasts == ("FLAIR", "T1w")
+    assert type(stage1.model).__module__ == "hybriduad.reconstructors.ddpm"
+    assert stage1.model.widths == (16, 32)
+    assert type(stage2.anomalies[0]).__module__ == "hybriduad.anomalies.perlin"
+
+
+def test_is_frozen(reconstructor: Path) -> None:
+    run = config.load(reconstructor)
+    with pytest.raises(ValueError, match="frozen"):
+        run.train.steps = 5
+
+
+@pytest.mark.parametrize("name", config.shipped())
+def test_shipped_configs_load_and_survive_writing(name: str, tmp_path: Path) -> None:
+    run = config.load(name)
+    written = tmp_path / "again.yaml"
+    written.write_text(config.dump(run))
+    assert config.load(written) == run
+
+
+def test_there_are_shipped_configs_of_both_kinds() -> None:
+    assert {config.load(name).kind for name in config.shipped()} == {"reconstructor", "detector"}
+
+
+@pytest.mark.parametrize(
+    ("override", "key", "nearest"),
+    [
+        ("trian.steps=3", "trian", "train"),
+        ("train.stepps=3", "train.stepps", "steps"),
+        ("anatomy.sise=64", "anatomy.sise", "size"),
+        ("model.levls=[3]", "levls", "levels"),
+    ],
+)
+def test_unknown_key_names_the_nearest(reconstructor: Path, override: str, key: str, nearest: str) -> None:
+    sentence = refused(reconstructor, override)
+    assert sentence.startswith("unknown key in ")
+    assert repr(key) in sentence
+    assert f"did you mean {nearest!r}?" in sentence
+
+
+def test_unknown_key_in_an_optional_block_names_the_nearest(detector: Path) -> None:
+    assert "did you mean 'size'?" in refused(detector, "anatomy={contrasts: [FLAIR], sise: 64}")
+
+
+def test_unknown_key_in_a_plugin_of_a_list_names_the_nearest(detector: Path) -> None:
+    assert "did you mean 'threshold'?" in refused(detector, "anomalies=[{name: perlin, treshold: 0.5}]")
+
+
+def test_unknown_key_without_a_neighbour_lists_the_known(detector: Path) -> None:
+    sentence = refused(detector, "zzz=1")
+    assert "'augmentation'" in sentence
+    assert "remove it" in sentence
+
+
+def test_unknown_plugin_names_the_nearest(detector: Path) -> None:
+    assert "did you mean perlin?" in refused(detector, "anomalies=[{name: perlim}]")
+    assert "expected a mapping with 'name'" in refused(detector, "anomalies=[{nam: perlin}]")
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("train.steps=0", "'train.steps'.*got 0.*greater than or equal to 1"),
+        ("train.steps=1.5", "'train.steps'.*got 1.5.*integer"),
+        ("train.lr=fast", "'train.lr'.*got 'fast'.*number"),
+        ("train.lr=.nan", "'train.lr'.*got nan"),
+        ("train=5", "'train'.*got 5"),
+        ("anatomy.contrasts=FLAIR", "'anatomy.contrasts'.*got 'FLAIR'"),
+        ("anatomy.contrasts=[]", "'anatomy.contrasts'"),
+        ("residual.kind=ssm", "'residual.kind'.*'ssim', 'absolute'"),
+        ("mix={healthy: 0}", "'mix'.*at least one share must be positive"),
+        ("model.levels=[2000]", "levels must lie in"),
+    ],
+)
+def test_bad_value_names_key_and_value(reconstructor: Path, override: str, said: str) -> None:
+    assert re.search(said, refused(reconstructor, override))
+
+
+@pytest.mark.parametrize("written", ["1e-4", "1.0e-4", "0.0001", "1E-4"])
+def test_floats_in_any_notation(reconstructor: Path, written: str) -> None:
+    """PyYAML reads 1e-4 as a string; it must be a number all the same."""
+    assert yaml.safe_load("1e-4") == "1e-4"
+    assert config.load(reconstructor, [f"train.lr={written}"]).train.lr == 1e-4
+    reconstructor.write_text(RECONSTRUCTOR.replace("1.0e-4", written))
+    assert config.load(reconstructor).train.lr == 1e-4
+
+
+def test_integers_in_float_notation_are_refused_with_the_key(reconstructor: Path) -> None:
+    assert "bad value for 'train.steps'" in refused(reconstructor, "train.steps=1e3")
+
+
+def test_overrides_replace_add_and_keep(reconstructor: Path) -> None:
+    run = config.load(reconstructor, ["train.steps=3", "mix.synthetic=0.5", "anomalies=[{name: perlin}]", "seed=4"])
+    assert (run.train.steps, run.train.lr) == (3, 1e-4)
+    assert (run.mix.healthy, run.mix.synthetic) == (1.0, 0.5)
+    assert (len(run.anomalies), run.seed) == (1, 4)
+
+
+def test_override_changes_no_argument() -> None:
+    data = {"a": {"b": 1}}
+    assert config.override(data, ["a.b=2", "a.c=x=y"]) == {"a": {"b": 2, "c": "x=y"}}
+    assert data == {"a": {"b": 1}}
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("train.steps", "bad override: got 'train.steps', expected dotted.key=value"),
+        ("train.steps.more=3", "no mapping: got 'train.steps.more'"),
+        ("seed=[1", "override whose value is not YAML: got 'seed=[1'"),
+    ],
+)
+def test_bad_overrides(reconstructor: Path, override: str, said: str) -> None:
+    assert said in refused(reconstructor, override)
+
+
+def test_wrong_kind(reconstructor: Path) -> None:
+    assert "wrong kind" in refused(reconstructor, kind="detector")
+    assert "got reconstructor, expected detector" in refused(reconstructor, kind="detector")
+
+
+@pytest.mark.parametrize("content", ["", "- 1", "kind: segmenter", "kind: [detector]", "just text"])
+def test_no_known_kind(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(content)
+    assert "config without a known kind" in refused(path)
+
+
+@pytest.mark.parametrize("content", [b"a: [1", b"\xff\xfe\x00", b"a: b: c"])
+def test_not_yaml(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_bytes(content)
+    assert f"config is not YAML in {path}" in refused(path)
+
+
+def test_no_code_in_yaml(tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text("kind: !!python/object/apply:os.getcwd []")
+    assert "config is not YAML" in refused(path)
+
+
+def test_missing_config(tmp_path: Path) -> None:
+    assert "cannot read config" in refused(tmp_path / "none.yaml")
+    assert "did you mean 'cddpm-small'?" in refused("cddpm-smal")
+    assert "or give a path that ends in .yaml" in refused("zzzz")
