@@ -29,8 +29,9 @@ class _Task(L.LightningModule):
         self.train_config = train
 
     def _optimisers(self, players: list[list[torch.nn.Parameter]]) -> Any:
+        config = self.train_config
         made = [
-            torch.optim.AdamW(weights, lr=self.train_config.lr, weight_decay=self.train_config.weight_decay)
+            torch.optim.AdamW(weights, lr=config.lr, weight_decay=config.weight_decay, fused=True)
             for weights in players
         ]
         schedules = [torch.optim.lr_scheduler.LambdaLR(one, self._share_of_lr) for one in made]
@@ -50,7 +51,8 @@ class _Task(L.LightningModule):
         optimiser = _listed(self.optimizers())[index]
         optimiser.zero_grad()
         self.manual_backward(loss)
-        self.clip_gradients(optimiser, gradient_clip_val=CLIP, gradient_clip_algorithm="norm")
+        weights = [weight for group in optimiser.param_groups for weight in group["params"]]
+        torch.nn.utils.clip_grad_norm_(weights, CLIP)
         optimiser.step()
         _listed(self.lr_schedulers())[index].step()
 
