@@ -23,10 +23,67 @@ SKULL_MM = 11.0
 STEP_MM = 1.5
 """Step along the rays."""
 SWEEPS = 12
-_EXPONENTS = [(i, j, k) for i in (0, 2, 4) for j in range(5 - i) for k in range(5 - i - j) if i + j + k in (3, 4)]
-# Radius in mm over direction, as a left-right symmetric polynomial of degree 4 on the sphere: least squares to the
-# outline of the ICBM152 2009 brain seen from MNI (0, -20, 12); root mean square error 5 mm.
-_MEAN_BRAIN = (7.4, 59.3, -29.3, 31.3, -11.9, 148.1, 5.6, 0.9, 88.3, -8.6, 164.7, -3.2, -25.5, 161.4, 69.7)
+BEND, BREAK = 0.12, 4.0
+"""Cost of neighbours that differ by n steps: BEND n², at most BREAK (the skull base is no smooth surface)."""
+MARGIN_MM = 2.0
+"""Voxels this far outside the surface still count as brain, which costs less than a lesion cut off."""
+_DEGREE = 8
+_EXPONENTS = [
+    (i, j, k)
+    for i in range(0, _DEGREE + 1, 2)
+    for j in range(_DEGREE + 1 - i)
+    for k in range(_DEGREE + 1 - i - j)
+    if i + j + k in (_DEGREE - 1, _DEGREE)
+]
+# Radius in mm over direction, as a left-right symmetric polynomial on the sphere: least squares to the outline of the
+# ICBM152 2009 brain (doi:10.1016/S1053-8119(09)70884-5) seen from MNI (0, -20, 12); root mean square error 3 mm.
+_MEAN_BRAIN = (
+    8,
+    61,
+    -47,
+    43,
+    -6,
+    260,
+    -102,
+    102,
+    56,
+    377,
+    46,
+    -30,
+    -29,
+    330,
+    3,
+    1,
+    87,
+    25,
+    244,
+    186,
+    -260,
+    -346,
+    1706,
+    -348,
+    671,
+    -1,
+    735,
+    9,
+    -84,
+    379,
+    -21,
+    398,
+    19,
+    -197,
+    79,
+    649,
+    23,
+    -70,
+    450,
+    -6,
+    340,
+    -18,
+    44,
+    301,
+    70,
+)
 
 
 @dataclass(frozen=True)
@@ -62,18 +119,20 @@ def estimate_brain(data: np.ndarray, head: np.ndarray, spacing_mm: Spacing) -> n
         offsets = np.arange(lowest, highest, STEP_MM)
         mean = mean_radius(directions)
         costs, seen = _costs(data, depth, spacing_mm, pose, directions, mean, offsets, spread)
-        radius = mean + offsets[_agree(costs, offsets)]
+        radius = mean + offsets[_agree(costs)]
         found = pose
         surface = pose.to_scan(directions * radius[:, None])
-        pose = _fit(surface[seen], pose, 0.0)
+        pose = _fit(surface[seen][::4], pose, 0.0)
     return _fill(head, spacing_mm, found, directions, _smooth(radius)) & (depth > 3)
 
 
 def mean_radius(directions: np.ndarray) -> np.ndarray:
     """Radius (N,) in mm of the mean brain along unit vectors (N, 3)."""
-    x, y, z = directions.T
-    terms = [c * x**i * y**j * z**k for c, (i, j, k) in zip(_MEAN_BRAIN, _EXPONENTS, strict=True)]
-    return np.asarray(np.sum(terms, axis=0))
+    powers = np.ones((_DEGREE + 1, 3, len(directions)))
+    for degree in range(_DEGREE):
+        powers[degree + 1] = powers[degree] * directions.T
+    i, j, k = np.transpose(_EXPONENTS)
+    return np.asarray(np.array(_MEAN_BRAIN) @ (powers[i, 0] * powers[j, 1] * powers[k, 2]))
 
 
 @cache
@@ -180,29 +239,29 @@ def _costs(
     edge = total(signal, 0, 3) / 3 - total(signal, -4, 0) / 4
     dark = np.cumsum(np.clip(0.5 - signal, 0, 0.5), axis=1)[:, margin - 1 : margin - 1 + count]
     beyond = total(np.clip(signal - 0.5, 0, 0.5) * (skin > 0), 0, 5)
-    crossed = ndimage.minimum_filter1d(signal, 6, axis=1, origin=2)[:, margin - 3 : margin - 3 + count]
     shallow = np.clip(8 - skin[:, margin : margin + count], 0, 8)
     shape = 0.5 * (offsets / spread_mm) ** 2
     cost = 6 * np.clip(edge, -0.8, 0.3) + STEP_MM * (0.12 * dark + 0.1 * beyond)
-    cost += 3.0 * np.clip(0.5 - crossed, 0, 0.5) + 0.6 * shallow + shape
+    cost += 0.6 * shallow + shape
     candidates = position[:, margin : margin + count]
     outside = np.any((candidates < 0) | (candidates > np.array(data.shape) - 1), axis=-1)
     cost = np.where(outside, shape, cost)  # nothing was measured there
     return cost.astype(np.float32), np.logical_not(outside.any(axis=1))
 
 
-def _agree(costs: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+def _agree(costs: np.ndarray) -> np.ndarray:
     """The candidate (N,) of each direction at about the least sum of costs (N, K) and of bends between neighbours."""
     start, _, arriving = _edges(len(costs))
     back = np.roll(np.arange(len(start)), len(start) // 2)
-    jump = (offsets[:, None] - offsets[None]) / STEP_MM
-    bend = np.minimum(0.12 * jump**2, 4.0).astype(np.float32)
-    messages: np.ndarray = np.zeros((len(start), len(offsets)), dtype=np.float32)
+    reach, count = int(np.sqrt(BREAK / BEND)), costs.shape[1]
+    messages: np.ndarray = np.zeros((len(start), count), dtype=np.float32)
     for sweep in range(SWEEPS):
         leaving = (costs + arriving @ messages)[start] - messages[back]
-        fresh = np.full_like(messages, np.inf)
-        for k in range(len(offsets)):
-            np.minimum(fresh, leaving[:, k : k + 1] + bend[k], out=fresh)
+        fresh = np.minimum(leaving, leaving.min(axis=1, keepdims=True) + np.float32(BREAK))
+        for jump in range(1, reach + 1):
+            near, bend = slice(jump, count), np.float32(BEND * jump**2)
+            np.minimum(fresh[:, near], leaving[:, : count - jump] + bend, out=fresh[:, near])
+            np.minimum(fresh[:, : count - jump], leaving[:, near] + bend, out=fresh[:, : count - jump])
         fresh -= fresh.min(axis=1, keepdims=True)
         messages = fresh if sweep == 0 else (messages + fresh) / 2  # damped, or it would oscillate
     return np.asarray((costs + arriving @ messages).argmin(axis=1))
@@ -230,7 +289,7 @@ def _fill(head: np.ndarray, spacing_mm: Spacing, pose: Pose, directions: np.ndar
     rows = np.arccos(np.clip(shape[:, 2] / length, -1, 1)) / np.pi * 90
     columns = (np.arctan2(shape[:, 1], shape[:, 0]) / np.pi + 1) * 90
     brain = np.zeros(head.shape, dtype=bool)
-    inside = length <= ndimage.map_coordinates(table, [rows, columns], order=1) + 1
+    inside = length <= ndimage.map_coordinates(table, [rows, columns], order=1) + MARGIN_MM
     brain[tuple(voxels[inside].T)] = True
     return brain
 

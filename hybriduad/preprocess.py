@@ -34,7 +34,7 @@ from hybriduad.volumes import Image, VolumeGrid, read_grid, read_mask, read_volu
 
 __all__ = ["Grid", "Prepared", "PreparedCache", "intensity_from_model", "prepare", "restore"]
 
-FORMAT = 2
+FORMAT = 3
 """Part of the cache's key: raised whenever :func:`prepare` gives other numbers."""
 WHITE = 2.5
 """Multiple of the brain's median intensity that becomes 1 on the model grid; brighter is clipped."""
