@@ -11,10 +11,8 @@ import typer
 from typer.core import TyperGroup
 
 from hybriduad import cli_options as options
+from hybriduad import cli_tools as tools
 from hybriduad.errors import ConfigError, HybridUADError
-
-USER_ERROR, FAILED_CASES = 2, 3
-"""Exit codes: something that the user can mend; some cases of a cohort failed and the others are done."""
 
 
 class _Verbs(TyperGroup):
@@ -23,7 +21,7 @@ class _Verbs(TyperGroup):
             return super().invoke(ctx)
         except HybridUADError as error:
             typer.echo(f"hybriduad: {error}", err=True)
-            raise typer.Exit(USER_ERROR) from error
+            raise typer.Exit(options.USER_ERROR) from error
 
 
 app = typer.Typer(
@@ -188,89 +186,69 @@ def predict(
     overwrite: options.Overwrite = False,
     verbose: options.Verbose = False,
 ) -> None:
-    """Find lesions in every case of a cohort."""
+    """Find lesions in every case of a cohort.
+
+    Exits with 3 if some cases failed; they are named at the end.
+    """
     from hybriduad import prediction
 
     place: dict[str, Any] = {"split": split, "device": device, "cache": cache, "overwrite": overwrite}
     what: dict[str, Any] = {"maps": maps or prediction.DEFAULT_MAPS, "rule": rule, "contrast": contrast}
-    outcome = prediction.predict_cohort(bundle, cohort, out=out, **what, **place)
-    typer.echo(f"{len(outcome.done)} done, {len(outcome.kept)} kept, {len(outcome.failed)} failed, in {out}")
-    for case, reason in outcome.failed.items():
-        typer.echo(f"failed: {case}: {reason}", err=True)
-    if outcome.failed:
-        raise typer.Exit(FAILED_CASES)
+    _say_outcome(prediction.predict_cohort(bundle, cohort, out=out, **what, **place))
 
 
 @app.command()
-def anomalies(
-    config: options.Config,
-    scan: options.Scan,
-    *,
-    out: options.OutFile,
-    overrides: options.Overrides,
-    count: options.Count = 8,
-    contrast: options.Contrast = None,
-    verbose: options.Verbose = False,
-) -> None:
-    """Draw synthetic anomalies in a scan.
-
-    Augmented and painted as a training with CONFIG sees them.
-    """
-    from hybriduad.anomaly_pictures import draw_anomalies
-
-    typer.echo(draw_anomalies(config, scan, out, count=count, overrides=overrides, contrast=contrast))
-
-
-@app.command()
-def benchmark(
-    config: options.Config,
+def evaluate(
+    predictions: options.Predictions,
+    cohort: options.Cohort,
     *,
     out: options.Out,
-    overrides: options.Overrides,
-    device: options.Device = "auto",
-    verbose: options.Verbose = False,
-) -> None:
-    """Measure speed and memory on this machine."""
-    from hybriduad import benchmark as benchmarks
-
-    typer.echo(benchmarks.benchmark(config, out=out, overrides=overrides, device=device))
-
-
-@app.command()
-def demo(
-    *,
-    out: options.Out,
-    device: options.Device = "auto",
+    by: options.By,
+    rule: options.Rule = None,
+    split: options.SplitName = None,
+    seed: options.Seed = 0,
+    draws: options.Draws = 2000,
+    allow_leakage: options.AllowLeakage = False,
     overwrite: options.Overwrite = False,
     verbose: options.Verbose = False,
 ) -> None:
-    """Run the whole chain on made-up brains."""
-    from hybriduad.demo import run_demo
+    """Compare predictions with the truth.
 
-    run_demo(out, device=device, overwrite=overwrite)
-
-
-@app.command()
-def show(what: options.ConfigOrBundle, *, overrides: options.Overrides) -> None:
-    """Print a config, or what a bundle says."""
-    from hybriduad.description import describe
-
-    typer.echo(describe(what, overrides), nl=False)
-
-
-@app.command()
-def doctor(bundles: options.Bundles = None) -> None:
-    """Check the machine, versions and bundles.
-
-    Exits with 2 if something is wrong.
+    Exits with 3 if some cases failed.
     """
-    from hybriduad.doctor import examine
+    from hybriduad import evaluation
 
-    findings = examine(bundles or ())
-    for finding in findings:
-        typer.echo(f"{'ok ' if finding.good else 'BAD'} {finding.name}: {finding.value}")
-    if not all(finding.good for finding in findings):
-        raise typer.Exit(USER_ERROR)
+    how: dict[str, Any] = {"rule": rule, "split": split, "seed": seed, "draws": draws, "allow_leakage": allow_leakage}
+    _say_outcome(evaluation.evaluate(predictions, cohort, out=out, by=by, overwrite=overwrite, **how))
+
+
+@app.command()
+def compare(
+    evaluations: options.Evaluations,
+    *,
+    out: options.OutTables,
+    seed: options.Seed = 0,
+    draws: options.Draws = 2000,
+    verbose: options.Verbose = False,
+) -> None:
+    """Compare evaluations with the first of them.
+
+    Each is NAME=FOLDER, the folder made by evaluate; folders under the same name are folds of one evaluation.
+    """
+    from hybriduad import evaluation_comparison
+
+    named: dict[str, list[str]] = {}
+    for evaluation in evaluations:
+        name, equals, folder = evaluation.partition("=")
+        if not (name and equals and folder):
+            raise ConfigError("evaluation without a name", got=repr(evaluation), expected="NAME=FOLDER")
+        named.setdefault(name, []).append(folder)
+    figures = evaluation_comparison.compare(list(named.items()), out=out, seed=seed, draws=draws)
+    typer.echo(f"{len(figures)} differences in {out}")
+
+
+for verb in (tools.anomalies, tools.benchmark, tools.demo, tools.show, tools.doctor):
+    app.command()(verb)
 
 
 def _numbers(assignments: list[str]) -> dict[str, Any]:
@@ -287,3 +265,12 @@ def _numbers(assignments: list[str]) -> dict[str, Any]:
 
 def _say_bundle(bundle: Any) -> None:
     typer.echo(f"{bundle.kind} {bundle.digest[:12]} in {bundle.folder}")
+
+
+def _say_outcome(outcome: Any) -> None:
+    """What became of a cohort; the cases that failed come last, each with its reason."""
+    typer.echo(f"{len(outcome.done)} done, {len(outcome.kept)} kept, {len(outcome.failed)} failed, in {outcome.out}")
+    for case, reason in outcome.failed.items():
+        typer.echo(f"failed: {case}: {reason}", err=True)
+    if outcome.failed:
+        raise typer.Exit(options.FAILED_CASES)

@@ -12,6 +12,8 @@ import typer
 from hybriduad import __version__
 
 log = logging.getLogger("hybriduad")
+USER_ERROR, FAILED_CASES = 2, 3
+"""Exit codes: something that the user can mend; some cases of a cohort failed and the others are done."""
 
 
 def _set_up_logging(verbose: bool) -> bool:
@@ -54,6 +56,7 @@ ConfigOrBundle = Annotated[str, typer.Argument(metavar="CONFIG|BUNDLE", help="Ru
 Version = Annotated[bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", callback=_set_up_logging, help="Log more to standard error.")]
 Out = Annotated[Path, typer.Option("--out", help="Folder of the result; what is there already is continued.")]
+OutTables = Annotated[Path, typer.Option("--out", help="Folder of the tables.")]
 OutFile = Annotated[Path, typer.Option("--out", help="The file to write.")]
 Overrides = Annotated[list[str], _repeated("--set", metavar="KEY=VALUE", help="As train.lr=3.0e-4; repeat.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what another request left in --out.")]
@@ -100,5 +103,10 @@ Rule = Annotated[str | None, typer.Option("--rule", help="Calibrated rule that m
 
 By = Annotated[list[str], _repeated("--by", metavar="COLUMN", help="Also the figures by this column; repeat.")]
 Draws = Annotated[int, typer.Option("--draws", min=1, help="Of the bootstrap over subjects.")]
+
+AllowLeakage = Annotated[
+    bool, typer.Option("--allow-leakage", help="Go on where cases were used to make the model, and say so.")
+]
+Evaluations = Annotated[list[str], typer.Argument(metavar="NAME=FOLDER", help="Two or more.")]
 
 Count = Annotated[int, typer.Option("--count", min=1, help="How many samples.")]

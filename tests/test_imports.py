@@ -22,7 +22,7 @@ LEVELS = {
     6: "calibration evaluation evaluation_case evaluation_comparison evaluation_figures evaluation_pictures "
     "evaluation_tables ground_truth histogram_files benchmark",
     7: "report doctor demo",
-    8: "cli cli_options __main__",
+    8: "cli cli_options cli_tools __main__",
 }
 """Modules and plug-in or package folders by level; a new module is given its level here."""
 LEVEL_OF = {name: level for level, names in LEVELS.items() for name in names.split()}
