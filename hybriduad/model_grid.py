@@ -7,11 +7,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from scipy import ndimage
 
 from hybriduad.errors import DataError
+from hybriduad.types import BACKGROUND
 from hybriduad.volumes import VolumeGrid, from_ras, spacing_of
 
 DIRECTIONS = ("sagittal", "coronal", "axial")
+WHITE = 2.5
+"""Multiple of the brain's median intensity that becomes 1 on the model grid; brighter is clipped."""
 THICK = 1.5
 """An axis is the slice axis when its spacing exceeds that of both others by this factor."""
 
@@ -145,6 +149,63 @@ def image_weights(length: int, start: float, step: float, size: int) -> np.ndarr
     if step >= 1:
         return area_weights(length, start, step, size)
     return linear_weights(length, start + step * (np.arange(size) + 0.5) - 0.5)
+
+
+def image_to_model(slices: list[np.ndarray | None], head: np.ndarray, grid: Grid) -> np.ndarray:
+    """Scans in slices (H, W, S), ``None`` where a contrast is absent, to (C, H, W, S) float32 in [-1, 1].
+
+    Outside the ``head``, the crop and the scan lies background, -1.
+    """
+    image = np.full((len(slices), *grid.shape), BACKGROUND, dtype=np.float32)
+    h, w = (
+        image_weights(n, start, step, grid.size)
+        for n, start, step in zip(head.shape[:2], grid.start, grid.step, strict=True)
+    )
+    for index, data in enumerate(slices):
+        if data is not None:
+            scaled = np.clip(data * np.float32(1 / (WHITE * grid.median[index])), 0, 1)
+            image[index] = 2 * apply_weights(np.where(head, scaled, 0), h, w) - 1
+    return image
+
+
+def _areas(mask: np.ndarray, grid: Grid) -> np.ndarray:
+    h, w = (
+        area_weights(n, start, step, grid.size)
+        for n, start, step in zip(mask.shape[:2], grid.start, grid.step, strict=True)
+    )
+    return apply_weights(mask, h, w)
+
+
+def mask_to_model(mask: np.ndarray | None, grid: Grid) -> np.ndarray:
+    """A mask in slices to the model grid, bool: pixels of which it covers half or more; all False for ``None``."""
+    return np.zeros(grid.shape, dtype=bool) if mask is None else _areas(mask, grid) >= 0.5
+
+
+def lesion_to_model(lesion: np.ndarray | None, grid: Grid) -> np.ndarray:
+    """As any mask, but a lesion under half a pixel everywhere keeps the pixel that it covers most."""
+    model = mask_to_model(lesion, grid)
+    if lesion is None:
+        return model
+    labels, count = ndimage.label(lesion, structure=np.ones((3, 3, 3)))
+    for label, box in enumerate(ndimage.find_objects(labels, count), start=1):
+        alone = np.zeros((*lesion.shape[:2], box[2].stop - box[2].start), dtype=bool)
+        alone[box[:2]] = labels[box] == label
+        areas = _areas(alone, grid)
+        within = model[..., box[2]]
+        if areas.any() and not (within & (areas > 0)).any():
+            within[np.unravel_index(areas.argmax(), areas.shape)] = True
+    return model
+
+
+def intensity_from_model(array: np.ndarray, grid: Grid, contrast: int) -> np.ndarray:
+    """Model intensities in [-1, 1], any shape, back to the units of the scan, for the contrast at that index.
+
+    Raises:
+        DataError: the case does not have that contrast.
+    """
+    if grid.median[contrast] == 0:
+        raise DataError("contrast that the case does not have", got=contrast)
+    return np.asarray((array + np.float32(1)) * np.float32(WHITE * grid.median[contrast] / 2), dtype=np.float32)
 
 
 def restore(array: np.ndarray, grid: Grid, order: int, fill: float = 0.0) -> np.ndarray:

@@ -19,25 +19,25 @@ from hybriduad.brain_surface import Spacing
 from hybriduad.config import Anatomy
 from hybriduad.errors import DataError
 from hybriduad.model_grid import (
+    WHITE,
     Grid,
-    apply_weights,
-    area_weights,
     cover,
     find_slice_axis,
-    image_weights,
+    image_to_model,
     in_plane,
+    intensity_from_model,
+    lesion_to_model,
+    mask_to_model,
     restore,
     to_slices,
 )
-from hybriduad.types import BACKGROUND, Case
+from hybriduad.types import Case
 from hybriduad.volumes import Image, VolumeGrid, read_grid, read_mask, read_volume, same_grid, spacing_of, to_ras
 
-__all__ = ["Grid", "Prepared", "PreparedCache", "intensity_from_model", "prepare", "restore"]
+__all__ = ["WHITE", "Grid", "Prepared", "PreparedCache", "intensity_from_model", "prepare", "restore"]
 
 FORMAT = 3
 """Part of the cache's key: raised whenever :func:`prepare` gives other numbers."""
-WHITE = 2.5
-"""Multiple of the brain's median intensity that becomes 1 on the model grid; brighter is clipped."""
 MARGIN_MM = 4.0
 """Room around the head in the square."""
 _MASKS = ("brain", "foreground", "lesion", "ignore")
@@ -116,28 +116,17 @@ def prepare(case: Case, anatomy: Anatomy, direction: str | None = None) -> Prepa
         "resampled": [name for name, scan in others.items() if not same_grid(scan.grid, image.grid)],
     }
     return Prepared(
-        image=_model_image([slices.get(name) for name in names], head, grid),
+        image=image_to_model([slices.get(name) for name in names], head, grid),
         present=present,
-        brain=_model_mask(brain, grid),
-        foreground=_model_mask(head, grid),
-        lesion=_model_lesion(lesion, grid),
-        ignore=_model_mask(masks.get("ignore"), grid),
+        brain=mask_to_model(brain, grid),
+        foreground=mask_to_model(head, grid),
+        lesion=lesion_to_model(lesion, grid),
+        ignore=mask_to_model(masks.get("ignore"), grid),
         has_lesion_mask=lesion is not None,
         spacing_mm=grid.spacing_mm,
         grid=grid,
         notes=notes,
     )
-
-
-def intensity_from_model(array: np.ndarray, grid: Grid, contrast: int) -> np.ndarray:
-    """Model intensities in [-1, 1], any shape, back to the units of the scan, for the contrast at that index.
-
-    Raises:
-        DataError: the case does not have that contrast.
-    """
-    if grid.median[contrast] == 0:
-        raise DataError("contrast that the case does not have", got=contrast)
-    return np.asarray((array + np.float32(1)) * np.float32(WHITE * grid.median[contrast] / 2), dtype=np.float32)
 
 
 def _read_mask(path: Path, case: Case, kind: str) -> Image:
@@ -192,48 +181,6 @@ def _median(data: np.ndarray, brain: np.ndarray, case: Case, name: str) -> float
     if median <= 0:
         raise DataError(f"no signal of {name} in the brain", where=case.name, got=f"median {median:g}")
     return median
-
-
-def _model_image(slices: list[np.ndarray | None], head: np.ndarray, grid: Grid) -> np.ndarray:
-    image = np.full((len(slices), *grid.shape), BACKGROUND, dtype=np.float32)
-    h, w = (
-        image_weights(n, start, step, grid.size)
-        for n, start, step in zip(head.shape[:2], grid.start, grid.step, strict=True)
-    )
-    for index, data in enumerate(slices):
-        if data is not None:
-            scaled = np.clip(data * np.float32(1 / (WHITE * grid.median[index])), 0, 1)
-            image[index] = 2 * apply_weights(np.where(head, scaled, 0), h, w) - 1
-    return image
-
-
-def _areas(mask: np.ndarray, grid: Grid) -> np.ndarray:
-    h, w = (
-        area_weights(n, start, step, grid.size)
-        for n, start, step in zip(mask.shape[:2], grid.start, grid.step, strict=True)
-    )
-    return apply_weights(mask, h, w)
-
-
-def _model_mask(mask: np.ndarray | None, grid: Grid) -> np.ndarray:
-    return np.zeros(grid.shape, dtype=bool) if mask is None else _areas(mask, grid) >= 0.5
-
-
-def _model_lesion(lesion: np.ndarray | None, grid: Grid) -> np.ndarray:
-    """As any mask, but a lesion under half a pixel everywhere keeps the pixel that it covers most."""
-    model = _model_mask(lesion, grid)
-    if lesion is None:
-        return model
-    labels, count = ndimage.label(lesion, structure=np.ones((3, 3, 3)))
-    for label, box in enumerate(ndimage.find_objects(labels, count), start=1):
-        alone = np.zeros((*lesion.shape[:2], box[2].stop - box[2].start), dtype=bool)
-        alone[box[:2]] = labels[box] == label
-        part = replace(grid, volume=grid.volume)
-        areas = _areas(alone, part)
-        within = model[..., box[2]]
-        if areas.any() and not (within & (areas > 0)).any():
-            within[np.unravel_index(areas.argmax(), areas.shape)] = True
-    return model
 
 
 class PreparedCache:
