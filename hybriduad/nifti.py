@@ -18,7 +18,8 @@ MAX_BYTES = 4 * 2**30
 """A volume that declares more than this, on disk or as float32, is refused."""
 DEFLATE_RATIO = 1032
 """Deflate cannot compress better than this, so a gzip file bounds what it can hold."""
-UNREADABLE = (OSError, EOFError, zlib.error, HeaderDataError, ValueError, OverflowError)
+UNREADABLE = (OSError, EOFError, zlib.error, HeaderDataError, ValueError, KeyError, OverflowError)
+"""What damaged content raises in gzip and nibabel (KeyError: an unknown voxel type)."""
 
 
 def damaged(path: Path, error: BaseException) -> DataError:
