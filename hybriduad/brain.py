@@ -15,15 +15,30 @@ MASKED = 0.99
 
 
 def find_head(data: np.ndarray) -> np.ndarray:
-    """The head in slices (H, W, S): voxels above a robust threshold, largest component, holes filled slice by slice.
+    """The head in slices (H, W, S): voxels above a robust threshold, holes filled slice by slice, largest component.
 
-    The threshold is a tenth of the way from the 2nd to the 98th percentile (Smith 2002, doi:10.1002/hbm.10062).
+    The threshold is a tenth of the way from the 2nd to the 98th percentile (Smith 2002, doi:10.1002/hbm.10062). In a
+    masked scan, which has one value outside, every voxel of another value counts.
     """
     low, high = np.percentile(data[::2, ::2], (2, 98))
     if high <= low:  # a small brain in a large empty field
         low, high = 0.0, float(np.percentile(data[data != 0], 98)) if (data != 0).any() else 1.0
-    smooth = ndimage.uniform_filter(data, (3, 3, 1))
-    return fill_slices(largest_component(smooth > low + 0.1 * (high - low)))
+    threshold = low + 0.1 * (high - low)
+    head = largest_component(fill_slices(ndimage.uniform_filter(data, (3, 3, 1)) > threshold))
+    background, constant = _background(data, head)
+    if constant:
+        return largest_component(fill_slices(data != background))
+    rim = head & ~ndimage.binary_erosion(head, np.ones((3, 3, 1)))
+    return head & ~(rim & (data <= threshold))  # the filter let it grow by a voxel
+
+
+def _background(data: np.ndarray, head: np.ndarray) -> tuple[float, bool]:
+    """The usual value outside the head, and whether the scan was masked: nearly all voxels there have it."""
+    outside = data[~head]
+    if outside.size == 0:
+        return 0.0, False
+    value = float(np.median(outside))
+    return value, float((outside == value).mean()) > MASKED
 
 
 def find_brain(data: np.ndarray, head: np.ndarray, spacing_mm: Spacing, slice_axis: int) -> tuple[np.ndarray, str]:
@@ -34,8 +49,7 @@ def find_brain(data: np.ndarray, head: np.ndarray, spacing_mm: Spacing, slice_ax
     shape = _work_shape(data.shape, spacing_mm)
     small, inside = _resize(data, shape), _resize(head, shape) >= 0.5
     x, y, z = (s * n / m for s, n, m in zip(spacing_mm, data.shape, small.shape, strict=True))
-    outside = data[~head]
-    constant = outside.size == 0 or float((outside == np.median(outside)).mean()) > MASKED
+    _, constant = _background(data, head)
     if is_stripped(depth_profile(small, inside, (x, y, z), slice_axis), constant):
         return head, "non-zero voxels of a stripped scan"
     brain = estimate_brain(small, inside, (x, y, z)).astype(np.float32)
@@ -52,7 +66,7 @@ def is_stripped(profile: np.ndarray, constant: bool) -> bool:
     if len(profile) < 2:
         return constant
     rim = np.minimum(profile, 1.5) if constant else profile
-    dip = float((rim[1:] / np.maximum.accumulate(rim)[:-1]).min())
+    dip = float((rim[1:] / np.maximum(np.maximum.accumulate(rim)[:-1], 0.05)).min())
     return dip > (0.62 if constant else 0.75)
 
 
