@@ -193,7 +193,7 @@ def _swell(
 ) -> np.ndarray:
     """Tissue at a point came from nearer the centre; at the skull, which does not yield, nothing moves."""
     offset = points_mm - centre[:, None]
-    fall = np.exp(-(offset**2).sum(axis=0) / radius_mm**2)
+    fall = np.clip(1 - (offset**2).sum(axis=0) / (2 * radius_mm) ** 2, 0, 1) ** 4  # almost a Gaussian, but it ends
     return points_mm - offset * (strength * fall * np.clip(depth_mm / 12.0, 0, 1))
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+from scipy import ndimage
 
 from hybriduad.errors import ConfigError
 from hybriduad.phantom.anatomy import Anatomy, Person, draw_anatomy
@@ -138,6 +139,11 @@ def _mixed(fractions: np.ndarray, relaxation: Relaxation) -> dict[str, np.ndarra
 
 
 def _outline(covered: np.ndarray, brain: np.ndarray) -> np.ndarray:
-    """Voxels of which the lesion covers half; of a lesion smaller than that, those it covers most."""
+    """Voxels of which the lesion covers half; of a focus too small for that, those that it covers most."""
     covered = covered * brain
-    return covered >= min(0.5, covered.max())
+    lesion = covered >= 0.5
+    labels, count = ndimage.label(covered > 0.05, np.ones((3, 3, 3)))
+    most = ndimage.maximum(covered, labels, np.arange(1, count + 1))
+    for focus in np.flatnonzero(np.asarray(most) < 0.5) + 1:
+        lesion |= (labels == focus) & (covered >= 0.7 * most[focus - 1])
+    return lesion
