@@ -24,10 +24,10 @@ def find_head(data: np.ndarray) -> np.ndarray:
     if high <= low:  # a small brain in a large empty field
         low, high = 0.0, float(np.percentile(data[data != 0], 98)) if (data != 0).any() else 1.0
     threshold = low + 0.1 * (high - low)
-    head = largest_component(fill_slices(ndimage.uniform_filter(data, (3, 3, 1)) > threshold))
+    head = _whole(ndimage.uniform_filter(data, (3, 3, 1)) > threshold)
     background, constant = _background(data, head)
     if constant:
-        return largest_component(fill_slices(data != background))
+        return _whole(data != background)
     rim = head & ~ndimage.binary_erosion(head, np.ones((3, 3, 1)))
     return head & ~(rim & (data <= threshold))  # the filter let it grow by a voxel
 
@@ -103,16 +103,29 @@ def _resize(data: np.ndarray, shape: list[int] | tuple[int, ...]) -> np.ndarray:
     return np.asarray(data, dtype=np.float32)
 
 
-def largest_component(mask: np.ndarray) -> np.ndarray:
-    """The largest 6-connected component of ``mask``; all False for an empty one."""
+def _whole(mask: np.ndarray) -> np.ndarray:
+    """The largest 6-connected component, filled, and what lies around it: a dark skull can part scalp from brain."""
     labels, count = ndimage.label(mask)
     if count == 0:
         return np.zeros(mask.shape, dtype=bool)
     sizes = np.bincount(labels.ravel())
     sizes[0] = 0
-    return np.asarray(labels == sizes.argmax())
+    first, *others = np.argsort(-sizes, kind="stable")[: min(count, 4)]
+    largest = labels == first
+    whole = fill_slices(largest)
+    for label in others:
+        if sizes[label] > 0.02 * sizes[first]:
+            around = fill_slices(labels == label)
+            if (around & largest).sum() > 0.5 * sizes[first]:
+                whole |= around
+    return whole
 
 
 def fill_slices(mask: np.ndarray) -> np.ndarray:
     """Fill holes in every slice (H, W, S) on its own: through-plane, sinuses and ears open to the air."""
-    return np.stack([ndimage.binary_fill_holes(mask[..., s]) for s in range(mask.shape[-1])], axis=-1)
+    in_slice = np.zeros((3, 3, 3), dtype=bool)
+    in_slice[:, 1, 1] = in_slice[1, :, 1] = True
+    outside, count = ndimage.label(np.pad(~mask, ((1, 1), (1, 1), (0, 0)), constant_values=True), in_slice)
+    is_outside = np.zeros(count + 1, dtype=bool)
+    is_outside[outside[0, 0]] = True
+    return np.asarray(~is_outside[outside[1:-1, 1:-1]])

@@ -36,7 +36,7 @@ from hybriduad.volumes import Image, VolumeGrid, read_grid, read_mask, read_volu
 
 __all__ = ["WHITE", "Grid", "Prepared", "PreparedCache", "intensity_from_model", "prepare", "restore"]
 
-FORMAT = 4
+FORMAT = 5
 """Part of the cache's key: raised whenever :func:`prepare` gives other numbers."""
 MARGIN_MM = 4.0
 """Room around the head in the square."""

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from hybriduad import preprocess
-from hybriduad.brain import find_brain, find_head
+from hybriduad.brain import fill_slices, find_brain, find_head
 from hybriduad.config import Anatomy
 from hybriduad.errors import DataError
 from hybriduad.model_grid import Grid, area_weights, find_slice_axis, linear_weights
@@ -314,6 +314,22 @@ def test_wrong_cases_are_refused_in_a_sentence(tmp_path):
 
 
 # the brain
+
+
+def test_holes_are_filled_slice_by_slice():
+    mask = np.random.default_rng(0).random((30, 34, 5)) < 0.6
+    expected = [ndimage.binary_fill_holes(mask[..., s]) for s in range(5)]
+    np.testing.assert_array_equal(fill_slices(mask), np.stack(expected, axis=-1))
+
+
+def test_noise_in_a_few_slices_is_no_head():
+    shape, spacing = (96, 112, 34), (2.0, 2.0, 5.0)
+    scan, _ = head_scan(shape, centred(shape, spacing))
+    clean = find_head(scan)
+    scan[..., 33:] += 40
+    head = find_head(scan)
+    assert not head[:5].any()
+    np.testing.assert_array_equal(head[..., :31], clean[..., :31])
 
 
 def test_brain_of_a_head_is_found_and_scalp_left_out():
