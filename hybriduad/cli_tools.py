@@ -43,14 +43,18 @@ def benchmark(
 def demo(
     *,
     out: options.Out,
+    seed: options.Seed = 0,
     device: options.Device = "auto",
     overwrite: options.Overwrite = False,
     verbose: options.Verbose = False,
 ) -> None:
-    """Run the whole chain on made-up brains."""
+    """Run the whole chain on made-up brains.
+
+    Exits with 2 if what it has to show did not come true.
+    """
     from hybriduad.demo import run_demo
 
-    run_demo(out, device=device, overwrite=overwrite)
+    typer.echo(run_demo(out, seed=seed, device=device, overwrite=overwrite))
 
 
 def show(what: options.ConfigOrBundle, *, overrides: options.Overrides) -> None:
