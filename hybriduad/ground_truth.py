@@ -133,7 +133,7 @@ def _mask(case: Case, path: Path | None, grid: VolumeGrid, kind: str) -> np.ndar
     """(X, Y, Z) bool on ``grid``, in the orientation of its file; all False where the case has no such mask."""
     if path is None:
         return np.zeros(grid.shape, dtype=bool)
-    mask = read_mask(path)
+    mask = read_mask(path, case.mask_labels(kind))
     data, affine, _ = to_ras(mask)
     if not same_grid(mask.grid, grid):
         if not any(same_grid(mask.grid, read_grid(image)) for image in case.images.values()):

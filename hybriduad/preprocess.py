@@ -130,7 +130,7 @@ def prepare(case: Case, anatomy: Anatomy, direction: str | None = None) -> Prepa
 
 
 def _read_mask(path: Path, case: Case, kind: str) -> Image:
-    mask = read_mask(path)
+    mask = read_mask(path, case.mask_labels(kind))
     if not any(same_grid(mask.grid, read_grid(image)) for image in case.images.values()):
         grids = {name: read_grid(image).shape for name, image in case.images.items()}
         raise DataError(
@@ -254,5 +254,6 @@ def _cache_key(case: Case, anatomy: Anatomy, direction: str | None) -> str:
         except OSError as error:
             raise DataError("cannot read file", where=path, got=error.strerror) from error
     reference = case.reference_contrast(anatomy.contrasts)
-    config = [FORMAT, list(anatomy.contrasts), anatomy.space, anatomy.size, reference, direction, digests]
+    labels = [case.mask_labels(kind) for kind in ("lesion", "ignore")]
+    config = [FORMAT, list(anatomy.contrasts), anatomy.space, anatomy.size, reference, direction, labels, digests]
     return hashlib.sha256(json.dumps(config).encode()).hexdigest()[:32]

@@ -24,6 +24,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hybriduad.errors import DataError
+
 Health = Literal["healthy", "lesion", "unknown"]
 Split = Literal["train", "validation", "test", ""]
 BACKGROUND = -1.0
@@ -60,6 +62,18 @@ class Case:
         if self.run:
             parts.append(f"run-{self.run}")
         return "_".join(parts)
+
+    def mask_labels(self, kind: str) -> tuple[int, ...]:
+        """The values of the ``lesion`` or ``ignore`` file that count, from the column ``<kind>_labels``; () for any.
+
+        Raises:
+            DataError: the column holds something else than whole numbers.
+        """
+        text = self.attributes.get(f"{kind}_labels", "")
+        try:
+            return tuple(int(label) for label in text.split())
+        except ValueError as error:
+            raise DataError(f"bad {kind}_labels", where=self.name, got=repr(text), expected="such as '1 4'") from error
 
     def reference_contrast(self, contrasts: tuple[str, ...]) -> str:
         """The contrast whose grid outputs use: ``reference``, else the first of ``contrasts`` that the case has."""

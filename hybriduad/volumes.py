@@ -137,14 +137,16 @@ def read_volume(path: str | Path, *, constant_ok: bool = False) -> Image:
     return Image(data, grid)
 
 
-def read_mask(path: str | Path) -> Image:
-    """Read a mask: ``data`` (X, Y, Z) bool in the file's own orientation, true where the file holds more than 0.5.
+def read_mask(path: str | Path, labels: tuple[int, ...] = ()) -> Image:
+    """Read a mask: ``data`` (X, Y, Z) bool in the file's own orientation.
+
+    True where the file holds one of ``labels``; without any, where it holds more than 0.5.
 
     Raises:
         DataError: as :func:`read_volume`; an empty mask is none of these.
     """
     image = read_volume(path, constant_ok=True)
-    return Image(image.data > 0.5, image.grid)
+    return Image(np.isin(np.rint(image.data), labels) if labels else image.data > 0.5, image.grid)
 
 
 def write_volume(path: str | Path, data: np.ndarray, like: VolumeGrid, dtype: DTypeLike = np.float32) -> None:

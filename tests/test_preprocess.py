@@ -1,6 +1,7 @@
 """Scan to model grid and back: geometry against closed forms, the brain of a synthetic head, the cache."""
 
 import itertools
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
@@ -454,3 +455,28 @@ def test_reference_column_decides_the_grid(tmp_path):
     assert isinstance(prepared.grid.volume, VolumeGrid)
     assert prepared.grid.volume == read_grid(case.images["T1w"])
     assert to_ras(read_volume(case.images["T1w"]))[0].shape == prepared.grid.volume.shape_ras
+
+
+def test_mask_labels_tell_lesion_from_ignored_in_one_file(tmp_path):
+    """WMH 2017 marks lesions with 1 and other pathology with 2 in one file."""
+    scan = np.zeros((32, 32, 4), dtype=np.float32)
+    scan[4:28, 4:28] = 100 + np.arange(24)[:, None, None]
+    marks = np.zeros_like(scan)
+    marks[8:12, 8:12, 1:3], marks[18:24, 18:24, 1:3] = 1, 2
+    affine = np.diag([5.0, 5.0, 6.0, 1.0])
+    for name, data in (("scan", scan), ("marks", marks)):
+        nib.save(nib.Nifti1Image(data, affine), tmp_path / f"{name}.nii.gz")
+    images, path = {"FLAIR": tmp_path / "scan.nii.gz"}, tmp_path / "marks.nii.gz"
+    labelled = Case("d", "1", images, lesion=path, ignore=path, attributes={"lesion_labels": "1", "ignore_labels": "2"})
+    anatomy = Anatomy(contrasts=("FLAIR",), size=32)
+    prepared = prepare(labelled, anatomy)
+    unstated = replace(labelled, attributes={})
+    plain = prepare(unstated, anatomy)
+    assert prepared.lesion.any()
+    assert prepared.ignore.any()
+    assert not (prepared.lesion & prepared.ignore).any()
+    assert (plain.lesion == plain.ignore).all()
+    store = PreparedCache(tmp_path / "cache")
+    assert store.get(labelled, anatomy).lesion.sum() < store.get(unstated, anatomy).lesion.sum()
+    with pytest.raises(DataError, match="lesion_labels"):
+        prepare(replace(labelled, attributes={"lesion_labels": "one"}), anatomy)
