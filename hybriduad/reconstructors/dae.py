@@ -18,12 +18,15 @@ from hybriduad.config import PluginConfig
 from hybriduad.reconstructors._base import Reconstructor
 from hybriduad.types import BACKGROUND, Batch
 
+GROUPS = 8
+"""Groups of every GroupNorm."""
+
 
 class Config(PluginConfig):
     """``cells``: the noise grid's side; ``deviation``: of the noise, in units of a [0, 1] image."""
 
     name: Literal["dae"]
-    width: int = Field(64, ge=8)
+    width: int = Field(64, ge=GROUPS, multiple_of=GROUPS)
     depth: int = Field(4, ge=1, le=6)
     cells: int = Field(16, ge=2)
     deviation: float = Field(0.2, gt=0)
@@ -84,5 +87,5 @@ class Model(Reconstructor):
 def _block(before: int, after: int) -> nn.Module:
     layers: list[nn.Module] = []
     for i, o in ((before, after), (after, after)):
-        layers += [nn.Conv2d(i, o, 3, padding=1), nn.GroupNorm(8, o), nn.SiLU()]
+        layers += [nn.Conv2d(i, o, 3, padding=1), nn.GroupNorm(GROUPS, o), nn.SiLU()]
     return nn.Sequential(*layers)

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from hybriduad import rng
 from hybriduad.config import PluginConfig
+from hybriduad.errors import ConfigError
 from hybriduad.losses import reconstruction_l1
 from hybriduad.reconstructors._base import Reconstructor
 from hybriduad.reconstructors._condition import ConditionEncoder
@@ -23,6 +24,8 @@ from hybriduad.types import Batch
 
 LEVELS = 1000
 OUTSIDE_WEIGHT = 0.25
+GROUPS = 16
+"""Groups of every GroupNorm in the denoiser."""
 
 
 class Config(PluginConfig):
@@ -46,6 +49,8 @@ class Config(PluginConfig):
             raise ValueError(f"train_levels must satisfy 0 <= low < high <= {LEVELS}")
         if not self.levels or not all(0 <= level < LEVELS for level in self.levels):
             raise ValueError(f"levels must lie in [0, {LEVELS})")
+        if not self.widths or any(width < GROUPS or width % GROUPS for width in self.widths):
+            raise ValueError(f"widths must be multiples of {GROUPS}")
         return self
 
 
@@ -60,6 +65,11 @@ class Model(Reconstructor):
         from diffusers import DDPMScheduler, UNet2DModel
 
         super().__init__(config, contrasts, size)
+        if size % (stride := config.unshuffle * 2 ** (len(config.widths) - 1)):
+            mend = "change anatomy.size, model.unshuffle or the number of model.widths"
+            raise ConfigError(
+                "size that the denoiser cannot halve", got=size, expected=f"a multiple of {stride}", mend=mend
+            )
         channels = contrasts * config.unshuffle**2
         self.network = UNet2DModel(
             sample_size=size // config.unshuffle,
@@ -70,7 +80,7 @@ class Model(Reconstructor):
             down_block_types=("DownBlock2D",) * len(config.widths),
             up_block_types=("UpBlock2D",) * len(config.widths),
             add_attention=False,
-            norm_num_groups=16,
+            norm_num_groups=GROUPS,
             class_embed_type="identity" if config.condition != "none" else None,
         )
         width = 4 * config.widths[0]

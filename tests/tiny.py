@@ -1,0 +1,53 @@
+"""What several tests of networks need: the tiny cohort on the model grid, and the state of the global generators."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from hybriduad.config import Anatomy
+from hybriduad.manifest import read_cohort
+from hybriduad.preprocess import Prepared, prepare
+from hybriduad.slices import slices_of
+from hybriduad.types import Batch
+
+ANATOMY = Anatomy(contrasts=("FLAIR",), size=32)
+
+
+def prepared_cases(manifest: Path, anatomy: Anatomy = ANATOMY) -> list[Prepared]:
+    """Every case of a manifest on the model grid."""
+    return [prepare(case, anatomy) for case in read_cohort(manifest)]
+
+
+def lesion_slices(prepared: Prepared, least: int = 12) -> list[int]:
+    """Slices with at least so many lesion voxels in the brain."""
+    return [int(k) for k in np.flatnonzero((prepared.lesion & prepared.brain).sum(axis=(0, 1)) >= least)]
+
+
+def brain_slices(prepared: Prepared, least: int = 60) -> list[int]:
+    """Slices with at least so many brain voxels."""
+    return [int(k) for k in np.flatnonzero(prepared.brain.sum(axis=(0, 1)) >= least)]
+
+
+def some_batch(prepared: Prepared, count: int, contrasts: int = 1) -> Batch:
+    """``count`` slices from the middle of a case; further contrasts are other versions of the first one."""
+    batch = slices_of(prepared, brain_slices(prepared)[:count], seed=5)
+    versions = [batch.image[:, :1], -batch.image[:, :1], batch.image[:, :1].roll(3, dims=2)][:contrasts]
+    batch.image = batch.healthy = torch.cat(versions, dim=1)
+    batch.present = torch.ones(count, contrasts, dtype=torch.bool)
+    return batch
+
+
+def generators() -> dict[str, str]:
+    """A digest of the state of every global generator."""
+    _, words, *rest = np.random.get_state()  # noqa: NPY002 - it is the one that nothing may touch
+    states = {
+        "random": repr(random.getstate()),
+        "numpy": repr((np.asarray(words).tolist(), rest)),
+        "torch": repr(torch.get_rng_state().tolist()),
+    }
+    return {name: hashlib.sha256(state.encode()).hexdigest() for name, state in states.items()}
