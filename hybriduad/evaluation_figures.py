@@ -37,6 +37,8 @@ POOLED_RANKED: Mapping[str, PooledStatistic] = {
     "best_dice": "best_dice",
 }
 PAIRED = ("auprc", "best_dice", "dice")
+FEWEST = 6
+"""With fewer subjects no difference is called more than chance: all of one sign, five are one in 16 by chance alone."""
 PAIRS = (("score", "probability"), ("score", "map"), ("score", "intensity"))
 
 
@@ -61,8 +63,9 @@ class Figure(NamedTuple):
 
     @property
     def excludes_zero(self) -> bool:
-        """Whether the interval lies on one side of 0: of a difference, that it is more than chance."""
-        return self.low > 0 or self.high < 0
+        """Whether the interval lies on one side of 0: of a difference, that it is more than chance. False under
+        :data:`FEWEST` subjects, where an interval is too narrow to say so."""
+        return self.subjects >= FEWEST and (self.low > 0 or self.high < 0)
 
 
 def summarise(cases: Sequence[CaseScores], by: Sequence[str], seed: int, draws: int) -> list[Figure]:

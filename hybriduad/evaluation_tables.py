@@ -6,12 +6,13 @@ import csv
 import io
 import json
 import math
+import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from hybriduad.evaluation_case import CaseScores
-from hybriduad.evaluation_figures import MEAN, POOLED, Figure, by_subject
+from hybriduad.evaluation_figures import FEWEST, MEAN, POOLED, Figure, by_subject
 from hybriduad.volumes import write_atomically
 
 SYSTEMS = {
@@ -124,7 +125,8 @@ def difference_table(differences: Sequence[Figure], title: str = "Paired differe
     lines.append("|---|---|---|---|---|---|")
     for one in differences:
         name = f"{LABELS[one.figure]}, {one.how}"
-        verdict = "yes" if one.excludes_zero else "no"
+        few = one.subjects < FEWEST
+        verdict = "too few subjects" if few else "yes" if one.excludes_zero else "no"
         interval = f"{number(one.low, sign=True)} to {number(one.high, sign=True)}"
         value = number(one.value, sign=True)
         lines.append(f"| {one.system} | {name} | {value} | {interval} | {one.subjects} | {verdict} |")
@@ -147,8 +149,8 @@ def _cohort(cases: Sequence[CaseScores]) -> list[str]:
     share = outside / max(1, sum(int(case.facts["lesion_voxels"]) for case in cases))
     hit = sum(case.facts["lesion_voxels_outside_brain"] > 0 for case in cases)
     methods = ", ".join(sorted({str(case.facts["brain_method"]) for case in cases} - {""})) or "not stated"
-    volumes = sorted(float(case.facts["lesion_ml"]) for case in sick)
-    middle = f", median {volumes[len(volumes) // 2]:.1f} ml of lesion" if volumes else ""
+    volumes = [float(case.facts["lesion_ml"]) for case in sick]
+    middle = f", median {statistics.median(volumes):.1f} ml of lesion" if volumes else ""
     return [
         f"Data: {names}; {len(cases)} cases of {len(by_subject(cases))} subjects, {len(sick)} cases with a lesion"
         f"{middle}, {len(cases) - len(sick)} without; {slices} lesion-free slices.",

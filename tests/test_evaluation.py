@@ -291,6 +291,11 @@ class TestFigures:
         assert (found.value, found.subjects) == (pytest.approx(expected), 2)
 
     def test_paired_differences_share_the_draws_and_say_whether_they_exclude_zero(self, study: Study) -> None:
+        few = study.evaluate("few").value("score - intensity", "auprc")
+        assert few.low > 0
+        assert not few.excludes_zero, "three subjects of one sign are no evidence"
+        for number in (5, 6, 7):
+            study.add(number)
         result = study.evaluate()
         difference = result.value("score - intensity", "auprc")
         expected = result.value("score", "auprc").value - result.value("intensity", "auprc").value
@@ -398,7 +403,7 @@ class TestFolders:
 class TestCompare:
     def test_folds_together_against_a_better_model(self, tmp_path: Path) -> None:
         folders: dict[str, list[Path]] = {"plain": [], "better": []}
-        for fold, numbers in enumerate(((1, 2), (3, 4))):
+        for fold, numbers in enumerate(((1, 2, 3), (4, 5, 6))):
             for name in folders:
                 study = Study(tmp_path / f"{name}{fold}")
                 for number in numbers:
@@ -412,7 +417,7 @@ class TestCompare:
         rows = compare(list(folders.items()), out=tmp_path / "comparison", draws=50)
         found = {(row.system, row.figure, row.how): row for row in rows}
         gain = found["better - plain (score)", "auprc", "mean over subjects"]
-        assert gain.subjects == 4
+        assert gain.subjects == 6
         assert gain.excludes_zero
         same = found["better - plain (map)", "auprc", "mean over subjects"]
         assert (same.value, same.excludes_zero) == (0.0, False)

@@ -1,0 +1,282 @@
+"""Thresholds, found on cases that the model has never seen, stored in a new bundle with the rule that made them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from hybriduad import bundle as bundles
+from hybriduad.bundle import RECORD, Bundle
+from hybriduad.detector import PARTS, Detector
+from hybriduad.errors import ConfigError, DataError, HybridUADError
+from hybriduad.ground_truth import REGION, has_truth, read_truth
+from hybriduad.histogram_files import read_histograms, write_histograms
+from hybriduad.manifest import read_cohort
+from hybriduad.metrics import ScoreHistogram
+from hybriduad.metrics.histogram import BINS, dice_curve, key_edges
+from hybriduad.prediction import predict_case
+from hybriduad.preprocess import PreparedCache
+from hybriduad.training_data import identities
+from hybriduad.types import Case, Split
+from hybriduad.unseen import check_unseen
+from hybriduad.workshop import REQUEST, Workshop
+
+log = logging.getLogger(__name__)
+
+Rule = Literal["best-dice", "false-positives"]
+Per = Literal["slice", "scan"]
+RULES = ("best-dice", "false-positives")
+DICE_FIGURE = "mean over subjects with a lesion of the Dice of their cases"
+
+
+@dataclass(frozen=True)
+class Observation:
+    """What calibration keeps of a case: for each part its scores against the truth, and on lesion-free slices alone.
+
+    ``slices`` counts the lesion-free slices; ``voxel_ml`` is the volume of a voxel of the scan's own grid.
+    """
+
+    subject: tuple[str, str]
+    voxel_ml: float
+    slices: int
+    whole: Mapping[str, ScoreHistogram]
+    clear: Mapping[str, ScoreHistogram]
+
+    @property
+    def has_lesion(self) -> bool:
+        """Whether the truth holds a lesion voxel."""
+        return any(histogram.positives for histogram in self.whole.values())
+
+
+def calibrate(
+    bundle: str | Path,
+    cohort: str | Path,
+    *,
+    out: str | Path,
+    rules: Sequence[str] = ("best-dice",),
+    false_positive_ml: float | None = None,
+    per: Per = "slice",
+    device: str = "auto",
+    split: Split | None = None,
+    cache: str | Path | None = None,
+    overwrite: bool = False,
+) -> Bundle:
+    """Find a threshold for each part of a bundle by each rule, on each scan's own grid, and write a new bundle.
+
+    ``best-dice``: the threshold with the largest mean over subjects with a lesion of Dice (a subject's is the mean of
+    its cases'); of equal ones the highest. ``false-positives``: the lowest threshold at which the mask of lesion-free
+    slices (of healthy scans, and of annotated ones away from lesions) holds on average at most ``false_positive_ml``
+    millilitres a slice, or with ``per="scan"`` that of lesion-free scans so many a scan; it needs no lesion voxel.
+
+    Args:
+        bundle: a detector's or a reconstructor's folder; a rule that it already has is kept or, if named, replaced.
+        cohort: manifest CSV or BIDS folder; cases without truth are left out.
+        out: the new bundle's folder; a calibration that was stopped there continues.
+        rules: of :data:`RULES`; the first becomes the default.
+        false_positive_ml, per: the limit of ``false-positives``.
+        device: "auto", "cpu", "cuda", "cuda:1".
+        split: the cases of that split; by default "validation" where the cohort has splits, else all.
+        cache: folder for prepared volumes that several runs share.
+        overwrite: replace what another request left in ``out``.
+
+    Raises:
+        ConfigError: an unknown rule, no limit for ``false-positives``, or other work in ``out``.
+        LeakageError: a case was used to fit the bundle: its thresholds would be those of learnt scans.
+        DataError: no case of the split, or none that the rule can use.
+        BundleError: an unusable bundle.
+    """
+    _check_rules(rules, false_positive_ml, per)
+    parent = bundles.verify(bundle)
+    cases = _cases(cohort, split)
+    limit = {"false_positive_ml": false_positive_ml, "per": per} if "false-positives" in rules else None
+    workshop = Workshop(Path(out), _request(parent, cases, rules, limit), overwrite=overwrite)
+    if (found := workshop.finished) is not None:
+        return found
+    failed = check_unseen(cases, {digest: role for digest, role in parent.used.items() if role != "calibrate"})
+    folder = workshop.open()
+    detector = bundles.load_detector(parent.folder, device)
+    store = PreparedCache(cache) if cache is not None else None
+    used: list[Case] = []
+    observed: list[Observation] = []
+    for number, case in enumerate(cases):
+        if case.name in failed:
+            continue
+        try:
+            observed.append(_observed(folder / "cases" / f"{number}.npz", detector, case, store))
+            used.append(case)
+        except (HybridUADError, OSError, MemoryError) as error:
+            failed[case.name] = str(error) or type(error).__name__
+    for name, reason in failed.items():
+        log.warning("%s left out of the calibration: %s", name, reason)
+    if not observed:
+        raise DataError(
+            "no case can be used for the calibration", where=cohort, got=f"the first: {next(iter(failed.values()))}"
+        )
+    provenance = {"parent": parent.digest, "versions": bundles.versions(), "failed_cases": len(failed)}
+    entries: dict[str, Any] = {}
+    for rule in rules:
+        entry = best_dice(observed) if rule == "best-dice" else _false_positives(observed, false_positive_ml, per)
+        entries[rule] = entry | {"region": REGION, "provenance": provenance}
+        log.info("%s: %s", rule, ", ".join(f"{part} {value:.4g}" for part, value in entry["values"].items()))
+    record = dict(parent.record)
+    record["thresholds"] = {"default": rules[0], "rules": record["thresholds"]["rules"] | entries}
+    record["identities"] = record["identities"] | identities(used, "calibrate")
+
+    def save(ready: Path) -> None:
+        # The request of the fit stays behind: this folder answers to the calibration's.
+        shutil.copytree(parent.folder, ready, ignore=_only_top(parent.folder, {REQUEST, RECORD}), dirs_exist_ok=True)
+        bundles.write_record(ready, record)
+
+    return workshop.finish(save)
+
+
+def best_dice(observed: Sequence[Observation]) -> dict[str, Any]:
+    """The entry of the rule ``best-dice``.
+
+    Raises:
+        DataError: no case has a lesion.
+    """
+    with_lesion = [one for one in observed if one.has_lesion]
+    if not with_lesion:
+        raise DataError("no lesion to calibrate on", got=f"{len(observed)} lesion-free cases",
+                        mend="use the rule false-positives, or cases with lesions")  # fmt: skip
+    cases_of: dict[tuple[str, str], int] = {}
+    for one in with_lesion:
+        cases_of[one.subject] = cases_of.get(one.subject, 0) + 1
+    values, reached = {}, {}
+    for part in with_lesion[0].whole:
+        mean = np.zeros(BINS - 1)
+        for one in with_lesion:
+            positives, negatives = (_dense(one.whole[part], kind) for kind in ("positives", "negatives"))
+            # From the highest bin down, so that of equal means the first is the highest threshold; without the bin of
+            # score 0, at which all that is no brain would be lesion.
+            mean += dice_curve(positives[::-1], negatives[::-1])[:-1] / (cases_of[one.subject] * len(cases_of))
+        best = int(mean.argmax())
+        values[part], reached[part] = _edge(BINS - 1 - best), float(mean[best])
+    return {
+        "values": values,
+        "figure": DICE_FIGURE,
+        "reached": reached,
+        "limit": None,
+        "cases": len(with_lesion),
+        "subjects": len(cases_of),
+    }
+
+
+def false_positives(observed: Sequence[Observation], limit_ml: float, per: Per = "slice") -> dict[str, Any]:
+    """The entry of the rule ``false-positives``; the mean is over all lesion-free slices, or scans, alike.
+
+    Raises:
+        DataError: no lesion-free slice, or scan.
+    """
+    usable = [one for one in observed if (one.slices > 0 if per == "slice" else not one.has_lesion)]
+    units = sum(one.slices for one in usable) if per == "slice" else len(usable)
+    if not units:
+        wanted = "healthy scans" + ("" if per == "scan" else ", or slices away from lesions")
+        raise DataError(f"no lesion-free {per} to calibrate on", got=f"{len(observed)} cases", expected=wanted)
+    values, reached = {}, {}
+    for part in usable[0].whole:
+        volume = np.zeros(BINS)
+        for one in usable:
+            histogram = one.clear[part] if per == "slice" else one.whole[part]
+            volume += one.voxel_ml * _dense(histogram, "negatives")
+        alarms = np.cumsum(volume[::-1])[::-1] / units  # at bin k: millilitres a unit of score >= its edge
+        # Rounding in the sum must not refuse a volume that equals the limit; it falls with k, so the first is lowest.
+        allowed = np.flatnonzero(alarms[1:] <= limit_ml * (1 + 1e-9))
+        key = int(allowed[0]) + 1 if len(allowed) else BINS
+        values[part], reached[part] = _edge(key), float(alarms[key]) if key < BINS else 0.0
+    return {
+        "values": values,
+        "figure": f"mean over lesion-free {per}s of the mask's volume in ml",
+        "reached": reached,
+        "limit": {"false_positive_ml": limit_ml, "per": per},
+        "cases": len(usable),
+        "subjects": len({one.subject for one in usable}),
+        f"{per}s": units,
+    }
+
+
+def _false_positives(observed: Sequence[Observation], limit_ml: float | None, per: Per) -> dict[str, Any]:
+    assert limit_ml is not None  # checked before any case was predicted
+    return false_positives(observed, limit_ml, per)
+
+
+def _check_rules(rules: Sequence[str], limit_ml: float | None, per: str) -> None:
+    unknown = [rule for rule in rules if rule not in RULES]
+    if not rules or unknown or len(set(rules)) != len(rules):
+        raise ConfigError("unusable rules", got=list(rules), expected=f"each of {list(RULES)} at most once")
+    if per not in ("slice", "scan"):
+        raise ConfigError("unknown unit of false positives", got=repr(per), expected="slice or scan")
+    if "false-positives" in rules and not (limit_ml is not None and limit_ml >= 0):
+        raise ConfigError("rule without its limit", where="false-positives", got=limit_ml,
+                          expected="false_positive_ml, millilitres a lesion-free slice or scan")  # fmt: skip
+
+
+def _cases(cohort: str | Path, split: Split | None) -> list[Case]:
+    cases = read_cohort(cohort, split=split)
+    if split is None and any(case.split for case in cases):
+        cases = read_cohort(cohort, split="validation")
+    known = [case for case in cases if has_truth(case)]
+    if not known:
+        raise DataError("no case with truth", where=cohort, got=f"{len(cases)} cases",
+                        expected="lesion masks, or health 'healthy'")  # fmt: skip
+    if len(known) < len(cases):
+        log.warning("%d of %d cases have no truth and are left out", len(cases) - len(known), len(cases))
+    return known
+
+
+def _request(
+    parent: Bundle, cases: Sequence[Case], rules: Sequence[str], limit: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    listed = []
+    for case in cases:
+        masks = {kind: path for kind in ("brain", "lesion", "ignore") if (path := getattr(case, kind)) is not None}
+        files = sorted({**case.images, **masks}.items())
+        sizes = [(name, path.name, path.stat().st_size if path.is_file() else -1) for name, path in files]
+        listed.append((case.dataset, case.name, case.health, *sizes))
+    cohort = hashlib.sha256(json.dumps(listed).encode()).hexdigest()
+    return {"parents": [parent.digest], "cohort": cohort, "calibrate": {"rules": list(rules), "limit": limit}}
+
+
+def _observed(path: Path, detector: Detector, case: Case, store: PreparedCache | None) -> Observation:
+    """The observation of a case, predicted now or found from an earlier call that was stopped."""
+    if not path.is_file():
+        found = predict_case(detector, case, cache=store)
+        truth = read_truth(case, found.brain, found.grid, detector.direction)
+        histograms = {}
+        for part in PARTS:
+            if (values := getattr(found, part)) is not None:
+                scores = truth.scores(values)
+                histograms[f"whole/{part}"] = truth.histogram(scores)
+                histograms[f"clear/{part}"] = truth.clear_histogram(scores)
+        write_histograms(path, histograms, voxel_ml=truth.voxel_ml, slices=int(truth.clear.sum()))
+    stored, numbers = read_histograms(path)
+    whole, clear = (
+        {name.removeprefix(kind): one for name, one in stored.items() if name.startswith(kind)}
+        for kind in ("whole/", "clear/")
+    )
+    return Observation((case.dataset, case.subject), numbers["voxel_ml"], int(numbers["slices"]), whole, clear)
+
+
+def _dense(histogram: ScoreHistogram, kind: str) -> np.ndarray:
+    """Counts (BINS,) int64, the lowest score first."""
+    arrays = histogram.to_arrays()
+    dense = np.zeros(BINS, dtype=np.int64)
+    dense[arrays["keys"]] = arrays[kind]
+    return dense
+
+
+def _edge(key: int) -> float:
+    return float(key_edges(np.array([key]))[0])
+
+
+def _only_top(top: Path, names: set[str]) -> Callable[[str, list[str]], set[str]]:
+    return lambda folder, found: names & set(found) if Path(folder) == top else set()
