@@ -116,14 +116,12 @@ def save(
     Raises:
         BundleError: the folder already holds a bundle.
     """
-    from safetensors.torch import save_file
-
     if (folder / RECORD).exists():
         raise BundleError("bundle already there", where=folder, mend="choose another folder or --overwrite")
     folder.mkdir(parents=True, exist_ok=True)
     (folder / CONFIG).write_text(configs.dump(run))
-    save_file({name: value.detach().cpu().contiguous() for name, value in weights.items()}, folder / WEIGHTS)
-    save_file({name: value.detach().cpu().contiguous() for name, value in statistics.items()}, folder / STATISTICS)
+    _write_tensors(folder / WEIGHTS, weights)
+    _write_tensors(folder / STATISTICS, statistics)
     if reconstructor is not None:
         # Without the pictures and the log of its training, which show scans.
         ignored = shutil.ignore_patterns("pictures", "log")
@@ -176,9 +174,7 @@ def verify(folder: str | Path) -> Bundle:
             "unreadable bundle.json", where=folder, got=repr(error), mend="fit or copy it again"
         ) from error
     if number != FORMAT:
-        raise BundleError(
-            "bundle of another format", where=folder, got=number, expected=FORMAT, mend="update hybriduad"
-        )
+        raise BundleError("another bundle format", where=folder, got=number, expected=FORMAT, mend="update hybriduad")
     if _digest({key: value for key, value in record.items() if key != "digest"}) != stated:
         raise BundleError("bundle.json was changed after it was written", where=folder, mend="copy the bundle again")
     present = _files(folder)
@@ -219,7 +215,9 @@ def load_reconstructor(bundle: Bundle) -> Reconstructor:
     if source is None:
         raise BundleError("bundle without a reconstructor", where=bundle.folder)
     block, anatomy = source.run.model, source.anatomy
-    model: Reconstructor = plugins.load("reconstructors", block.name).Model(block, len(anatomy.contrasts), anatomy.size)
+    family = plugins.load("reconstructors", block.name)
+    with torch.random.fork_rng(devices=[]):  # what the weights are before they are loaded must leave no trace
+        model: Reconstructor = family.Model(block, len(anatomy.contrasts), anatomy.size)
     load_weights(source.folder, model)
     return model
 
@@ -232,7 +230,8 @@ def load_segmenter(bundle: Bundle) -> Segmenter:
     """
     if bundle.kind != "detector":
         raise BundleError("bundle without a segmenter", where=bundle.folder, got=bundle.kind, expected="a detector")
-    model = Segmenter(bundle.run.segmenter, len(bundle.anatomy.contrasts))
+    with torch.random.fork_rng(devices=[]):
+        model = Segmenter(bundle.run.segmenter, len(bundle.anatomy.contrasts))
     load_weights(bundle.folder, model)
     return model
 
@@ -276,6 +275,12 @@ def resolve_device(device: str) -> torch.device:
     return chosen
 
 
+def _write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    from safetensors.torch import save  # not save_file, whose files only their owner may read
+
+    path.write_bytes(save({name: value.detach().cpu().contiguous() for name, value in tensors.items()}))
+
+
 def _files(folder: Path) -> list[str]:
     """The files a bundle answers for: its own, and the record of a nested one, which answers for the rest."""
     own = [entry.name for entry in folder.iterdir() if entry.is_file() and entry.name != RECORD]
@@ -284,14 +289,11 @@ def _files(folder: Path) -> list[str]:
 
 
 def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
     try:
         with path.open("rb") as stream:
-            while block := stream.read(1 << 20):
-                digest.update(block)
+            return hashlib.file_digest(stream, "sha256").hexdigest()
     except OSError as error:
         raise BundleError("file missing from bundle", where=path, mend="copy the bundle again") from error
-    return digest.hexdigest()
 
 
 def _digest(record: Mapping[str, Any]) -> str:

@@ -74,6 +74,9 @@ def fit_reconstructor(
         DataError: no usable case, no healthy slice, or a loss that is not finite.
     """
     run: ReconstructorRun = configs.load(config, list(overrides), kind="reconstructor")
+    if run.mix.labelled > 0:
+        mend = "set it to 0: a reconstructor would learn to reproduce lesions"
+        raise ConfigError("labelled slices in stage 1", got=f"mix.labelled {run.mix.labelled}", mend=mend)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(rng.fold(run.seed, "weights"))
         family = plugins.load("reconstructors", run.model.name)
@@ -110,7 +113,8 @@ def fit_detector(
         limit: how many labelled cases may be learnt from, drawn by the seed; all by default.
 
     Raises:
-        ConfigError: an unusable config, both reconstructor and init, or other work in ``out``.
+        ConfigError: an unusable config, both reconstructor and init or one of another kind, a limit of nothing, or
+            other work in ``out``.
         DataError: no usable case, no healthy slice, fewer labelled cases than ``limit``, a loss that is not finite.
     """
     run: DetectorRun = configs.load(config, list(overrides), kind="detector")
@@ -118,7 +122,12 @@ def fit_detector(
         raise ConfigError(
             "both a reconstructor and a detector to start from", mend="the detector holds its own: drop one"
         )
+    if limit is not None and run.mix.labelled == 0:
+        raise ConfigError("limit without labelled slices", got=f"limit {limit}", expected="mix.labelled above 0")
     parent = bundles.verify(init) if init is not None else None
+    if parent is not None and parent.kind != "detector":
+        mend = "pass it as the reconstructor"
+        raise ConfigError("not a detector to start from", where=parent.folder, got=parent.kind, mend=mend)
     stage1 = bundles.verify(reconstructor) if reconstructor is not None else parent and parent.reconstructor
     if stage1 is not None and stage1.kind != "reconstructor":
         raise ConfigError("not a reconstructor", where=stage1.folder, got=stage1.kind, mend="pass a detector as --init")
@@ -128,6 +137,12 @@ def fit_detector(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(rng.fold(run.seed, "weights"))
         segmenter = Segmenter(run.segmenter, len(anatomy.contrasts))
+    if stage1 is None and segmenter.needs_reconstruction:
+        raise ConfigError(
+            "segmenter without a reconstructor",
+            got=f"segmenter.inputs {list(run.segmenter.inputs)}",
+            mend="give --reconstructor, or set segmenter.inputs to [image]",
+        )
     if parent is not None:
         bundles.load_weights(parent.folder, segmenter)
     frozen = bundles.load_reconstructor(stage1).eval().requires_grad_(False) if stage1 is not None else None
@@ -231,10 +246,12 @@ def _request(
     run: ReconstructorRun | DetectorRun, cases: Sequence[Case], parents: Sequence[Bundle], limit: int | None
 ) -> dict[str, Any]:
     """What identifies a training: the config, the cases by their files' names and sizes, the parents, the limit."""
-    listed = [
-        (case.dataset, case.name, *sorted((name, path.name, path.stat().st_size) for name, path in case.images.items()))
-        for case in cases
-    ]
+    listed = []
+    for case in cases:
+        masks = {"brain": case.brain, "lesion": case.lesion, "ignore": case.ignore}
+        files = {name: path for name, path in {**case.images, **masks}.items() if path is not None}
+        named = sorted((name, path.name, path.stat().st_size) for name, path in files.items())
+        listed.append((case.dataset, case.name, case.health, *named))
     return {
         "config": run.model_dump(mode="json", serialize_as_any=True),
         "cohort": hashlib.sha256(json.dumps(listed).encode()).hexdigest(),

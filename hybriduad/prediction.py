@@ -6,6 +6,7 @@ import hashlib
 import json
 import logging
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -120,12 +121,15 @@ def predict_cohort(
 
     Raises:
         ConfigError: unknown maps, or other predictions in ``out``.
-        DataError: the cohort cannot be read, or has no case of the split.
+        DataError: the cohort cannot be read, has no case of the split, or cases of one name in two data sets.
         BundleError: an unusable bundle.
     """
     wanted = _wanted(maps)
     model = verify(bundle)
     cases = read_cohort(cohort, split=split, contrast=contrast)
+    if twins := [name for name, count in Counter(case.name for case in cases).items() if count > 1]:
+        mend = "predict each data set into a folder of its own"
+        raise DataError("cases of one name in different data sets", where=cohort, got=twins, mend=mend)
     detector = load_detector(bundle, device)
     detector.thresholds.of("score", rule)
     folder = Path(out)
@@ -133,14 +137,17 @@ def predict_cohort(
     store = PreparedCache(cache) if cache is not None else None
     outcome = Outcome(folder)
     for case in cases:
-        record = folder / _place(case) / f"{case.name}_{SUFFIXES['score']}.json"
-        if record.is_file() and not overwrite:
-            outcome.kept.append(case.name)
-            continue
+        record = _record_of(folder, case)
+        if overwrite:
+            record.unlink(missing_ok=True)
         try:
+            if record.is_file():
+                _check_same_scan(record, case, model.anatomy.contrasts)
+                outcome.kept.append(case.name)
+                continue
             began = time.perf_counter()
             found = predict_case(detector, case, rule=rule, cache=store)
-            _write_case(folder, case, found, wanted, model, rule or detector.thresholds.default, began, record)
+            _write_case(folder, case, found, wanted, model, rule or detector.thresholds.default, began)
         except (HybridUADError, OSError, MemoryError) as error:
             outcome.failed[case.name] = str(error) or type(error).__name__
             log.error("%s failed: %s", case.name, outcome.failed[case.name])
@@ -163,19 +170,28 @@ def _place(case: Case) -> Path:
     return Path(f"sub-{case.subject}", *session, "anat")
 
 
+def _record_of(folder: Path, case: Case) -> Path:
+    return folder / _place(case) / f"{case.name}_{SUFFIXES['score']}.json"
+
+
 def _begin(folder: Path, model: Bundle, request: dict[str, Any], overwrite: bool) -> None:
     """Make the predictions folder, or check that the one that is there is of the same request."""
     path = folder / MODEL
-    if path.is_file() and not overwrite:
+    if path.is_file():
         try:
             asked = json.loads(path.read_text())["request"]
-        except (ValueError, KeyError) as error:
-            raise DataError("unreadable record of predictions", where=path, mend="--overwrite") from error
-        if asked != request:
-            changed = [key for key in request if asked.get(key) != request[key]]
-            raise ConfigError("other predictions in the same place", where=folder, got=f"another {changed}",
-                              mend="choose another folder, or --overwrite")  # fmt: skip
-        return
+        except (ValueError, KeyError):
+            asked = {}
+        changed = [key for key in request if asked.get(key, "missing") != request[key]]
+        if not changed:
+            return
+        if not overwrite:
+            mend = "choose another folder, or --overwrite"
+            raise ConfigError("other predictions in the same place", where=folder, got=f"another {changed}", mend=mend)
+        # All of them, so that a folder never mixes two models, not even when this run is stopped.
+        for suffix in SUFFIXES.values():
+            for old in folder.glob(f"sub-*/**/anat/*_{suffix}*"):
+                old.unlink()
     if folder.is_dir() and not path.is_file() and any(folder.iterdir()):
         raise ConfigError("output folder holds something else", where=folder, mend="name an empty or new folder")
     folder.mkdir(parents=True, exist_ok=True)
@@ -200,15 +216,18 @@ def _begin(folder: Path, model: Bundle, request: dict[str, Any], overwrite: bool
     )
 
 
+def _check_same_scan(record: Path, case: Case, contrasts: Sequence[str]) -> None:
+    """A finished case of that name counts as done only if it is of the same files."""
+    try:
+        before = json.loads(record.read_text())["inputs"]
+    except (ValueError, KeyError) as error:
+        raise DataError("unreadable record of a case", where=record, mend="delete it") from error
+    if before != _inputs(case, contrasts):
+        raise DataError("prediction of another scan of that name", where=record, mend="--overwrite, or another folder")
+
+
 def _write_case(
-    folder: Path,
-    case: Case,
-    found: Prediction,
-    wanted: Sequence[str],
-    model: Bundle,
-    rule: str,
-    began: float,
-    record: Path,
+    folder: Path, case: Case, found: Prediction, wanted: Sequence[str], model: Bundle, rule: str, began: float
 ) -> None:
     place = folder / _place(case)
     place.mkdir(parents=True, exist_ok=True)
@@ -234,7 +253,7 @@ def _write_case(
             kind = {"mask": "Lesion", "brain": "Brain"}.get(part)
             _write_json(place / f"{case.name}_{suffix}.json", sidecar | ({"Type": kind} if kind else {}))
     _write_json(
-        record,
+        _record_of(folder, case),
         {
             "SkullStripped": stripped,
             "Description": "fused anomaly score of hybriduad in [0, 1], research use only",
@@ -247,7 +266,7 @@ def _write_case(
             "rule": rule or None,
             "seconds": round(time.perf_counter() - began, 3),
             "versions": versions(),
-            "inputs": {name: {"sha256": _file_sha256(path)} for name, path in case.images.items() if name in contrasts},
+            "inputs": _inputs(case, contrasts),
             "notes": found.notes,
         },
     )
@@ -271,8 +290,10 @@ def _pseudo_healthy(
     return result
 
 
-def _file_sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+def _inputs(case: Case, contrasts: Sequence[str]) -> dict[str, Any]:
+    """The sha256 of each file that the prediction was made from: the images and, where there is one, the brain mask."""
+    used = {name: path for name, path in case.images.items() if name in contrasts} | {"brain": case.brain}
+    return {name: {"sha256": hashlib.sha256(path.read_bytes()).hexdigest()} for name, path in used.items() if path}
 
 
 def _write_json(path: Path, content: Any) -> None:

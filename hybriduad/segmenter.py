@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from hybriduad.config import Segmenter as SegmenterConfig
 from hybriduad.errors import ConfigError
+from hybriduad.types import BACKGROUND
 
 
 class Segmenter(nn.Module):
@@ -53,7 +54,9 @@ class Segmenter(nn.Module):
 
     def forward(self, image: Tensor, reconstruction: Tensor | None = None) -> Tensor:
         height, width = image.shape[-2:]
-        streams = [self._padded(stream) for stream in self._streams(image, reconstruction)]
+        # Padded before the residual is taken, whose background is 0 where that of an image is -1.
+        seen = None if reconstruction is None else self._padded(reconstruction)
+        streams = self._streams(self._padded(image), seen)
         if self.config.layout == "siamese":
             encoded = self.encoder(torch.cat(streams))
             features = [torch.cat(level.chunk(len(streams)), dim=1) for level in encoded]
@@ -72,10 +75,10 @@ class Segmenter(nn.Module):
             streams |= {"reconstruction": reconstruction, "residual": image - reconstruction}
         return [streams[name] for name in self.config.inputs]
 
-    def _padded(self, stream: Tensor) -> Tensor:
-        height, width = stream.shape[-2:]
+    def _padded(self, image: Tensor) -> Tensor:
+        height, width = image.shape[-2:]
         extra = (0, -width % self.stride, 0, -height % self.stride)
-        return nn.functional.pad(stream, extra, value=-1.0) if any(extra) else stream
+        return nn.functional.pad(image, extra, value=BACKGROUND) if any(extra) else image
 
 
 def replace_batchnorm(module: nn.Module, groups: int = 8) -> None:
@@ -87,6 +90,9 @@ def replace_batchnorm(module: nn.Module, groups: int = 8) -> None:
         if isinstance(child, nn.modules.batchnorm._BatchNorm):
             count = child.num_features
             share = next(g for g in range(min(groups, count), 0, -1) if count % g == 0)
-            setattr(module, name, nn.GroupNorm(share, count))
+            # The norms of timm's encoders hold the activation that follows them.
+            held = [getattr(child, part) for part in ("drop", "act") if hasattr(child, part)]
+            norm = nn.GroupNorm(share, count)
+            setattr(module, name, nn.Sequential(norm, *held) if held else norm)
         else:
             replace_batchnorm(child, groups)

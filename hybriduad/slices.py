@@ -122,6 +122,7 @@ class SampleStream(Dataset[Batch]):
         case_index, slice_index = source[int(generator.integers(len(source)))]
         case = self.pool.prepared[case_index]
         clean, brain, lesion, ignore = self._altered(case_index, slice_index, generator)
+        lesion &= brain
         image, target = clean, lesion.astype(np.float32)
         if kind == "synthetic":
             config, corrupt = self.anomalies[int(generator.integers(len(self.anomalies)))]

@@ -61,12 +61,22 @@ def run_training(
     """
     checkpoint = folder / CHECKPOINT
     start = _reached(checkpoint)
+    if start >= train.steps:
+        # Stopped between the last step and the finished bundle: the checkpoint holds the averaged weights.
+        task.load_state_dict(torch.load(checkpoint, map_location="cpu", weights_only=True)["state_dict"])
+        return draw_curve(folder)
     loader: DataLoader[Any] = DataLoader(
-        stream, batch_size=None, sampler=RemainingSteps(start, train.steps), num_workers=train.workers
+        stream,
+        batch_size=None,
+        sampler=RemainingSteps(start, train.steps),
+        num_workers=train.workers,
+        # Workers are seeded from it, in place of the global generator; no sample depends on either.
+        generator=torch.Generator().manual_seed(0),
     )
     interactive = _is_terminal()
     callbacks: list[Callback] = [
-        EMAWeightAveraging(decay=ema_decay(train.steps)),
+        # Buffers are constants here, and averaging would round them anew at every step.
+        EMAWeightAveraging(decay=ema_decay(train.steps), use_buffers=False),
         ModelCheckpoint(
             folder,
             filename=Path(CHECKPOINT).stem,
@@ -143,7 +153,7 @@ class MinuteLines(Callback):
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self.began = self.spoke = time.monotonic()
-        self.first = trainer.fit_loop.epoch_loop.batch_idx
+        self.first = trainer.fit_loop.epoch_loop.batch_idx + 1
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
         now, step = time.monotonic(), trainer.fit_loop.epoch_loop.batch_idx + 1
@@ -160,8 +170,8 @@ def _reached(checkpoint: Path) -> int:
     if not checkpoint.is_file():
         return 0
     state = torch.load(checkpoint, map_location="cpu", weights_only=True)
-    progress = state["loops"]["fit_loop"]["epoch_loop.batch_progress"]["current"]["completed"]
-    return int(progress)
+    # It is written at the end of a step that is processed, but that counts as completed only afterwards.
+    return int(state["loops"]["fit_loop"]["epoch_loop.batch_progress"]["current"]["processed"])
 
 
 def _is_terminal() -> bool:

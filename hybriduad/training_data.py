@@ -102,7 +102,7 @@ def identities(cases: Sequence[Case], role: str) -> dict[str, str]:
 def training_summary(data: TrainingData, pool: SlicePool, labelled: Sequence[int]) -> dict[str, Any]:
     """The training set in numbers, for the bundle: sizes and attribute ranges, without names."""
     names = sorted({name for case in data.cases for name in case.attributes})
-    ranges = {name: _range([case.attributes.get(name, "") for case in data.cases]) for name in names}
+    ranges = {name: _range([(case.attributes.get(name, ""), case.subject) for case in data.cases]) for name in names}
     return {
         "cases": len(data.cases),
         "subjects": len({(case.dataset, case.subject) for case in data.cases}),
@@ -115,14 +115,19 @@ def training_summary(data: TrainingData, pool: SlicePool, labelled: Sequence[int
     }
 
 
-def _range(values: Sequence[str]) -> Any:
-    """[lowest, highest] of numbers, else the counts of at most 20 values."""
-    stated = [value for value in values if value and value.lower() != "n/a"]
+def _range(values: Sequence[tuple[str, str]]) -> Any:
+    """[lowest, highest] of numbers, else how many cases have each value that several subjects share.
+
+    ``values`` are (value, subject). A value of one subject alone may be a name or a file, which no bundle holds.
+    """
+    stated = [value for value, _ in values if value and value.lower() != "n/a"]
     try:
         numbers = [float(value) for value in stated]
     except ValueError:
-        counts = {value: stated.count(value) for value in sorted(set(stated))}
-        return counts if len(counts) <= 20 else {"different values": len(counts)}
+        shared = [v for v in sorted(set(stated)) if len({who for value, who in values if value == v}) > 1]
+        counts = {value: stated.count(value) for value in shared}
+        rare = len(stated) - sum(counts.values())
+        return counts | ({"(others)": rare} if rare else {})
     return [min(numbers), max(numbers)] if numbers else None
 
 

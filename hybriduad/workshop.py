@@ -45,7 +45,9 @@ class Workshop:
     def open(self) -> Path:
         """The partial folder, made or found again."""
         self.partial.mkdir(parents=True, exist_ok=True)
-        (self.partial / REQUEST).write_text(json.dumps(self.request, sort_keys=True))
+        aside = self.partial / f".{REQUEST}.partial"
+        aside.write_text(json.dumps(self.request, sort_keys=True))
+        aside.replace(self.partial / REQUEST)
         return self.partial
 
     def finish(self, save: Callable[[Path], object]) -> Bundle:

@@ -1,0 +1,76 @@
+"""Make the golden bundle and its prediction anew: ``python tests/golden/make.py`` from the checkout.
+
+Only for a new bundle format: the committed one must load and give the same score in every later version.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from hybriduad import bundle as bundles
+from hybriduad import config, plugins, rng
+from hybriduad.phantom.subject import make_subject
+from hybriduad.preprocess import prepare
+from hybriduad.segmenter import Segmenter
+from hybriduad.types import Case
+from hybriduad.volumes import VolumeGrid, write_volume
+
+HERE = Path(__file__).parent
+BUNDLE, PREDICTION = HERE / "detector", HERE / "prediction.npz"
+SLICES = slice(8, 12)
+RECONSTRUCTOR = {
+    "kind": "reconstructor",
+    "seed": 11,
+    "anatomy": {"contrasts": ["FLAIR"], "size": 32},
+    "model": {
+        "name": "ddpm", "widths": [16], "blocks": 1, "unshuffle": 2, "levels": [100, 300], "noise": "simplex",
+        "condition": "none",
+    },
+    "residual": {"kind": "absolute", "combine": "geometric"},
+    "train": {"steps": 1, "lr": 1.0e-3},
+}  # fmt: skip
+DETECTOR = {
+    "kind": "detector",
+    "seed": 12,
+    "segmenter": {"layout": "siamese", "encoder": "tu-test_resnet", "decoder_channels": [8, 8]},
+    "fusion": {"form": "sum", "weight": 1.0},
+    "train": {"steps": 1, "lr": 1.0e-3},
+}
+THRESHOLDS = {"default": "best-dice", "rules": {"best-dice": {"values": {"score": 0.4}}}}
+
+
+def main() -> None:
+    """Write the bundle, untrained but with weights of some size, and its prediction of a phantom on the model grid."""
+    shutil.rmtree(BUNDLE, ignore_errors=True)
+    made = make_subject(21, 1, pathology="glioma", contrasts=("FLAIR",), spacing_mm=(5.0, 5.0, 8.0))
+    first = config.parse(RECONSTRUCTOR, "golden", "reconstructor")
+    second = config.parse(DETECTOR, "golden", "detector")
+    torch.manual_seed(rng.fold(0, "golden"))
+    model = plugins.load("reconstructors", "ddpm").Model(first.model, 1, 32)
+    segmenter = Segmenter(second.segmenter, 1)
+    statistics = {"histogram_edges": torch.linspace(0, 1, 82)}
+    about = {"anatomy": first.anatomy, "direction": "axial", "precision": "float32", "identities": {}, "training": {}}
+    alone = HERE / "alone"
+    parent = bundles.save(alone, first, model.state_dict(), statistics, bundles.Description(**about))
+    description = bundles.Description(**about, thresholds=THRESHOLDS)
+    bundles.save(BUNDLE, second, segmenter.state_dict(), statistics, description, parent)
+    shutil.rmtree(alone)
+    with tempfile.TemporaryDirectory() as folder:
+        scan = Path(folder) / "sub-golden_FLAIR.nii.gz"
+        write_volume(scan, made.images["FLAIR"], VolumeGrid.make(made.brain.shape, made.affine))
+        case = prepare(Case("golden", "golden", {"FLAIR": scan}), first.anatomy, "axial")
+    found = bundles.load_detector(BUNDLE, "cpu").predict_volume(case)
+    parts = {name: getattr(found, name)[..., SLICES] for name in ("score", "probability", "map")}
+    np.savez_compressed(
+        PREDICTION, image=case.image[..., SLICES], brain=case.brain[..., SLICES], first=SLICES.start,
+        depth=case.brain.shape[2], **parts,
+    )  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,228 @@
+"""The detector: one pure function of bundle and scan, in its three kinds."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tiny import ANATOMY, generators, prepared_cases
+
+from hybriduad import bundle as bundles
+from hybriduad.config import Fusion, Residual
+from hybriduad.config import Segmenter as SegmenterConfig
+from hybriduad.detector import Detector, Thresholds
+from hybriduad.errors import BundleError, ConfigError
+from hybriduad.preprocess import Prepared
+from hybriduad.scoring import fuse, median_filter_volume
+from hybriduad.segmenter import Segmenter
+from hybriduad.slices import slices_of
+from hybriduad.types import Prediction
+
+PARTS = ("score", "probability", "map", "reconstruction", "intensity")
+
+
+@pytest.fixture(scope="module")
+def prepared(tiny_cohort: Path) -> list[Prepared]:
+    return prepared_cases(tiny_cohort)
+
+
+@pytest.fixture(scope="module")
+def detector(tiny_detector: Path) -> Detector:
+    return bundles.load_detector(tiny_detector, device="cpu")
+
+
+@pytest.fixture(scope="module")
+def image_only() -> Detector:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(4)
+        config = SegmenterConfig(inputs=("image",), decoder_channels=(16,) * 5)
+        return Detector(anatomy=ANATOMY, direction="axial", segmenter=Segmenter(config, 1))
+
+
+def assert_close(one: Prediction, two: Prediction, tolerance: float = 1e-4) -> None:
+    for part in PARTS:
+        a, b = getattr(one, part), getattr(two, part)
+        assert (a is None) == (b is None), part
+        if a is not None:
+            np.testing.assert_allclose(a, b, atol=tolerance, rtol=0, err_msg=part)
+
+
+def test_slices_alone_and_in_any_batch_agree(detector: Detector, prepared: list[Prepared]) -> None:
+    """Published mistake: a scan's result depends on its batch-mates."""
+    before = generators()
+    whole = detector.predict_volume(prepared[0], batch=16)
+    assert generators() == before
+    for batch in (1, 7):
+        assert_close(detector.predict_volume(prepared[0], batch=batch), whole)
+    assert_close(detector.predict_volume(prepared[0], batch=16), whole, tolerance=0)
+
+
+def test_a_prediction_has_its_shapes_and_ranges(detector: Detector, prepared: list[Prepared]) -> None:
+    case = prepared[0]
+    found = detector.predict_volume(case)
+    for part in ("score", "probability", "map", "intensity"):
+        values = getattr(found, part)
+        assert (values.shape, values.dtype) == (case.brain.shape, np.float32), part
+        assert values.min() >= 0
+        assert values.max() <= 1
+        assert not values[~case.brain].any(), part
+        assert values[case.brain].any(), part
+    np.testing.assert_array_equal(found.brain, case.brain)
+    assert found.notes["direction"] == "axial"
+
+
+def test_the_reconstruction_equals_the_image_outside_the_brain(detector: Detector, prepared: list[Prepared]) -> None:
+    case, found = prepared[0], detector.predict_volume(prepared[0]).reconstruction
+    assert found is not None
+    assert found.shape == case.image.shape
+    assert np.abs(found).max() <= 1
+    np.testing.assert_array_equal(found[:, ~case.brain], case.image[:, ~case.brain])
+    assert np.abs(found - case.image)[:, case.brain].mean() > 0.01
+
+
+def test_the_probability_is_the_mean_over_the_reconstructions(detector: Detector, prepared: list[Prepared]) -> None:
+    batch = slices_of(prepared[0], [8, 9, 10], detector.seed)
+    maps = detector.slice_maps(batch)
+    with torch.inference_mode():
+        members = detector.reconstructor.reconstruct(batch.image, batch.brain, batch.keys)
+        each = [detector.segmenter(batch.image, member).sigmoid() * batch.brain for member in members]
+    assert len(members) == 2
+    torch.testing.assert_close(maps.probability, (each[0] + each[1]) / 2, atol=1e-4, rtol=0)
+    torch.testing.assert_close(maps.reconstruction, (members[0] + members[1]) / 2, atol=1e-4, rtol=0)
+
+
+class TestThreeKinds:
+    def test_reconstructor_and_segmenter(self, detector: Detector, prepared: list[Prepared]) -> None:
+        found = detector.predict_volume(prepared[0])
+        fused = fuse(found.map, found.probability, detector.fusion.form, detector.fusion.weight)
+        np.testing.assert_array_equal(found.score, fused)
+
+    def test_reconstructor_alone(self, tiny_reconstructor: Path, prepared: list[Prepared]) -> None:
+        found = bundles.load_detector(tiny_reconstructor, device="cpu").predict_volume(prepared[0])
+        assert found.probability is None
+        np.testing.assert_array_equal(found.score, found.map)
+
+    def test_segmenter_of_the_image_alone(self, image_only: Detector, prepared: list[Prepared]) -> None:
+        found = image_only.predict_volume(prepared[0])
+        assert found.map is None
+        assert found.reconstruction is None
+        np.testing.assert_array_equal(found.score, found.probability)
+
+    def test_a_reconstructor_beside_a_segmenter_of_the_image_alone(
+        self, detector: Detector, image_only: Detector, prepared: list[Prepared]
+    ) -> None:
+        both = Detector(
+            anatomy=ANATOMY,
+            direction="axial",
+            reconstructor=detector.reconstructor,
+            segmenter=image_only.segmenter,
+            residual=detector.residual,
+            fusion=Fusion(form="product", weight=0.5),
+        )
+        found = both.predict_volume(prepared[0])
+        one, two = (each.predict_volume(prepared[0]) for each in (detector, image_only))
+        np.testing.assert_allclose(found.map, one.map, atol=1e-4)
+        np.testing.assert_allclose(found.probability, two.probability, atol=1e-4)
+        np.testing.assert_allclose(found.score, found.map**0.5 * found.probability, atol=1e-6)
+
+    def test_nothing_to_detect_with(self, detector: Detector) -> None:
+        with pytest.raises(BundleError, match="without a reconstructor"):
+            Detector(anatomy=ANATOMY, direction="axial")
+        with pytest.raises(BundleError, match="without a reconstructor"):
+            Detector(anatomy=ANATOMY, direction="axial", segmenter=detector.segmenter)
+
+
+class TestThresholds:
+    def test_a_mask_needs_a_calibration(self, tiny_reconstructor: Path, prepared: list[Prepared]) -> None:
+        found = bundles.load_detector(tiny_reconstructor, device="cpu").predict_volume(prepared[0])
+        assert found.mask is None
+        assert found.threshold is None
+
+    def test_the_mask_is_the_score_at_the_threshold_of_the_rule(
+        self, detector: Detector, prepared: list[Prepared]
+    ) -> None:
+        score = detector.predict_volume(prepared[0]).score
+        middle = float(np.median(score[prepared[0].brain]))
+        values = {"best-dice": {"score": middle}, "strict": {"score": 1.1}, "map-only": {"map": 0.2}}
+        parts = {name: getattr(detector, name) for name in ("reconstructor", "segmenter", "residual", "fusion", "seed")}
+        made = Detector(anatomy=ANATOMY, direction="axial", thresholds=Thresholds(values, "best-dice"), **parts)
+        found = made.predict_volume(prepared[0])
+        np.testing.assert_array_equal(found.mask, (found.score >= middle) & found.brain)
+        assert found.threshold == middle
+        assert 0 < found.mask.sum() < found.brain.sum()
+        assert not made.predict_volume(prepared[0], rule="strict").mask.any()
+        assert made.predict_volume(prepared[0], rule="map-only").mask is None
+        with pytest.raises(ConfigError, match=r"uncalibrated rule.*'false-positives'.*best-dice"):
+            made.predict_volume(prepared[0], rule="false-positives")
+
+    def test_a_threshold_of_0_masks_no_background(self, detector: Detector, prepared: list[Prepared]) -> None:
+        made = Detector(
+            anatomy=ANATOMY,
+            direction="axial",
+            reconstructor=detector.reconstructor,
+            thresholds=Thresholds({"all": {"score": 0.0}}, "all"),
+        )
+        np.testing.assert_array_equal(made.predict_volume(prepared[0]).mask, prepared[0].brain)
+
+
+class TestNeverRescaledPerScan:
+    """Published mistake: min-max scaling of a volume's scores, after which no threshold can be calibrated."""
+
+    @staticmethod
+    def altered(case: Prepared, index: int) -> Prepared:
+        image = np.array(case.image)
+        image[..., index] = np.where(case.brain[..., index], 1.0, image[..., index])
+        return replace(case, image=image)
+
+    def test_another_slice_changes_nothing(self, detector: Detector, prepared: list[Prepared]) -> None:
+        before = detector.predict_volume(prepared[0])
+        after = detector.predict_volume(self.altered(prepared[0], 10))
+        others = [k for k in range(prepared[0].brain.shape[2]) if k != 10]
+        for part in PARTS:
+            one, two = getattr(before, part), getattr(after, part)
+            np.testing.assert_allclose(one[..., others], two[..., others], atol=1e-4, err_msg=part)
+            assert np.abs(one[..., 10] - two[..., 10]).max() > 1e-3, part
+
+    def test_the_median_filter_reaches_two_fine_slices(self, detector: Detector, prepared: list[Prepared]) -> None:
+        fine = replace(prepared[0], spacing_mm=(2.0, 2.0, 2.0))
+        before, after = (detector.predict_volume(case).map for case in (fine, self.altered(fine, 10)))
+        changed = np.flatnonzero(np.abs(before - after).max(axis=(0, 1)) > 1e-4)
+        assert 10 in changed
+        assert set(changed) <= {8, 9, 10, 11, 12}
+
+    def test_the_score_of_a_slice_alone_is_that_in_its_scan(self, detector: Detector, prepared: list[Prepared]) -> None:
+        brain = np.zeros_like(prepared[0].brain)
+        brain[..., 9] = prepared[0].brain[..., 9]
+        alone = detector.predict_volume(replace(prepared[0], brain=brain))
+        whole = detector.predict_volume(prepared[0])
+        np.testing.assert_allclose(alone.score[..., 9], whole.score[..., 9], atol=1e-4)
+        assert not alone.score[..., :9].any()
+
+
+def test_the_map_is_filtered_by_the_configured_median(detector: Detector, prepared: list[Prepared]) -> None:
+    fine = replace(prepared[0], spacing_mm=(2.0, 2.0, 8.0))
+
+    def map_with(voxels: int) -> Any:
+        residual = Residual(kind="absolute", median_voxels=voxels)
+        made = Detector(
+            anatomy=ANATOMY,
+            direction="axial",
+            reconstructor=detector.reconstructor,
+            residual=residual,
+            seed=detector.seed,
+        )
+        return made.predict_volume(fine).map
+
+    raw = map_with(1)
+    np.testing.assert_allclose(map_with(5), median_filter_volume(raw, fine.spacing_mm, fine.brain, 5), atol=1e-4)
+    assert np.abs(map_with(5) - raw).max() > 0.01
+
+
+def test_networks_are_frozen_in_evaluation_mode(detector: Detector) -> None:
+    for network in (detector.reconstructor, detector.segmenter):
+        assert not any(part.training for part in network.modules())
+        assert not any(weight.requires_grad for weight in network.parameters())

@@ -1,0 +1,414 @@
+"""Both stages end to end on a tiny cohort: files, continuing, killing, and what a bundle tells of its training."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+import yaml
+from conftest import DETECTOR, RECONSTRUCTOR
+from safetensors.torch import load_file
+from tiny import generators
+
+from hybriduad import fitting
+from hybriduad.bundle import Bundle, load_detector, verify
+from hybriduad.errors import ConfigError, DataError, LeakageError
+from hybriduad.fitting import fit_detector, fit_reconstructor
+from hybriduad.manifest import check_leakage, read_cohort, write_manifest
+from hybriduad.prediction import predict_cohort
+from hybriduad.reconstructors.ddpm import Model
+from hybriduad.slices import SampleStream
+from hybriduad.training import CHECKPOINT, _reached, ema_decay, resolve_precision
+
+TRAIN = {"steps": 13, "lr": 1.0e-3, "batch": 2, "warmup": 2, "checkpoint_every": 5, "precision": "float32"}
+MIXED = {"healthy": 1.0, "synthetic": 1.0, "labelled": 2.0}
+FILES = {"bundle.json", "config.yaml", "request.json", "statistics.safetensors", "weights.safetensors"}
+SHOWN = {"log/version_0/metrics.csv", "pictures/final.png", "pictures/loss.png", "pictures/step-000009.png"}
+SECRETS = ("Zebra", "secretset", "MRN-", "hospital", "tiny_cohort", "sub-0")
+"""What must not be found in any bundle: subject, data set, an attribute's values, folders and files."""
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A cohort with names to hide, the configs, and the bundles that were fitted one after the other."""
+
+    cohort: Path
+    configs: dict[str, Path]
+    reconstructor: Bundle
+    synthetic: Bundle
+    few: Bundle
+    untouched: bool
+
+
+def write_config(folder: Path, name: str, run: dict[str, Any], **changes: Any) -> Path:
+    path = folder / f"{name}.yaml"
+    path.write_text(yaml.safe_dump({**run, "train": {**TRAIN, "picture_every": 9}, **changes}))
+    return path
+
+
+def files(folder: Path) -> set[str]:
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "weights.safetensors")
+
+
+def assert_same_weights(one: Path, two: Path) -> None:
+    a, b = weights(one), weights(two)
+    assert a.keys() == b.keys()
+    different = [name for name in a if not torch.equal(a[name], b[name])]
+    assert not different
+
+
+@pytest.fixture(scope="module")
+def fitted(tiny_cohort: Path, tmp_path_factory: pytest.TempPathFactory) -> Fitted:
+    folder = tmp_path_factory.mktemp("hospital")
+    cases = [
+        replace(
+            case,
+            dataset="secretset",
+            subject=f"Zebra{case.subject}",
+            attributes={**case.attributes, "record": f"MRN-{case.subject}"},
+        )
+        for case in read_cohort(tiny_cohort)
+    ]
+    write_manifest(cases, folder / "cohort.csv")
+    anomalies = [{"name": "perlin"}, {"name": "lesion"}]
+    configs = {
+        "reconstructor": write_config(folder, "reconstructor", RECONSTRUCTOR),
+        "synthetic": write_config(folder, "synthetic", DETECTOR, anomalies=anomalies),
+        "few": write_config(folder, "few", DETECTOR, mix=MIXED),
+    }
+    place: dict[str, Any] = {"cohort": folder / "cohort.csv", "device": "cpu", "cache": folder / "cache"}
+    before = generators()
+    stage1 = fit_reconstructor(configs["reconstructor"], out=folder / "recon", **place)
+    synthetic = fit_detector(configs["synthetic"], reconstructor=stage1.folder, out=folder / "det", **place)
+    few = fit_detector(configs["few"], init=synthetic.folder, limit=1, out=folder / "few", **place)
+    return Fitted(place["cohort"], configs, stage1, synthetic, few, generators() == before)
+
+
+class TestEndToEnd:
+    def test_the_files_of_the_bundles(self, fitted: Fitted) -> None:
+        nested = {f"reconstructor/{name}" for name in FILES}
+        assert files(fitted.reconstructor.folder) == FILES | SHOWN
+        assert files(fitted.synthetic.folder) == FILES | SHOWN | nested
+        assert files(fitted.few.folder) == FILES | SHOWN | nested
+        around = {path.name for path in fitted.few.folder.parent.iterdir()}
+        assert not {name for name in around if name.endswith((".partial", ".ready"))}
+
+    def test_global_generators_are_untouched(self, fitted: Fitted) -> None:
+        assert fitted.untouched
+
+    def test_the_log_has_a_row_a_step(self, fitted: Fitted) -> None:
+        rows = (fitted.few.folder / "log/version_0/metrics.csv").read_text().splitlines()
+        assert len(rows) == 1 + TRAIN["steps"]
+        assert {"loss", "cross_entropy", "dice", "false_alarm", "step"} <= set(rows[0].split(","))
+
+    def test_training_moves_the_weights_it_should_and_no_others(self, fitted: Fitted) -> None:
+        """Published mistake: a frozen network in train mode, whose statistics drift."""
+        assert_same_weights(fitted.reconstructor.folder, fitted.synthetic.folder / "reconstructor")
+        assert_same_weights(fitted.reconstructor.folder, fitted.few.folder / "reconstructor")
+        before, after = weights(fitted.synthetic.folder), weights(fitted.few.folder)
+        moved = [float((before[name] - after[name]).abs().max()) for name in before]
+        assert min(moved) > 0
+        assert max(moved) < 0.1  # continued, not begun anew
+
+    def test_what_the_records_say(self, fitted: Fitted) -> None:
+        record = fitted.few.record
+        training = record["training"]
+        assert (training["cases"], training["subjects"], training["labelled_cases"]) == (3, 3, 1)
+        assert training["labelled_slices"] > 0
+        assert training["healthy_slices"] > 0
+        assert fitted.reconstructor.record["training"]["labelled_cases"] == 0
+        assert training["attributes"]["pathology"] == {"glioma": 2, "(others)": 1}
+        assert (record["direction"], record["precision"]) == ("axial", "float32")
+        assert fitted.few.thresholds.values == {}
+        assert "Research use only" in record["intended_use"]
+
+    def test_statistics_of_the_training_slices(self, fitted: Fitted) -> None:
+        found = load_file(fitted.few.folder / "statistics.safetensors")
+        assert set(found) == {
+            "feature_mean", "feature_covariance", "histogram_edges", "histogram_map", "histogram_probability",
+            "quantiles_FLAIR",
+        }  # fmt: skip
+        covariance = found["feature_covariance"].double()
+        assert float(torch.linalg.eigvalsh(covariance).min()) > 0
+        assert found["histogram_map"].sum() == found["histogram_probability"].sum() > 1000
+        assert (found["quantiles_FLAIR"].diff() >= 0).all()
+
+    def test_no_name_and_no_path_in_any_file(self, fitted: Fitted) -> None:
+        for bundle in (fitted.reconstructor, fitted.synthetic, fitted.few):
+            for name in files(bundle.folder):
+                content = (bundle.folder / name).read_bytes()
+                assert not [secret for secret in SECRETS if secret.encode() in content], (bundle.folder.name, name)
+
+    def test_a_training_scan_is_known_again_renamed_and_compressed_anew(self, fitted: Fitted, tmp_path: Path) -> None:
+        cases = read_cohort(fitted.cohort)
+        for bundle in (fitted.reconstructor, fitted.synthetic, fitted.few):
+            assert set(bundle.used.values()) == {"fit"}
+            for case in cases:
+                with pytest.raises(LeakageError, match="role fit"):
+                    check_leakage([case], bundle.used)
+        copy = tmp_path / "other.nii.gz"
+        copy.write_bytes(gzip.compress(gzip.decompress(cases[0].images["FLAIR"].read_bytes()), 1))
+        with pytest.raises(LeakageError, match="same voxels"):
+            check_leakage([replace(cases[0], dataset="else", subject="9", images={"FLAIR": copy})], fitted.few.used)
+        scan = nib.load(copy)
+        nib.save(nib.Nifti1Image(np.asanyarray(scan.dataobj) + 1.0, scan.affine), copy)
+        check_leakage([replace(cases[0], dataset="else", subject="9", images={"FLAIR": copy})], fitted.few.used)
+
+    def test_predictions_of_the_result(self, fitted: Fitted, tmp_path: Path) -> None:
+        outcome = predict_cohort(fitted.few.folder, fitted.cohort, out=tmp_path / "out", maps=("all",), device="cpu")
+        assert (sorted(outcome.done), outcome.failed) == ([f"sub-Zebra{n}" for n in ("01", "02", "03")], {})
+
+
+class TestContinuing:
+    def test_the_same_request_returns_the_finished_bundle(
+        self, fitted: Fitted, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(fitting, "run_training", refuse)
+        place: dict[str, Any] = {"out": fitted.reconstructor.folder, "device": "cpu"}
+        again = fit_reconstructor(fitted.configs["reconstructor"], fitted.cohort, **place)
+        assert again.digest == fitted.reconstructor.digest
+        few = fit_detector(fitted.configs["few"], fitted.cohort, init=fitted.synthetic.folder, limit=1,
+                           out=fitted.few.folder)  # fmt: skip
+        assert few.digest == fitted.few.digest
+
+    def test_another_request_in_the_same_place_is_refused(self, fitted: Fitted, tiny_cohort: Path) -> None:
+        place: dict[str, Any] = {"out": fitted.reconstructor.folder, "device": "cpu"}
+        config = fitted.configs["reconstructor"]
+        with pytest.raises(ConfigError, match=r"another \['config'\].*--overwrite"):
+            fit_reconstructor(config, fitted.cohort, overrides=["seed=1"], **place)
+        with pytest.raises(ConfigError, match=r"another \['cohort'\].*--overwrite"):
+            fit_reconstructor(config, tiny_cohort, **place)
+        with pytest.raises(ConfigError, match=r"another \['limit'\].*--overwrite"):
+            fit_detector(fitted.configs["few"], fitted.cohort, init=fitted.synthetic.folder, limit=2,
+                         out=fitted.few.folder)  # fmt: skip
+
+    def test_a_changed_mask_is_another_request(self, fitted: Fitted, tmp_path: Path) -> None:
+        cases = read_cohort(fitted.cohort)
+        mask = nib.load(cases[0].lesion)
+        nib.save(nib.Nifti1Image(np.zeros(mask.shape, np.int16), mask.affine), tmp_path / cases[0].lesion.name)
+        changed = [replace(cases[0], lesion=tmp_path / cases[0].lesion.name), *cases[1:]]
+        write_manifest(changed, tmp_path / "cohort.csv")
+        with pytest.raises(ConfigError, match=r"another \['cohort'\]"):
+            fit_reconstructor(fitted.configs["reconstructor"], tmp_path / "cohort.csv", out=fitted.reconstructor.folder)
+
+    def test_overwrite_replaces_a_bundle_and_nothing_else(
+        self, fitted: Fitted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(fitting, "run_training", lambda *_, **__: None)
+        config, cohort, out = fitted.configs["reconstructor"], fitted.cohort, tmp_path / "out"
+        first = fit_reconstructor(config, cohort, out=out, device="cpu")
+        second = fit_reconstructor(config, cohort, out=out, device="cpu", overwrite=True, overrides=["seed=1"])
+        assert second.record["seed"] == 1
+        assert second.digest != first.digest
+        (tmp_path / "precious").mkdir()
+        (tmp_path / "precious" / "thesis.txt").write_text("x")
+        for overwrite in (False, True):
+            with pytest.raises(ConfigError, match=r"something else|no bundle"):
+                fit_reconstructor(config, cohort, out=tmp_path / "precious", overwrite=overwrite)
+        assert (tmp_path / "precious" / "thesis.txt").exists()
+
+    def test_a_stopped_second_stage_ends_with_the_same_weights(
+        self, fitted: Fitted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        arguments: dict[str, Any] = {
+            "init": fitted.synthetic.folder,
+            "limit": 1,
+            "device": "cpu",
+            "out": tmp_path / "o",
+        }
+        with monkeypatch.context() as patch:
+            patch.setattr(SampleStream, "__getitem__", failing_at(8))
+            with pytest.raises(Stopped):
+                fit_detector(fitted.configs["few"], fitted.cohort, **arguments)
+        assert _reached(tmp_path / "o.partial" / CHECKPOINT) == 5
+        again = fit_detector(fitted.configs["few"], fitted.cohort, **arguments)
+        assert_same_weights(again.folder, fitted.few.folder)
+        assert not (tmp_path / "o.partial").exists()
+
+    def test_stopped_after_the_last_step(self, fitted: Fitted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The last checkpoint is of the last step, and the bundle was not written yet."""
+        config, out = fitted.configs["reconstructor"], tmp_path / "out"
+        overrides = ["train.steps=10"]
+
+        def stop(*_: Any, **__: Any) -> None:
+            raise Stopped
+
+        with monkeypatch.context() as patch:
+            patch.setattr(fitting, "reference_statistics", stop)
+            with pytest.raises(Stopped):
+                fit_reconstructor(config, fitted.cohort, out=out, device="cpu", overrides=overrides)
+        assert _reached(tmp_path / "out.partial" / CHECKPOINT) == 10
+        with monkeypatch.context() as patch:
+            patch.setattr(SampleStream, "__getitem__", refuse)
+            stopped = fit_reconstructor(config, fitted.cohort, out=out, device="cpu", overrides=overrides)
+        straight = fit_reconstructor(config, fitted.cohort, out=tmp_path / "2", device="cpu", overrides=overrides)
+        assert_same_weights(stopped.folder, straight.folder)
+        assert (stopped.folder / "statistics.safetensors").read_bytes() == (
+            straight.folder / "statistics.safetensors"
+        ).read_bytes()
+
+    def test_a_loss_that_is_not_finite_keeps_the_last_good_checkpoint(
+        self, fitted: Fitted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        good, calls = Model.loss, []
+
+        def spoilt(self: Model, *arguments: Any) -> dict[str, torch.Tensor]:
+            calls.append(1)
+            losses = good(self, *arguments)
+            return losses if len(calls) < 8 else {"loss": losses["loss"] * float("nan")}
+
+        config, out = fitted.configs["reconstructor"], tmp_path / "out"
+        with monkeypatch.context() as patch:
+            patch.setattr(Model, "loss", spoilt)
+            with pytest.raises(DataError, match=r"loss is not finite.*nan.*last good checkpoint.*\.$"):
+                fit_reconstructor(config, fitted.cohort, out=out, device="cpu")
+        assert _reached(tmp_path / "out.partial" / CHECKPOINT) == 5
+        again = fit_reconstructor(config, fitted.cohort, out=out, device="cpu")
+        assert_same_weights(again.folder, fitted.reconstructor.folder)
+
+    def test_workers_change_nothing(self, fitted: Fitted, tmp_path: Path) -> None:
+        found = fit_reconstructor(fitted.configs["reconstructor"], fitted.cohort, out=tmp_path / "out", device="cpu",
+                                  overrides=["train.workers=1"])  # fmt: skip
+        assert_same_weights(found.folder, fitted.reconstructor.folder)
+
+
+SCRIPT = """
+import os, signal, sys, torch
+from hybriduad.fitting import fit_reconstructor
+from hybriduad.slices import SampleStream
+torch.set_num_threads(1)
+config, cohort, whole, killed, step = sys.argv[1:]
+if whole:
+    fit_reconstructor(config, cohort, out=whole, device="cpu")
+if step:
+    item = SampleStream.__getitem__
+    def kill(self, index):
+        if index == int(step):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return item(self, index)
+    SampleStream.__getitem__ = kill
+fit_reconstructor(config, cohort, out=killed, device="cpu")
+"""
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs POSIX signals")
+def test_killed_in_the_middle_of_an_epoch_and_continued_the_weights_are_bit_identical(
+    fitted: Fitted, tmp_path: Path
+) -> None:
+    def run(*arguments: str) -> int:
+        command = [sys.executable, "-c", SCRIPT, str(fitted.configs["reconstructor"]), str(fitted.cohort), *arguments]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        return subprocess.run(command, env=environment, timeout=600, capture_output=True).returncode
+
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    assert run(str(whole), str(killed), "8") == -signal.SIGKILL
+    assert not killed.exists()
+    assert _reached(tmp_path / "killed.partial" / CHECKPOINT) == 5
+    assert run("", str(killed), "") == 0
+    assert_same_weights(whole, killed)
+    assert_same_weights(whole, fitted.reconstructor.folder)
+    assert (
+        verify(killed).record["checksums"]["weights.safetensors"]
+        == verify(whole).record["checksums"]["weights.safetensors"]
+    )
+
+
+class TestSegmenterAlone:
+    def test_a_detector_without_a_reconstructor(self, fitted: Fitted, tmp_path: Path) -> None:
+        segmenter = {**DETECTOR["segmenter"], "inputs": ["image"]}
+        run = {**DETECTOR, "segmenter": segmenter, "anatomy": RECONSTRUCTOR["anatomy"]}
+        config = write_config(tmp_path, "alone", run)
+        made = fit_detector(config, fitted.cohort, out=tmp_path / "out", device="cpu")
+        assert files(made.folder) == FILES | SHOWN
+        assert made.reconstructor is None
+        detector = load_detector(made.folder, device="cpu")
+        assert detector.reconstructor is None
+        assert json.loads((made.folder / "bundle.json").read_text())["anatomy"]["size"] == 32
+
+
+class TestBadRequests:
+    @pytest.fixture
+    def fit(self, fitted: Fitted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Bundle]:
+        monkeypatch.setattr(fitting, "run_training", refuse)
+        return lambda config, **more: fit_detector(
+            fitted.configs[config], fitted.cohort, out=tmp_path / "out", device="cpu", **more
+        )
+
+    def test_a_parent_of_the_wrong_kind(self, fit: Callable[..., Bundle], fitted: Fitted) -> None:
+        with pytest.raises(ConfigError, match="not a reconstructor"):
+            fit("synthetic", reconstructor=fitted.synthetic.folder)
+        with pytest.raises(ConfigError, match="not a detector"):
+            fit("synthetic", init=fitted.reconstructor.folder)
+        with pytest.raises(ConfigError, match="both a reconstructor and a detector"):
+            fit("synthetic", init=fitted.synthetic.folder, reconstructor=fitted.reconstructor.folder)
+
+    def test_anatomy_is_stated_once(self, fit: Callable[..., Bundle], fitted: Fitted) -> None:
+        with pytest.raises(ConfigError, match="no anatomy"):
+            fit("synthetic")
+        with pytest.raises(ConfigError, match="anatomy stated twice"):
+            fit("synthetic", reconstructor=fitted.reconstructor.folder, overrides=["anatomy={contrasts: [FLAIR]}"])
+
+    def test_a_segmenter_that_needs_a_reconstructor(self, fit: Callable[..., Bundle]) -> None:
+        with pytest.raises(ConfigError, match="without a reconstruct"):
+            fit("synthetic", overrides=["anatomy={contrasts: [FLAIR], size: 32}"])
+
+    def test_labels_and_limits(self, fit: Callable[..., Bundle], fitted: Fitted, tmp_path: Path) -> None:
+        with pytest.raises(ConfigError, match="limit without labelled slices"):
+            fit("synthetic", reconstructor=fitted.reconstructor.folder, limit=2)
+        with pytest.raises(DataError, match="too few labelled cases"):
+            fit("few", init=fitted.synthetic.folder, limit=3)
+        with pytest.raises(ConfigError, match="labelled slices in stage 1"):
+            fit_reconstructor(fitted.configs["reconstructor"], fitted.cohort, out=tmp_path / "out",
+                              overrides=["mix.labelled=0.5"])  # fmt: skip
+
+    def test_a_config_of_the_other_kind(self, fitted: Fitted, tmp_path: Path) -> None:
+        with pytest.raises(ConfigError, match="wrong kind"):
+            fit_reconstructor(fitted.configs["few"], fitted.cohort, out=tmp_path / "out")
+
+
+def test_the_average_forgets_the_start() -> None:
+    for steps in (100, 375, 3000, 100_000):
+        assert ema_decay(steps) ** (steps / 4) < 0.1
+    assert ema_decay(5) == 0.0
+
+
+def test_auto_precision_is_resolved() -> None:
+    cpu = torch.device("cpu")
+    assert resolve_precision("auto", cpu) in ("float32", "bfloat16")
+    assert resolve_precision("float32", cpu) == "float32"
+    assert resolve_precision("bfloat16", cpu) == "bfloat16"
+
+
+class Stopped(Exception):
+    """What ends a training in these tests."""
+
+
+def refuse(*_: Any, **__: Any) -> None:
+    raise AssertionError("a training was started")
+
+
+def failing_at(step: int) -> Callable[[SampleStream, int], Any]:
+    item = SampleStream.__getitem__
+
+    def get(self: SampleStream, index: int) -> Any:
+        if index == step:
+            raise Stopped
+        return item(self, index)
+
+    return get
