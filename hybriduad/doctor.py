@@ -19,7 +19,7 @@ from hybriduad.errors import HybridUADError
 from hybriduad.training import resolve_precision
 
 FRAGILE = {"nilearn": "nilearn", "simpleitk": "SimpleITK", "torchio": "torchio", "torchvision": "torchvision"}
-"""Distribution -> module. Imported rather than only looked up: they fail at import where they do not fit their neighbours."""
+"""Distribution -> module; imported, not only looked up, since they fail there if they do not fit their neighbours."""
 
 
 @dataclass(frozen=True)
