@@ -18,19 +18,23 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from conftest import DETECTOR, RECONSTRUCTOR
+from conftest import DETECTOR, RECONSTRUCTOR, SPACING_MM, write_nifti
 from safetensors.torch import load_file
 from tiny import generators
 
 from hybriduad import fitting
 from hybriduad.bundle import Bundle, load_detector, verify
+from hybriduad.calibration import calibrate
 from hybriduad.errors import ConfigError, DataError, LeakageError
+from hybriduad.evaluation import evaluate
 from hybriduad.fitting import fit_detector, fit_reconstructor
 from hybriduad.manifest import check_leakage, read_cohort, write_manifest
+from hybriduad.phantom.subject import make_subject
 from hybriduad.prediction import predict_cohort
 from hybriduad.reconstructors.ddpm import Model
 from hybriduad.slices import SampleStream
 from hybriduad.training import CHECKPOINT, _reached, ema_decay, resolve_precision
+from hybriduad.types import Case
 
 TRAIN = {"steps": 13, "lr": 1.0e-3, "batch": 2, "warmup": 2, "checkpoint_every": 5, "precision": "float32"}
 MIXED = {"healthy": 1.0, "synthetic": 1.0, "labelled": 2.0}
@@ -173,6 +177,34 @@ class TestEndToEnd:
     def test_predictions_of_the_result(self, fitted: Fitted, tmp_path: Path) -> None:
         outcome = predict_cohort(fitted.few.folder, fitted.cohort, out=tmp_path / "out", maps=("all",), device="cpu")
         assert (sorted(outcome.done), outcome.failed) == ([f"sub-Zebra{n}" for n in ("01", "02", "03")], {})
+
+
+def unseen_subject(folder: Path, number: int) -> Path:
+    """The manifest of one more phantom with a glioma."""
+    made = make_subject(7, number, pathology="glioma", contrasts=("FLAIR",), spacing_mm=SPACING_MM)
+    parts = {"FLAIR": made.images["FLAIR"], "brain": made.brain, "lesion": made.lesion}
+    paths = {
+        n: write_nifti(folder / f"{number}_{n}.nii.gz", v.astype(np.float32), made.affine) for n, v in parts.items()
+    }
+    images, masks = {"FLAIR": paths.pop("FLAIR")}, paths
+    write_manifest([Case("unseen", str(number), images, **masks, health="lesion")], folder / f"{number}.csv")
+    return folder / f"{number}.csv"
+
+
+def test_calibrated_predicted_and_evaluated(fitted: Fitted, tmp_path: Path) -> None:
+    validation, test = (unseen_subject(tmp_path, number) for number in (4, 5))
+    with pytest.raises(LeakageError):
+        calibrate(fitted.few.folder, fitted.cohort, out=tmp_path / "leaked", device="cpu")
+    site = calibrate(fitted.few.folder, validation, out=tmp_path / "site", device="cpu")
+    assert set(site.used.values()) == {"fit", "calibrate"}
+    assert set(fitted.few.used) < set(site.used)
+    predict_cohort(site.folder, test, out=tmp_path / "predictions", maps=("all",), device="cpu")
+    result = evaluate(tmp_path / "predictions", test, out=tmp_path / "scores", draws=20)
+    assert not result.failed
+    assert (tmp_path / "scores" / "summary.md").read_text()
+    predict_cohort(site.folder, validation, out=tmp_path / "seen", maps=("all",), device="cpu")
+    with pytest.raises(LeakageError, match="role calibrate"):
+        evaluate(tmp_path / "seen", validation, out=tmp_path / "no", draws=20)
 
 
 class TestContinuing:
