@@ -37,6 +37,8 @@ from hybriduad.training import CHECKPOINT, _reached, ema_decay, resolve_precisio
 from hybriduad.types import Case
 
 TRAIN = {"steps": 13, "lr": 1.0e-3, "batch": 2, "warmup": 2, "checkpoint_every": 5, "precision": "float32"}
+SEGMENTER = {"encoder": "tu-test_resnet", "decoder_channels": [16, 8]}
+"""A hundredth of the smallest common encoder: checkpoints are written every few steps."""
 MIXED = {"healthy": 1.0, "synthetic": 1.0, "labelled": 2.0}
 FILES = {"bundle.json", "config.yaml", "request.json", "statistics.safetensors", "weights.safetensors"}
 SHOWN = {"log/version_0/metrics.csv", "pictures/final.png", "pictures/loss.png", "pictures/step-000009.png"}
@@ -93,8 +95,8 @@ def fitted(tiny_cohort: Path, tmp_path_factory: pytest.TempPathFactory) -> Fitte
     anomalies = [{"name": "perlin"}, {"name": "lesion"}]
     configs = {
         "reconstructor": write_config(folder, "reconstructor", RECONSTRUCTOR),
-        "synthetic": write_config(folder, "synthetic", DETECTOR, anomalies=anomalies),
-        "few": write_config(folder, "few", DETECTOR, mix=MIXED),
+        "synthetic": write_config(folder, "synthetic", DETECTOR, segmenter=SEGMENTER, anomalies=anomalies),
+        "few": write_config(folder, "few", DETECTOR, segmenter=SEGMENTER, mix=MIXED),
     }
     place: dict[str, Any] = {"cohort": folder / "cohort.csv", "device": "cpu", "cache": folder / "cache"}
     before = generators()
@@ -363,8 +365,7 @@ def test_killed_in_the_middle_of_an_epoch_and_continued_the_weights_are_bit_iden
 
 class TestSegmenterAlone:
     def test_a_detector_without_a_reconstructor(self, fitted: Fitted, tmp_path: Path) -> None:
-        segmenter = {**DETECTOR["segmenter"], "inputs": ["image"]}
-        run = {**DETECTOR, "segmenter": segmenter, "anatomy": RECONSTRUCTOR["anatomy"]}
+        run = {**DETECTOR, "segmenter": {**SEGMENTER, "inputs": ["image"]}, "anatomy": RECONSTRUCTOR["anatomy"]}
         config = write_config(tmp_path, "alone", run)
         made = fit_detector(config, fitted.cohort, out=tmp_path / "out", device="cpu")
         assert files(made.folder) == FILES | SHOWN
