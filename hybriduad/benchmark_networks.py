@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import statistics
 import time
@@ -178,7 +179,8 @@ def parameters(module: nn.Module) -> int:
 
 
 def _placed(module: Any, bench: Bench) -> Any:
-    return module.to(bench.device, memory_format=torch.channels_last)
+    # Of a copy: one measurement trains a network that another one freezes.
+    return copy.deepcopy(module).to(bench.device, memory_format=torch.channels_last)
 
 
 def _image(batch: Batch) -> Tensor:
