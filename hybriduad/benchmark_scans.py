@@ -17,7 +17,7 @@ from scipy import ndimage
 from hybriduad.errors import DataError
 from hybriduad.manifest import write_manifest
 from hybriduad.phantom.subject import Phantom, make_subject
-from hybriduad.prediction import SUFFIXES
+from hybriduad.prediction_files import SUFFIXES
 from hybriduad.rng import numpy_rng
 from hybriduad.types import Case
 from hybriduad.volumes import VolumeGrid, write_volume

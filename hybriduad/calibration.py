@@ -123,7 +123,11 @@ def calibrate(
     provenance = {"parent": parent.digest, "versions": bundles.versions(), "failed_cases": len(failed)}
     entries: dict[str, Any] = {}
     for rule in rules:
-        entry = best_dice(observed) if rule == "best-dice" else _false_positives(observed, false_positive_ml, per)
+        try:
+            entry = best_dice(observed) if rule == "best-dice" else _false_positives(observed, false_positive_ml, per)
+        except DataError:
+            workshop.abandon()  # these cases will never do, and others are welcome in the same place
+            raise
         entries[rule] = entry | {"region": REGION, "provenance": provenance}
         log.info("%s: %s", rule, ", ".join(f"{part} {value:.4g}" for part, value in entry["values"].items()))
     record = dict(parent.record)

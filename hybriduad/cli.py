@@ -85,17 +85,21 @@ def index(
     *,
     out: options.OutFile,
     shares: options.Shares,
-    stratify: options.Stratify = "site",
+    stratify: options.Stratify,
     seed: options.Seed = 0,
     overwrite: options.Overwrite = False,
     verbose: options.Verbose = False,
 ) -> None:
     """Write the manifest of a data set."""
     from hybriduad import manifest
+    from hybriduad.splits import split_summary, split_warnings
 
     split = _numbers(shares) or None
-    cases = manifest.index(layout, dataset, out, split=split, seed=seed, stratify=stratify, overwrite=overwrite)
-    typer.echo(f"{len(cases)} cases in {out}")
+    balance = stratify or None
+    cases = manifest.index(layout, dataset, out, split=split, seed=seed, stratify=balance, overwrite=overwrite)
+    typer.echo("\n".join([f"{len(cases)} cases in {out}", *split_summary(cases)]))
+    for warning in split_warnings(cases):
+        options.log.warning(warning)
 
 
 @app.command("fit-reconstructor")
@@ -191,9 +195,10 @@ def predict(
     Exits with 3 if some cases failed; they are named at the end.
     """
     from hybriduad import prediction
+    from hybriduad.prediction_files import DEFAULT_MAPS
 
     place: dict[str, Any] = {"split": split, "device": device, "cache": cache, "overwrite": overwrite}
-    what: dict[str, Any] = {"maps": maps or prediction.DEFAULT_MAPS, "rule": rule, "contrast": contrast}
+    what: dict[str, Any] = {"maps": maps or DEFAULT_MAPS, "rule": rule, "contrast": contrast}
     _say_outcome(prediction.predict_cohort(bundle, cohort, out=out, **what, **place))
 
 

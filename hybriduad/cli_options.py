@@ -74,12 +74,15 @@ Pathology = Annotated[
     Literal["glioma", "stroke", "ms", "mixed"] | None, typer.Option("--pathology", help="Without it all are healthy.")
 ]
 ShareHealthy = Annotated[float, typer.Option("--share-healthy", min=0, max=1, help="Healthy ones among the subjects.")]
-Spacing = Annotated[tuple[float, float, float], typer.Option("--spacing-mm", help="Voxel size.")]
+Spacing = Annotated[tuple[float, float, float], typer.Option("--spacing-mm", metavar="X Y Z", help="Voxel size.")]
 
 Shares = Annotated[
     list[str], _repeated("--split", metavar="NAME=SHARE", help="train=32 (subjects) or train=0.8; repeat.")
 ]
-Stratify = Annotated[str, typer.Option("--stratify", help="Column that the splits are balanced by.")]
+Stratify = Annotated[
+    list[str],
+    _repeated("--stratify", metavar="COLUMN", help="Balance the splits by it; repeat. [default: site and health]"),
+]
 
 Reconstructor = Annotated[Path | None, typer.Option("--reconstructor", help="Bundle of stage 1.")]
 Init = Annotated[Path | None, typer.Option("--init", help="Detector's bundle to continue from.")]

@@ -10,6 +10,7 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from hybriduad import plugins
+from hybriduad.datasets._layout import CONTRASTS
 from hybriduad.errors import ConfigError
 
 
@@ -42,7 +43,8 @@ def checked(model: type[M], data: Any, where: str) -> M:
         if first["type"] == "extra_forbidden":
             known = sorted(_siblings(model, first["loc"][:-1]))
             near = difflib.get_close_matches(str(first["loc"][-1]), known, n=1, cutoff=0.5)
-            mend = f"did you mean {near[0]!r}?" if near else "remove it"
+            dotted = ".".join([*(str(part) for part in first["loc"][:-1]), *near])
+            mend = f"did you mean {dotted!r}?" if near else "remove it"
             raise ConfigError(
                 "unknown key", where=where, got=repr(key), expected=f"one of {known}", mend=mend
             ) from error
@@ -113,6 +115,12 @@ class Anatomy(Strict):
     space: Literal["native"] = "native"
     size: int = Field(96, ge=32)
     lesion_margin_mm: float = Field(10.0, ge=0)
+
+    @model_validator(mode="after")
+    def _known(self) -> Anatomy:
+        if set(self.contrasts) - set(CONTRASTS) or len(set(self.contrasts)) != len(self.contrasts):
+            raise ValueError(f"each of {', '.join(CONTRASTS)} at most once")
+        return self
 
 
 class Residual(Strict):
@@ -238,7 +246,14 @@ def load(config: str | Path, overrides: list[str] | None = None, kind: str | Non
         raise ConfigError("cannot read config", where=path, got=error.strerror) from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError("config is not YAML", where=path, got=" ".join(str(error).split())) from error
-    return parse(override(data, overrides or []), str(path), kind)
+    try:
+        return parse(override(data, overrides or []), str(path), kind)
+    except ConfigError:
+        if overrides:
+            # Whoever is at fault is named: the file if it is wrong by itself, else what was set.
+            parse(data, str(path), kind)
+            parse(override(data, overrides), " ".join(f"--set {one}" for one in overrides), kind)
+        raise
 
 
 def parse(data: Any, where: str, kind: str | None = None) -> Any:

@@ -33,7 +33,7 @@ from hybriduad.evaluation_tables import case_rows, figure_rows, markdown, write_
 from hybriduad.ground_truth import REGION, has_truth
 from hybriduad.manifest import read_cohort
 from hybriduad.metrics.intervals import DRAWS
-from hybriduad.prediction import MODEL
+from hybriduad.prediction_files import MODEL
 from hybriduad.types import Case, Split
 from hybriduad.unseen import check_unseen
 from hybriduad.volumes import write_atomically

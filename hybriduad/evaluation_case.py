@@ -28,7 +28,7 @@ from hybriduad.metrics import (
     sensitivity,
 )
 from hybriduad.metrics.voxels import ratio
-from hybriduad.prediction import SUFFIXES
+from hybriduad.prediction_files import SUFFIXES
 from hybriduad.preprocess import WHITE
 from hybriduad.types import Case
 from hybriduad.volumes import read_mask, read_volume, same_grid, write_atomically

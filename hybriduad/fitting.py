@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,6 +39,7 @@ from hybriduad.training_data import (
 from hybriduad.types import Case
 from hybriduad.workshop import Workshop
 
+log = logging.getLogger(__name__)
 SHOWN = 6
 
 
@@ -191,6 +193,11 @@ def _fit(
     labelled = labelled_cases(data, limit, run.seed) if run.mix.labelled > 0 else ()
     health = [case.health for case in data.cases]
     pool = build_pool(data.prepared, health, lesion_margin_mm=anatomy.lesion_margin_mm, labelled=labelled)
+    log.info(
+        "training on %s: %d cases, %d healthy slices, %d labelled cases with %d slices, %d steps of %d in %s",
+        device, len(data.cases), len(pool.healthy), len(labelled), len(pool.labelled), run.train.steps,
+        run.train.batch, precision,
+    )  # fmt: skip
     stream = SampleStream(
         pool,
         seed=run.seed,
@@ -224,6 +231,7 @@ def _fit(
         identities=(parents[0].used if parents else {}) | identities(data.cases, "fit"),
         data_licence=place.data_licence,
     )
+    log.info("reference statistics on training slices")
     statistics = reference_statistics(detector(), pool)
     return workshop.finish(
         lambda ready: bundles.save(ready, run, trained.state_dict(), statistics, description, stage1)
@@ -264,6 +272,7 @@ def _draw_samples(path: Path, stream: SampleStream, detector: Detector) -> None:
     """Rows of samples as the network sees them, always the same: image, truth, pseudo-healthy, map, probability."""
     # Step -1 is no step of the training, so these samples are never learnt from.
     batch = stream.samples(-1, SHOWN)
+    kinds = [stream.kind(-1, index) for index in range(SHOWN)]
     maps = detector.slice_maps(batch)
     columns: list[tuple[str, Any]] = [("image", batch.image[:, 0].numpy()), ("lesion", batch.lesion.numpy())]
     if maps.reconstruction is not None:
@@ -272,4 +281,4 @@ def _draw_samples(path: Path, stream: SampleStream, detector: Detector) -> None:
         if values is not None:
             columns.append((title, values.cpu().numpy().astype(np.float64)))
     rows = [[values[row] for _, values in columns] for row in range(len(batch))]
-    slice_grid(path, rows, [title for title, _ in columns])
+    slice_grid(path, rows, [title for title, _ in columns], labels=kinds)

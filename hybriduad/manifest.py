@@ -56,7 +56,8 @@ def read_cohort(cohort: str | Path, *, split: Split | None = None, contrast: str
         cases = read_manifest(path)
     else:
         what = "no such cohort" if not path.exists() else "cohort of unknown kind"
-        raise DataError(what, got=path, expected="a manifest .csv, a BIDS folder, or an image .nii or .nii.gz")
+        kinds = "a manifest .csv, a BIDS folder, or an image .nii or .nii.gz"
+        raise DataError(what, got=path, expected=kinds, mend="'hybriduad index' makes a manifest of a data set")
     if split is None:
         return cases
     chosen = [case for case in cases if case.split == split]
@@ -275,7 +276,7 @@ def index(
     *,
     split: Mapping[str, int] | Mapping[str, float] | None = None,
     seed: int = 0,
-    stratify: str | None = "site",
+    stratify: Sequence[str] | None = None,
     overwrite: bool = False,
 ) -> list[Case]:
     """Write the manifest of a data set in a known ``layout`` (a plug-in of ``hybriduad/datasets``), split if asked.

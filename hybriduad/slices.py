@@ -25,6 +25,7 @@ from hybriduad.types import Batch, Health
 SMALLEST_BRAIN_MM2 = 1500.0
 """Slices with less brain than that (under 4 cm across) teach nothing about anatomy."""
 SMALLEST_LESION_VOXELS = 6
+KINDS = ("healthy", "synthetic", "labelled")
 
 
 @dataclass(frozen=True)
@@ -117,7 +118,7 @@ class SampleStream(Dataset[Batch]):
     def sample(self, step: int, index: int) -> Batch:
         """One slice as a Batch of 1."""
         generator = rng.numpy_rng(self.seed, "sample", step, index)
-        kind = ("healthy", "synthetic", "labelled")[int(np.searchsorted(self.limits, generator.random(), side="right"))]
+        kind = self._drawn_kind(generator)
         source = self.pool.labelled if kind == "labelled" else self.pool.healthy
         case_index, slice_index = source[int(generator.integers(len(source)))]
         case = self.pool.prepared[case_index]
@@ -143,6 +144,13 @@ class SampleStream(Dataset[Batch]):
             case_index=torch.tensor([case_index]),
             slice_index=torch.tensor([slice_index]),
         )
+
+    def kind(self, step: int, index: int) -> str:
+        """Of a sample: healthy, synthetic or labelled."""
+        return self._drawn_kind(rng.numpy_rng(self.seed, "sample", step, index))
+
+    def _drawn_kind(self, generator: np.random.Generator) -> str:
+        return KINDS[int(np.searchsorted(self.limits, generator.random(), side="right"))]
 
     def _altered(
         self, case_index: int, slice_index: int, generator: np.random.Generator

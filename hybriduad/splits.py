@@ -24,28 +24,30 @@ def split_cases(
     cases: Sequence[Case],
     shares: Mapping[str, int] | Mapping[str, float],
     seed: int,
-    stratify: str | None = "site",
+    stratify: Sequence[str] | None = None,
 ) -> list[Case]:
     """The cases, in their order, each with its ``split``, drawn by subject: sessions of one person stay together.
 
     ``shares`` gives *subjects* for train, validation and test, all as counts (``{"train": 32, "test": 10}``) or all
-    as fractions (``{"train": 0.8, "test": 0.2}``); who is left over gets the split "". ``stratify`` names an
-    attribute, or ``dataset`` or ``health``; each of its values is shared out in proportion by largest remainders, and
-    the totals are exact. A pure function of the seed and of who is in the cohort, whatever the order of ``cases``.
+    as fractions (``{"train": 0.8, "test": 0.2}``); who is left over gets the split "". ``stratify`` names
+    attributes, or ``dataset`` or ``health``, by default site and health; each combination of their values is shared
+    out in proportion by largest remainders, and the totals are exact. A pure function of the seed and of who is in
+    the cohort, whatever the order of ``cases``.
 
     Raises:
-        ConfigError: unknown split names, counts and fractions mixed, negative, or more than there are.
+        ConfigError: unknown split names, counts and fractions mixed, negative, or more than there are; a column of
+            ``stratify`` that no case has.
     """
     people = _strata(cases, stratify)
     drawn = _deal(people, _sizes(shares, len(people)), seed)
     return [replace(case, split=cast(Split, drawn.get((case.dataset, case.subject), ""))) for case in cases]
 
 
-def folds(cases: Sequence[Case], k: int, seed: int, stratify: str | None = "site") -> list[list[Case]]:
+def folds(cases: Sequence[Case], k: int, seed: int, stratify: Sequence[str] | None = None) -> list[list[Case]]:
     """The cases in ``k`` disjoint parts by subject, stratified as in :func:`split_cases`, sizes within one subject.
 
     Raises:
-        ConfigError: ``k`` is under 2 or over the number of subjects.
+        ConfigError: ``k`` is under 2 or over the number of subjects, or a column of ``stratify`` that no case has.
     """
     people = _strata(cases, stratify)
     if not 2 <= k <= len(people):
@@ -55,14 +57,52 @@ def folds(cases: Sequence[Case], k: int, seed: int, stratify: str | None = "site
     return [[case for case in cases if drawn[case.dataset, case.subject] == str(i)] for i in range(k)]
 
 
-def _strata(cases: Sequence[Case], stratify: str | None) -> dict[Subject, str]:
+def split_summary(cases: Sequence[Case]) -> list[str]:
+    """A line a split: its subjects and, by health, its cases."""
+    lines = []
+    for split in ("train", "validation", "test", ""):
+        chosen = [case for case in cases if case.split == split]
+        if chosen:
+            people = len({(case.dataset, case.subject) for case in chosen})
+            counts = Counter(case.health for case in chosen)
+            health = ", ".join(f"{counts[name]} {name}" for name in sorted(counts))
+            lines.append(f"{split or 'no split'}: {people} subjects, {len(chosen)} cases ({health})")
+    return lines
+
+
+def split_warnings(cases: Sequence[Case]) -> list[str]:
+    """What a split will be missing later: lesions to find a threshold on, or to measure on, where the cohort has some.
+
+    A cohort without lesions, or one without splits, has nothing to be warned of.
+    """
+    splits = {case.split for case in cases} - {""}
+    sick = {case.split for case in cases if case.health == "lesion"}
+    needs = {"validation": "calibrate by best-dice needs some", "test": "evaluate has only false alarms to count there"}
+    return [
+        f"no case of the split {split} has a lesion: {why}; give it more subjects or try another seed"
+        for split, why in needs.items()
+        if sick and split in splits - sick
+    ]
+
+
+def _strata(cases: Sequence[Case], stratify: Sequence[str] | None) -> dict[Subject, str]:
     """The stratum of each person; several values in several sessions are a stratum of their own."""
-    values: dict[Subject, set[str]] = defaultdict(set)
-    for case in cases:
-        own = {"dataset": case.dataset, "health": case.health}
-        value = "" if stratify is None else own.get(stratify) or case.attributes.get(stratify, "")
-        values[case.dataset, case.subject].add(value)
-    return {person: "+".join(sorted(found)) for person, found in values.items()}
+    columns = [_column(cases, name) for name in (("site", "health") if stratify is None else stratify)]
+    if stratify and (absent := [name for name, values in zip(stratify, columns, strict=True) if not any(values)]):
+        known = sorted({"dataset", "health", *(name for case in cases for name in case.attributes)})
+        raise ConfigError("column to stratify by that no case has", got=absent, expected=f"some of {known}")
+    # A column with one value says nothing, and must not change who is drawn.
+    telling = [values for values in columns if len(set(values)) > 1]
+    found: dict[Subject, set[str]] = defaultdict(set)
+    for number, case in enumerate(cases):
+        found[case.dataset, case.subject].add("/".join(values[number] for values in telling))
+    return {person: "+".join(sorted(values)) for person, values in found.items()}
+
+
+def _column(cases: Sequence[Case], name: str) -> list[str]:
+    if name in ("dataset", "health"):
+        return [str(getattr(case, name)) for case in cases]
+    return [case.attributes.get(name, "") for case in cases]
 
 
 def _sizes(shares: Mapping[str, int] | Mapping[str, float], people: int) -> dict[str, int]:

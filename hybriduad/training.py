@@ -117,7 +117,7 @@ def draw_curve(folder: Path) -> None:
                 for name, value in row.items():
                     if name not in ("step", "epoch") and value:
                         along, values = series.setdefault(name, ([], []))
-                        along.append(float(row["step"]))
+                        along.append(float(row["step"]) + 1)  # as everywhere: the first step is step 1
                         values.append(max(float(value), 1e-8))
     if series:
         curves(folder / PICTURES / "loss.png", series, x="step", y="loss")

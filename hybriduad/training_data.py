@@ -55,7 +55,13 @@ def prepare_training_data(
     Raises:
         DataError: no case can be used; the sentence holds the first reason.
     """
+    if not any(contrast in case.images for case in cases for contrast in anatomy.contrasts):
+        there = sorted({contrast for case in cases for contrast in case.images})
+        raise DataError("no case has a contrast to learn from", got=f"{there} in the cohort",
+                        expected=f"one of {list(anatomy.contrasts)}",
+                        mend="set anatomy.contrasts, as in --set 'anatomy.contrasts=[T1w]'")  # fmt: skip
     store = PreparedCache(cache)
+    log.info("preparing %d cases", len(cases))
     kept: list[tuple[Case, Prepared]] = []
     faults: list[HybridUADError] = []
     for case in cases:

@@ -14,6 +14,8 @@ from hybriduad.errors import ConfigError
 REQUEST = "request.json"
 """In a workshop and, afterwards, among a bundle's files: what was asked for, so that the same call continues."""
 KEPT = ("pictures", "log")
+NAMED, LONGEST = 3, 120
+"""How many differences of two requests a sentence names, and the length from which a value is left out."""
 
 
 class Workshop:
@@ -66,6 +68,10 @@ class Workshop:
         shutil.rmtree(self.partial, ignore_errors=True)
         return verify(self.out)
 
+    def abandon(self) -> None:
+        """Remove the partial folder: what is in it cannot become a bundle, and would refuse other work in its place."""
+        shutil.rmtree(self.partial, ignore_errors=True)
+
     def _refuse_other(self, folder: Path) -> None:
         path = folder / REQUEST
         if not path.is_file():
@@ -76,12 +82,28 @@ class Workshop:
             return
         asked = json.loads(path.read_text())
         if asked != self.request:
-            changed = sorted(key for key in {*asked, *self.request} if asked.get(key) != self.request.get(key))
+            what = difference(asked, self.request)
             mend = "choose another folder, or --overwrite"
-            raise ConfigError("other work in the same place", where=folder, got=f"another {changed}", mend=mend)
+            raise ConfigError("other work in the same place", where=folder, got=what, mend=mend)
 
     def _remove(self) -> None:
         if self.out.exists() and any(self.out.iterdir()) and not (self.out / RECORD).is_file():
             raise ConfigError("will not overwrite what is no bundle", where=self.out, mend="name another folder")
         shutil.rmtree(self.out, ignore_errors=True)
         shutil.rmtree(self.partial, ignore_errors=True)
+
+
+def difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """In which entries two requests differ, as dotted keys with the values there and now; long values only by name."""
+    left, right = _flat(before), _flat(now)
+    changed = [key for key in sorted({*left, *right}) if left.get(key) != right.get(key)]
+    named = [f"{key} {left.get(key, 'unset')} there and {right.get(key, 'unset')} now" for key in changed[:NAMED]]
+    named = [text if len(text) < LONGEST else f"another {key}" for key, text in zip(changed, named, strict=False)]
+    return ", ".join(named) + (f", and {len(changed) - NAMED} more" if len(changed) > NAMED else "")
+
+
+def _flat(nested: Any, path: str = "") -> dict[str, Any]:
+    if not isinstance(nested, Mapping) or not nested:
+        return {path: nested}
+    parts = ((f"{path}.{key}" if path else str(key), value) for key, value in nested.items())
+    return {key: value for name, inner in parts for key, value in _flat(inner, name).items()}

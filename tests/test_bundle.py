@@ -230,9 +230,13 @@ class TestWorkshop:
         assert (tmp_path / "out.partial" / "resume.ckpt").exists()
 
     def test_other_work_in_the_same_place(self, copied: Path, tmp_path: Path) -> None:
-        Workshop(tmp_path / "out", {"config": 1, "limit": None}).open()
-        with pytest.raises(ConfigError, match=r"another \['limit'\].*--overwrite"):
-            Workshop(tmp_path / "out", {"config": 1, "limit": 3})
+        config = {"train": {"steps": 3, "lr": 0.1}, "anomalies": [{"name": "x" * 200}]}
+        Workshop(tmp_path / "out", {"config": config, "limit": None}).open()
+        with pytest.raises(ConfigError, match=r"got limit None there and 3 now; .*--overwrite"):
+            Workshop(tmp_path / "out", {"config": config, "limit": 3})
+        other = {"train": {"steps": 4, "lr": 0.1}, "anomalies": []}
+        with pytest.raises(ConfigError, match=r"another config.anomalies, config.train.steps 3 there and 4 now;"):
+            Workshop(tmp_path / "out", {"config": other, "limit": None})
         Workshop(tmp_path / "out", {"config": 2}, overwrite=True)
         assert not (tmp_path / "out.partial").exists()
         with pytest.raises(ConfigError, match="bundle of another request"):

@@ -211,6 +211,16 @@ class TestCalibrate:
         assert second.thresholds.values["best-dice"] == made.thresholds.values["best-dice"]
         assert second.thresholds.default == "false-positives"
 
+    def test_cases_that_will_not_do_leave_nothing_in_the_way_of_others(
+        self, tiny_detector: Path, tiny_cohort: Path, tmp_path: Path
+    ) -> None:
+        healthy = [replace(case, lesion=None, health="healthy") for case in read_cohort(tiny_cohort)[:1]]
+        write_manifest(healthy, tmp_path / "healthy.csv")
+        with pytest.raises(DataError, match="no lesion to calibrate on"):
+            calibrate(tiny_detector, tmp_path / "healthy.csv", out=tmp_path / "b", device="cpu")
+        assert not (tmp_path / "b.partial").exists()
+        calibrate(tiny_detector, tiny_cohort, out=tmp_path / "b", device="cpu")
+
     def test_validation_cases_only_where_there_are_splits(
         self, tiny_detector: Path, tiny_cohort: Path, tmp_path: Path
     ) -> None:

@@ -152,10 +152,15 @@ def test_index(tmp_path: Path) -> None:
     result = run("index", "bids", tmp_path / "raw", "--out", out, "--split", "train=2", "--split", "test=1")
     assert result.exit_code == 0, result.output
     assert f"3 cases in {out}" in result.stdout
+    assert "train: 2 subjects, 2 cases (2 unknown)" in result.stdout
+    assert "WARNING" not in result.stderr
     splits = sorted(row.split(",")[-1] for row in out.read_text().splitlines()[1:])
     assert splits == ["test", "train", "train"]
     assert "got 'train=many', expected NAME=32 or NAME=0.8" in refused(
         "index", "bids", tmp_path / "raw", "--out", out, "--split", "train=many"
+    )
+    assert "column to stratify by that no case has: got ['hospital']" in refused(
+        "index", "bids", tmp_path / "raw", "--out", out, "--split", "train=2", "--stratify", "hospital"
     )
 
 
@@ -258,7 +263,7 @@ def test_calibrate_hands_everything_over(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_predict_writes_the_default_maps_unless_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    from hybriduad.prediction import DEFAULT_MAPS
+    from hybriduad.prediction_files import DEFAULT_MAPS
 
     common = ("predict", "det", "scan.nii", "--out", "o", "--contrast", "FLAIR", "--rule", "best-dice")
     _, kwargs = handed(monkeypatch, "hybriduad.prediction.predict_cohort", *common)

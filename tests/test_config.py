@@ -81,24 +81,38 @@ def test_there_are_shipped_configs_of_both_kinds() -> None:
     ("override", "key", "nearest"),
     [
         ("trian.steps=3", "trian", "train"),
-        ("train.stepps=3", "train.stepps", "steps"),
-        ("anatomy.sise=64", "anatomy.sise", "size"),
+        ("train.stepps=3", "train.stepps", "train.steps"),
+        ("anatomy.sise=64", "anatomy.sise", "anatomy.size"),
         ("model.levls=[3]", "levls", "levels"),
     ],
 )
 def test_unknown_key_names_the_nearest(reconstructor: Path, override: str, key: str, nearest: str) -> None:
     sentence = refused(reconstructor, override)
     assert sentence.startswith("unknown key in ")
+    if "model" not in override:
+        assert sentence.startswith(f"unknown key in --set {override}: ")
     assert repr(key) in sentence
     assert f"did you mean {nearest!r}?" in sentence
 
 
 def test_unknown_key_in_an_optional_block_names_the_nearest(detector: Path) -> None:
-    assert "did you mean 'size'?" in refused(detector, "anatomy={contrasts: [FLAIR], sise: 64}")
+    assert "did you mean 'anatomy.size'?" in refused(detector, "anatomy={contrasts: [FLAIR], sise: 64}")
 
 
 def test_unknown_key_in_a_plugin_of_a_list_names_the_nearest(detector: Path) -> None:
     assert "did you mean 'threshold'?" in refused(detector, "anomalies=[{name: perlin, treshold: 0.5}]")
+
+
+def test_a_file_wrong_by_itself_is_blamed_though_something_was_set(reconstructor: Path) -> None:
+    reconstructor.write_text(RECONSTRUCTOR + "sede: 1\n")
+    assert refused(reconstructor, "train.steps=3").startswith(f"unknown key in {reconstructor}: ")
+
+
+@pytest.mark.parametrize("contrasts", ["[FLIAR]", "[FLAIR, FLAIR]"])
+def test_contrasts_are_known_and_distinct(reconstructor: Path, contrasts: str) -> None:
+    sentence = refused(reconstructor, f"anatomy.contrasts={contrasts}")
+    assert "bad value for 'anatomy'" in sentence
+    assert "each of FLAIR, T1w" in sentence
 
 
 def test_unknown_key_without_a_neighbour_lists_the_known(detector: Path) -> None:

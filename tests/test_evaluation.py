@@ -15,7 +15,7 @@ from hybriduad.errors import ConfigError, DataError, LeakageError
 from hybriduad.evaluation import compare, evaluate
 from hybriduad.ground_truth import read_truth
 from hybriduad.manifest import identity_digests, read_manifest, write_manifest
-from hybriduad.prediction import SUFFIXES
+from hybriduad.prediction_files import SUFFIXES
 from hybriduad.types import Case
 from hybriduad.volumes import VolumeGrid, write_volume
 

@@ -17,7 +17,7 @@ LEVELS = {
     1: "config nifti volumes manifest splits metrics losses scoring pictures phantom anomalies reconstructors datasets",
     2: "preprocess model_grid brain brain_surface augmentation segmenter unseen",
     3: "detector slices anomaly_pictures",
-    4: "bundle tasks training training_data workshop reference_statistics",
+    4: "bundle tasks training training_data workshop reference_statistics prediction_files",
     5: "fitting prediction case_detector description",
     6: "calibration evaluation evaluation_case evaluation_comparison evaluation_figures evaluation_pictures "
     "evaluation_tables ground_truth histogram_files benchmark benchmark_networks benchmark_report benchmark_scans",

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hybriduad import manifest
+from hybriduad import manifest, splits
 from hybriduad.errors import ConfigError, DataError, LeakageError
 from hybriduad.types import Case
 
@@ -242,6 +242,9 @@ class TestCohort:
         assert len(manifest.read_cohort(tmp_path / "cohort.csv", split="train")) == 1
 
 
+SPLITS = ("train", "validation", "test")
+
+
 def people(sites: dict[str, int], sessions: int = 1) -> list[Case]:
     return [
         Case("D", f"{site}{i}", {"FLAIR": Path("x")}, session=str(s), attributes={"site": site})
@@ -293,8 +296,30 @@ class TestSplits:
         first, second = (manifest.split_cases(cases, {"test": 10}, seed) for seed in (0, 1))
         assert first != second
         mixed = [replace(case, health="healthy" if i < 6 else "lesion") for i, case in enumerate(cases)]
-        drawn = manifest.split_cases(mixed, {"test": 10}, 0, stratify="health")
+        drawn = manifest.split_cases(mixed, {"test": 10}, 0, stratify=("health",))
         assert Counter(case.health for case in drawn if case.split == "test") == {"healthy": 2, "lesion": 8}
+
+    def test_health_is_balanced_within_sites_by_default(self) -> None:
+        cases = people({"a": 10, "b": 10})
+        mixed = [replace(case, health="healthy" if i % 2 else "lesion") for i, case in enumerate(cases)]
+        drawn = manifest.split_cases(mixed, {"train": 12, "validation": 4, "test": 4}, 0)
+        inside = Counter((case.split, case.attributes["site"], case.health) for case in drawn)
+        assert set(inside.values()) == {3, 1}
+        assert splits.split_summary(drawn)[1] == "validation: 4 subjects, 4 cases (2 healthy, 2 lesion)"
+
+    def test_a_column_with_one_value_changes_nobody(self) -> None:
+        cases = people({"a": 7, "b": 5})
+        drawn = manifest.split_cases(cases, {"train": 0.5, "test": 0.5}, 3, stratify=("site",))
+        assert manifest.split_cases(cases, {"train": 0.5, "test": 0.5}, 3) == drawn
+
+    def test_warns_of_splits_without_lesions(self) -> None:
+        cases = [replace(case, split=split) for case, split in zip(people({"a": 3}), SPLITS, strict=True)]
+        assert splits.split_warnings(cases) == []
+        sick = [replace(case, health="lesion" if case.split == "train" else "healthy") for case in cases]
+        assert [warning.split(":")[0] for warning in splits.split_warnings(sick)] == [
+            "no case of the split validation has a lesion",
+            "no case of the split test has a lesion",
+        ]
 
     def test_golden(self) -> None:
         """Nobody changes sides between versions: a test case of yesterday is no training case of today."""

@@ -15,7 +15,8 @@ import pytest
 from hybriduad.bundle import load_detector, verify
 from hybriduad.errors import ConfigError, DataError
 from hybriduad.manifest import read_case, read_cohort, write_manifest
-from hybriduad.prediction import SUFFIXES, predict_case, predict_cohort
+from hybriduad.prediction import predict_case, predict_cohort
+from hybriduad.prediction_files import SUFFIXES
 from hybriduad.types import Case
 
 NAMES = ["sub-01", "sub-02", "sub-03"]
