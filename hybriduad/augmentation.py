@@ -70,7 +70,7 @@ def _transform(torchio: Any, step: str) -> Any:
     """One torchio transform; the strengths are those under which a slice still looks like a slice of a scanner."""
     return {
         "gamma": lambda: torchio.RandomGamma(log_gamma=(-0.25, 0.25)),
-        "bias": lambda: torchio.RandomBiasField(coefficients=0.25, order=2),
+        "bias": lambda: torchio.RandomBiasField(coefficients=0.35, order=2),
         "blur": lambda: torchio.RandomBlur(std=(0.0, 0.8, 0.0, 0.8, 0.0, 0.0)),
         "noise": lambda: torchio.RandomNoise(std=(0.0, 0.02)),
         "ghosting": lambda: torchio.RandomGhosting(num_ghosts=(2, 6), axes=(0, 1), intensity=(0.1, 0.4)),

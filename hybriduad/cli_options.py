@@ -100,7 +100,10 @@ Per = Annotated[Literal["slice", "scan"], typer.Option("--per", help="What the l
 
 Maps = Annotated[
     list[str],
-    _repeated("--maps", help="score, probability, map, intensity, mask, brain, reconstruction or all; repeat."),
+    _repeated(
+        "--maps",
+        help="score, probability, map, uncertainty, intensity, mask, brain, reconstruction or all; repeat.",
+    ),
 ]
 Rule = Annotated[str | None, typer.Option("--rule", help="Calibrated rule that makes the mask.")]
 

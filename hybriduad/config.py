@@ -186,10 +186,15 @@ class Loss(Strict):
 
 
 class Fusion(Strict):
-    """Score = (w x̃ + ŷ) / (w + 1) for ``sum``, x̃^w ŷ for ``product``; probability smoothing is never per scan."""
+    """Score = (w x̃ + ŷ) / (w + 1) for ``sum``, x̃^w ŷ for ``product``.
+
+    ``smooth_mm``: standard deviation of the Gaussian that ŷ is smoothed with inside the brain, across slices too, so
+    that neighbouring slices confirm each other; 0 leaves every slice to itself, as in the paper.
+    """
 
     form: Literal["sum", "product"] = "sum"
     weight: float = Field(1.0, ge=0)
+    smooth_mm: float = Field(0.0, ge=0)
 
 
 class DetectorRun(Strict):
@@ -210,16 +215,13 @@ class DetectorRun(Strict):
     train: Train
 
 
-RUNS: dict[str, type[ReconstructorRun] | type[DetectorRun]] = {
-    "reconstructor": ReconstructorRun,
-    "detector": DetectorRun,
-}
+RUNS: dict[str, type[ReconstructorRun | DetectorRun]] = {"reconstructor": ReconstructorRun, "detector": DetectorRun}
 
 
 def shipped_folder() -> Path:
     """Where the shipped configs are: inside the installed package, or beside it in a checkout."""
-    inside = Path(__file__).parent / "configs"
-    return inside if inside.is_dir() else Path(__file__).parent.parent / "configs"
+    here = Path(__file__).parent
+    return here / "configs" if (here / "configs").is_dir() else here.parent / "configs"
 
 
 def shipped() -> list[str]:
@@ -249,11 +251,9 @@ def load(config: str | Path, overrides: list[str] | None = None, kind: str | Non
     try:
         return parse(override(data, overrides or []), str(path), kind)
     except ConfigError:
-        if overrides:
-            # Whoever is at fault is named: the file if it is wrong by itself, else what was set.
-            parse(data, str(path), kind)
-            parse(override(data, overrides), " ".join(f"--set {one}" for one in overrides), kind)
-        raise
+        # Whoever is at fault is named: the file if it is wrong by itself, else what was set.
+        parse(data, str(path), kind)
+        return parse(override(data, overrides or []), " ".join(f"--set {one}" for one in overrides or []), kind)
 
 
 def parse(data: Any, where: str, kind: str | None = None) -> Any:

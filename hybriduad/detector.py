@@ -14,7 +14,7 @@ from hybriduad.config import Anatomy, Fusion, Residual
 from hybriduad.errors import BundleError, ConfigError
 from hybriduad.preprocess import Prepared
 from hybriduad.reconstructors._base import Reconstructor
-from hybriduad.scoring import fuse, intensity_map, median_filter_volume
+from hybriduad.scoring import fuse, intensity_map, median_filter_volume, smooth_volume
 from hybriduad.segmenter import Segmenter
 from hybriduad.slices import slices_of
 from hybriduad.types import Batch, Prediction
@@ -25,11 +25,16 @@ PARTS = ("score", "probability", "map", "intensity")
 
 
 class SliceMaps(NamedTuple):
-    """Of B slices: ``map`` and ``probability`` (B, H, W) in [0, 1], ``reconstruction`` (B, C, H, W) in [-1, 1]."""
+    """Of B slices: ``map`` and ``probability`` (B, H, W) in [0, 1], ``reconstruction`` (B, C, H, W) in [-1, 1].
 
-    map: Tensor | None
-    probability: Tensor | None
-    reconstruction: Tensor | None
+    ``uncertainty`` (B, H, W) in [0, 0.5] is the standard deviation of the probability over the reconstructions (noise
+    levels and repeats): how far the outline hangs on which pseudo-healthy image it was drawn from.
+    """
+
+    map: Tensor | None = None
+    probability: Tensor | None = None
+    reconstruction: Tensor | None = None
+    uncertainty: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -91,14 +96,15 @@ class Detector:
         bfloat16 = self.precision == "bfloat16"
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=bfloat16):
             if self.reconstructor is None:
-                return SliceMaps(None, self._probability(image, moved.brain, None), None)
+                return SliceMaps(probability=self._probability(image, moved.brain, None))
             members = self.reconstructor.reconstruct(image, moved.brain, batch.keys).float()
-            found = None
+            found = spread = None
             if self.segmenter is not None:
                 seen = members if self.segmenter.needs_reconstruction else members[:1]
-                found = torch.stack([self._probability(image, moved.brain, one) for one in seen]).mean(dim=0)
+                each = torch.stack([self._probability(image, moved.brain, one) for one in seen])
+                found, spread = each.mean(dim=0), each.std(dim=0, correction=0) if len(each) > 1 else None
         anomaly = self.reconstructor.anomaly_map(moved.image, moved.present, moved.brain, members, self.residual)
-        return SliceMaps(anomaly, found, members.mean(dim=0))
+        return SliceMaps(anomaly, found, members.mean(dim=0), spread)
 
     def _probability(self, image: Tensor, brain: Tensor, reconstruction: Tensor | None) -> Tensor:
         assert self.segmenter is not None
@@ -120,6 +126,8 @@ class Detector:
         if anomaly is not None:
             anomaly = median_filter_volume(anomaly, prepared.spacing_mm, brain, self.residual.median_voxels)
         found = _volume([one.probability for one in maps], indices, brain.shape)
+        if found is not None and self.fusion.smooth_mm > 0:
+            found = smooth_volume(found, prepared.spacing_mm, brain, self.fusion.smooth_mm)
         score = fuse(anomaly, found, self.fusion.form, self.fusion.weight)
         threshold = self.thresholds.of("score", rule)
         return Prediction(
@@ -127,6 +135,7 @@ class Detector:
             score=score,
             probability=found,
             map=anomaly,
+            uncertainty=_volume([one.uncertainty for one in maps], indices, brain.shape),
             intensity=intensity_map(
                 prepared.image, prepared.present, brain, prepared.spacing_mm, self.anatomy.contrasts
             ),

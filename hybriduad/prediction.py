@@ -78,6 +78,7 @@ def on_scan_grid(found: Prediction, prepared: Prepared, case: Case, detector: De
         probability=back(found.probability),
         map=back(found.map),
         intensity=back(found.intensity),
+        uncertainty=back(found.uncertainty),
         reconstruction=_pseudo_healthy(found, prepared, case, detector, brain),
         mask=None if score is None or found.threshold is None else (score >= found.threshold) & brain,
         grid=prepared.grid.volume,

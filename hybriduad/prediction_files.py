@@ -22,6 +22,7 @@ SUFFIXES = {
     "score": "desc-anomaly_probseg",
     "probability": "desc-segmenter_probseg",
     "map": "desc-reconstruction_probseg",
+    "uncertainty": "desc-uncertainty_probseg",
     "intensity": "desc-intensity_probseg",
     "mask": "label-lesion_desc-anomaly_mask",
     "brain": "desc-brain_mask",

@@ -13,6 +13,7 @@ from typing import Literal, TypeVar
 import numpy as np
 import torch
 from numpy.lib.stride_tricks import sliding_window_view
+from scipy import ndimage
 from torch import Tensor
 from torch.nn import functional
 
@@ -168,6 +169,32 @@ def median_filter_volume(
     windows = sliding_window_view(padded, size)[region].reshape(-1, count)
     result[region] = np.partition(windows, count // 2, axis=1)[:, count // 2]
     return result
+
+
+def smooth_volume(values: np.ndarray, spacing_mm: Sequence[float], brain: np.ndarray, sigma_mm: float) -> np.ndarray:
+    """Gaussian mean of a map (H, W, S) over the brain voxels around each brain voxel; (H, W, S) float32, 0 outside.
+
+    ``sigma_mm`` is the standard deviation in millimetres along every axis, cut at 3 of them; what lies outside
+    ``brain`` (H, W, S) bool has no weight, so the mean does not fall towards the brain's edge.
+
+    Raises:
+        DataError: shapes that do not fit.
+    """
+    if values.shape != brain.shape or len(spacing_mm) != values.ndim:
+        raise DataError(
+            "shapes that do not fit",
+            where="smooth_volume",
+            got=f"map {values.shape}, brain {brain.shape}, spacing {tuple(spacing_mm)}",
+            expected="equal shapes and one spacing an axis",
+        )
+    region = brain.astype(np.float32)
+    sigma = [sigma_mm / spacing for spacing in spacing_mm]
+    weighted, weight = (
+        ndimage.gaussian_filter(field, sigma, mode="constant", truncate=3.0)
+        for field in (values.astype(np.float32) * region, region)
+    )
+    mean = np.divide(weighted, weight, out=np.zeros_like(weighted), where=brain.astype(bool))
+    return mean.clip(0.0, 1.0)
 
 
 def fuse(map: Map | None, probability: Map | None, form: FusionForm, weight: float) -> Map:

@@ -156,7 +156,8 @@ class Prediction:
     (``grid``, a :class:`hybriduad.volumes.VolumeGrid`) after :func:`hybriduad.prediction.predict_case`, on the model
     grid (H, W, S) as the detector gives them.
     ``score`` is the fused anomaly score, ``probability`` the segmenter's, ``map`` the reconstruction's anomaly map,
-    ``intensity`` plain intensity, the baseline; ``reconstruction`` is in the scan's intensity units, (C, X, Y, Z);
+    ``uncertainty`` the spread of the probability over the reconstructions, in [0, 0.5]; ``intensity`` plain intensity,
+    the baseline; ``reconstruction`` is in the scan's intensity units, (C, X, Y, Z);
     ``brain`` the region where scores count. ``threshold`` is what made ``mask``. ``notes`` goes into the sidecar.
     """
 

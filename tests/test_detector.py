@@ -22,7 +22,7 @@ from hybriduad.segmenter import Segmenter
 from hybriduad.slices import slices_of
 from hybriduad.types import Prediction
 
-PARTS = ("score", "probability", "map", "reconstruction", "intensity")
+PARTS = ("score", "probability", "map", "uncertainty", "reconstruction", "intensity")
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +64,7 @@ def test_slices_alone_and_in_any_batch_agree(detector: Detector, prepared: list[
 def test_a_prediction_has_its_shapes_and_ranges(detector: Detector, prepared: list[Prepared]) -> None:
     case = prepared[0]
     found = detector.predict_volume(case)
-    for part in ("score", "probability", "map", "intensity"):
+    for part in ("score", "probability", "map", "uncertainty", "intensity"):
         values = getattr(found, part)
         assert (values.shape, values.dtype) == (case.brain.shape, np.float32), part
         assert values.min() >= 0
@@ -93,6 +93,7 @@ def test_the_probability_is_the_mean_over_the_reconstructions(detector: Detector
     assert len(members) == 2
     torch.testing.assert_close(maps.probability, (each[0] + each[1]) / 2, atol=1e-4, rtol=0)
     torch.testing.assert_close(maps.reconstruction, (members[0] + members[1]) / 2, atol=1e-4, rtol=0)
+    torch.testing.assert_close(maps.uncertainty, (each[0] - each[1]).abs() / 2, atol=1e-4, rtol=0)
 
 
 class TestThreeKinds:
@@ -109,6 +110,7 @@ class TestThreeKinds:
     def test_segmenter_of_the_image_alone(self, image_only: Detector, prepared: list[Prepared]) -> None:
         found = image_only.predict_volume(prepared[0])
         assert found.map is None
+        assert found.uncertainty is None  # one image, one probability: nothing to differ
         assert found.reconstruction is None
         np.testing.assert_array_equal(found.score, found.probability)
 

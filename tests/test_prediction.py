@@ -193,10 +193,11 @@ class TestCohort:
     ) -> None:
         out = tmp_path / "out"
         predict_cohort(tiny_reconstructor, cohort_of([cases[0]], tmp_path), out=out, maps=("all",), device="cpu")
+        lacking = {"probability", "uncertainty", "mask"}
         for what in SUFFIXES:
-            assert part(out, "sub-01", what).exists() == (what not in ("probability", "mask")), what
+            assert part(out, "sub-01", what).exists() == (what not in lacking), what
         record = json.loads((out / "sub-01/anat/sub-01_desc-anomaly_probseg.json").read_text())
-        assert set(record["parts"]) == set(SUFFIXES) - {"probability", "mask"}
+        assert set(record["parts"]) == set(SUFFIXES) - lacking
         assert record["threshold"] is None
 
     def test_one_bad_case_never_ends_a_cohort(
@@ -247,7 +248,7 @@ class TestCohort:
     ) -> None:
         out = Path(shutil.copytree(predicted, tmp_path / "out"))
         cohort = cohort_of([cases[0]], tmp_path)
-        with pytest.raises(ConfigError, match=r"another \['maps'\].*--overwrite"):
+        with pytest.raises(ConfigError, match=r"another maps; .*--overwrite"):
             predict_cohort(tiny_detector, cohort, out=out, device="cpu")
         with pytest.raises(ConfigError, match=r"another \['bundle'\].*--overwrite"):
             predict_cohort(tiny_reconstructor, cohort, out=out, maps=("all",), device="cpu")

@@ -3,8 +3,9 @@
 A focus is an ellipsoid's level set, roughened by noise on several scales and drawn towards tissue like that at its
 centre, cut where it has the wanted area (2D) or volume (3D). Sizes are log-normal in millimetres. Inside, detail is
 blurred and partly replaced by the local mean, then shifted brighter or darker under a texture, sometimes with a core of
-its own; tissue around may be pushed outwards. The draws are broad on purpose (subtle to obvious): the idea is that of
-the intensity-bias and mass-effect generators (DISYRE, arXiv 2311.15453; UNA, see ``method.md``).
+its own, down to a cavity as dark as fluid behind a thin rim; tissue around may be pushed outwards. The draws are broad
+on purpose (subtle to obvious): the idea is that of the intensity-bias and mass-effect generators (DISYRE, arXiv
+2311.15453; UNA, see ``method.md``).
 """
 
 from __future__ import annotations
@@ -34,8 +35,9 @@ class Config(PluginConfig):
     ``bright``: probability of a lesion brighter than its tissue, one number or one a contrast in the bundle's order
     (about 0.8 FLAIR, 0.1 T1w, 0.9 T2w). ``contrast``: how much brighter or darker, faint ones somewhat more often.
     ``texture``: its variation inside, relative to ``contrast``. ``core``, ``mass_effect``, ``follow_tissue``:
-    probabilities. The defaults cover the gliomas of 32 patients on FLAIR (slices: diameter 20 to 69 mm, contrast to the
-    tissue around 0.17 to 0.76, 10th to 90th percentile) and go further to small and faint ones.
+    probabilities; ``cavity``: that a core is one. The defaults cover the gliomas of 32 patients on FLAIR (slices:
+    diameter 20 to 69 mm, contrast to the tissue around 0.17 to 0.76, 10th to 90th percentile) and go further to small
+    and faint ones.
     """
 
     name: Literal["lesion"] = "lesion"
@@ -51,7 +53,8 @@ class Config(PluginConfig):
     bright: Probability | tuple[Probability, ...] = 0.8
     contrast: tuple[float, float] = (0.15, 1.0)
     texture: tuple[float, float] = (0.0, 0.6)
-    core: Probability = 0.25
+    core: Probability = 0.35
+    cavity: Probability = 0.5
     mass_effect: Probability = 0.25
 
     @model_validator(mode="after")
@@ -119,8 +122,11 @@ def corrupt(
     filled = moved.copy()
     sign_draw = rng.random()  # shared, so that contrasts agree on the kind of lesion as far as their shares allow
     core = _core(config, shape, rng)
+    hollow = rng.random() < config.cavity
     for contrast in np.flatnonzero(here):
-        filled[contrast] = _fill(config, moved[contrast], shape, texture, core, sign_draw < bright[contrast], rng)
+        fluid = float(np.percentile(clean[contrast][inside], rng.uniform(0.5, 15))) if hollow else None
+        bright_here = bool(sign_draw < bright[contrast])
+        filled[contrast] = _fill(config, moved[contrast], shape, texture, core, bright_here, fluid, rng)
     change = np.abs(np.clip(filled, -1, 1) - clean).max(axis=0)
     outlined = shape.weight >= config.outline
     lesion = np.zeros(brain.shape, bool)
@@ -223,7 +229,7 @@ def _push(
 
 def _core(config: Config, shape: Shape, rng: np.random.Generator) -> np.ndarray | None:
     """Where the lesion has a core of another intensity: (*space) in [0, 1], or None; small lesions have none."""
-    start, width, draw = rng.uniform(0.15, 0.6), rng.uniform(0.1, 0.4), rng.random()
+    start, width, draw = rng.uniform(0.05, 0.6), rng.uniform(0.1, 0.4), rng.random()
     if draw >= config.core or shape.radius_mm < 7:
         return None
     return _ramp((shape.depth - start) / width)
@@ -236,9 +242,10 @@ def _fill(
     texture: np.ndarray,
     core: np.ndarray | None,
     bright: bool,
+    fluid: float | None,
     rng: np.random.Generator,
 ) -> np.ndarray:
-    """One contrast (*space) with the lesion in it, not yet clipped to [-1, 1]."""
+    """One contrast (*space) with the lesion in it, not yet clipped to [-1, 1]; ``fluid``: the intensity of a cavity."""
     total = float(shape.weight.sum())
     mean = float((shape.weight * tissue).sum()) / total
     spread = np.sqrt(float((shape.weight * (tissue - mean) ** 2).sum()) / total)
@@ -250,11 +257,13 @@ def _fill(
     profile = 1 - rng.uniform(0, 0.7) * (1 - shape.depth)
     profile = profile * np.maximum(1 + rng.uniform(*config.texture) * texture, 0.2)
     core_level = rng.uniform(-0.8, 0.7)
-    if core is not None:
+    if core is not None and fluid is None:
         profile = profile * (1 - core) + core_level * core
     blurred = ndimage.gaussian_filter(tissue, rng.uniform(0.4, 1.5), truncate=2.5)
     kept = blurred + rng.uniform(0, 1) * (tissue - blurred)
     # A faint lesion cannot also flatten its tissue: it would brighten one half and darken the other.
     flattened = min(rng.uniform(0, 1), 0.7 * abs(contrast) / max(spread, 1e-6))
     content = (1 - flattened) * kept + flattened * mean + contrast * profile
+    if core is not None and fluid is not None:
+        content = content * (1 - core) + fluid * core
     return tissue + shape.weight * (content - tissue)
