@@ -55,7 +55,6 @@ first=(--set "anatomy.contrasts=[$contrast]")
 if [[ $contrast == T1w ]]; then
   # The shipped configs are for lesions that are mostly bright; on T1w they are mostly dark.
   dark='anomalies=[{name: lesion, bright: 0.1}]'
-  first+=(--set residual.kind=negative)
   settings=(--set "$dark" "${settings[@]}")
 fi
 fit=(--cache "$out/cache" --device "${DEVICE:-auto}")

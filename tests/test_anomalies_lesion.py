@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy import ndimage
 from test_anomalies import SPACING_MM, head
 
 from hybriduad import rng
@@ -50,6 +51,25 @@ def test_lesion_is_brighter_or_darker_as_asked(share: float, sign: int) -> None:
         image, got = draw_lesion(plain_lesion(bright=share, contrast=(0.2, 0.2)), key)
         if got.lesion.any():
             assert sign * (got.image - image)[0][got.lesion].mean() > 0.05
+
+
+def test_a_cavity_is_as_dark_as_fluid_behind_a_bright_rim() -> None:
+    found = 0
+    for key in range(24):
+        image, brain = head((96, 96), key % 4, 1)
+        config = plain_lesion(median_mm=50, bright=1.0, contrast=(0.4, 0.4), core=1.0, cavity=1.0)
+        got = lesion.corrupt(config, image, brain, rng.numpy_rng(5, key), spacing_mm=SPACING_MM)
+        dark = got.lesion & (got.image[0] <= np.percentile(image[0][brain], 20)) & (got.image[0] < image[0] - 0.1)
+        bright = got.lesion & (got.image[0] > image[0] + 0.1)
+        solid = lesion.corrupt(
+            config.model_copy(update={"core": 0.0}), image, brain, rng.numpy_rng(5, key), spacing_mm=SPACING_MM
+        )
+        assert solid.image[0][solid.lesion].min() >= image[0][solid.lesion].min()
+        if dark.sum() > 20 and bright.sum() > 20:
+            found += 1
+            depth = ndimage.distance_transform_edt(got.lesion)
+            assert depth[dark].mean() > depth[bright].mean()
+    assert found >= 12
 
 
 def test_lesion_signs_are_set_per_contrast() -> None:
