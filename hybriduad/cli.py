@@ -86,6 +86,7 @@ def index(
     out: options.OutFile,
     shares: options.Shares,
     stratify: options.Stratify,
+    fold: options.Fold = None,
     seed: options.Seed = 0,
     overwrite: options.Overwrite = False,
     verbose: options.Verbose = False,
@@ -94,9 +95,10 @@ def index(
     from hybriduad import manifest
     from hybriduad.splits import split_summary, split_warnings
 
-    split = _numbers(shares) or None
-    balance = stratify or None
-    cases = manifest.index(layout, dataset, out, split=split, seed=seed, stratify=balance, overwrite=overwrite)
+    how: dict[str, Any] = {"split": _numbers(shares) or None, "fold": _fold(fold), "stratify": stratify or None}
+    if fold and not shares:
+        raise ConfigError("fold without shares", mend="add --split train=0.8 --split validation=0.2")
+    cases = manifest.index(layout, dataset, out, seed=seed, overwrite=overwrite, **how)
     typer.echo("\n".join([f"{len(cases)} cases in {out}", *split_summary(cases)]))
     for warning in split_warnings(cases):
         options.log.warning(warning)
@@ -266,6 +268,16 @@ def _numbers(assignments: list[str]) -> dict[str, Any]:
         except ValueError as error:
             raise ConfigError("bad share", got=repr(assignment), expected="NAME=32 or NAME=0.8") from error
     return numbers
+
+
+def _fold(text: str | None) -> tuple[int, int] | None:
+    """``"1/3"`` -> (1, 3)."""
+    if text is None:
+        return None
+    number, _, count = text.partition("/")
+    if not (number.isdigit() and count.isdigit()):
+        raise ConfigError("bad fold", got=repr(text), expected="K/N, as 1/3")
+    return int(number), int(count)
 
 
 def _say_bundle(bundle: Any) -> None:

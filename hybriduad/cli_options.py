@@ -79,6 +79,10 @@ Spacing = Annotated[tuple[float, float, float], typer.Option("--spacing-mm", met
 Shares = Annotated[
     list[str], _repeated("--split", metavar="NAME=SHARE", help="train=32 (subjects) or train=0.8; repeat.")
 ]
+Fold = Annotated[
+    str | None,
+    typer.Option("--fold", metavar="K/N", help="The k-th of n folds is the test split; shares are of the rest."),
+]
 Stratify = Annotated[
     list[str],
     _repeated("--stratify", metavar="COLUMN", help="Balance the splits by it; repeat. [default: site and health]"),

@@ -277,11 +277,12 @@ def index(
     split: Mapping[str, int] | Mapping[str, float] | None = None,
     seed: int = 0,
     stratify: Sequence[str] | None = None,
+    fold: tuple[int, int] | None = None,
     overwrite: bool = False,
 ) -> list[Case]:
     """Write the manifest of a data set in a known ``layout`` (a plug-in of ``hybriduad/datasets``), split if asked.
 
-    ``split``, ``seed`` and ``stratify`` as in :func:`split_cases`. The same manifest in the same place is left alone.
+    ``split``, ``seed``, ``stratify`` and ``fold`` as in :func:`split_cases`. An equal manifest there stays.
 
     Raises:
         ConfigError: unknown layout or impossible split.
@@ -292,7 +293,7 @@ def index(
         plugins.load("datasets", layout).cases(Path(os.path.abspath(dataset_folder))), Path(dataset_folder)
     )
     if split:
-        cases = split_cases(cases, split, seed, stratify)
+        cases = split_cases(cases, split, seed, stratify, fold)
     if out_csv.exists() and not overwrite and out_csv.read_text(encoding="utf-8") != _text(cases, out_csv):
         raise DataError("another manifest is there", where=out_csv, mend="choose another --out, or use --overwrite")
     write_manifest(cases, out_csv)

@@ -25,21 +25,32 @@ def split_cases(
     shares: Mapping[str, int] | Mapping[str, float],
     seed: int,
     stratify: Sequence[str] | None = None,
+    fold: tuple[int, int] | None = None,
 ) -> list[Case]:
     """The cases, in their order, each with its ``split``, drawn by subject: sessions of one person stay together.
 
     ``shares`` gives *subjects* for train, validation and test, all as counts (``{"train": 32, "test": 10}``) or all
     as fractions (``{"train": 0.8, "test": 0.2}``); who is left over gets the split "". ``stratify`` names
     attributes, or ``dataset`` or ``health``, by default site and health; each combination of their values is shared
-    out in proportion by largest remainders, and the totals are exact. A pure function of the seed and of who is in
-    the cohort, whatever the order of ``cases``.
+    out in proportion by largest remainders, and the totals are exact. With ``fold`` (k, n), the k-th of n folds
+    (from 1) is the test part and ``shares`` are of the others. A pure function of the seed and of who is in the
+    cohort, whatever the order of ``cases``.
 
     Raises:
         ConfigError: unknown split names, counts and fractions mixed, negative, or more than there are; a column of
-            ``stratify`` that no case has.
+            ``stratify`` that no case has; an impossible fold, or a share for the test part beside a fold.
     """
     people = _strata(cases, stratify)
-    drawn = _deal(people, _sizes(shares, len(people)), seed)
+    tested: dict[Subject, str] = {}
+    if fold is not None:
+        number, count = fold
+        if not 1 <= number <= count or "test" in shares:
+            raise ConfigError("bad fold", got=f"{number}/{count} with shares of {sorted(shares)}",
+                              expected="1/3, 2/3 or 3/3, with shares of train and validation")  # fmt: skip
+        chosen = folds(cases, count, seed, stratify)[number - 1]
+        tested = {(case.dataset, case.subject): "test" for case in chosen}
+        people = {person: stratum for person, stratum in people.items() if person not in tested}
+    drawn = tested | _deal(people, _sizes(shares, len(people)), seed)
     return [replace(case, split=cast(Split, drawn.get((case.dataset, case.subject), ""))) for case in cases]
 
 

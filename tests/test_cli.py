@@ -159,6 +159,12 @@ def test_index(tmp_path: Path) -> None:
     assert "got 'train=many', expected NAME=32 or NAME=0.8" in refused(
         "index", "bids", tmp_path / "raw", "--out", out, "--split", "train=many"
     )
+    thirds = tmp_path / "thirds.csv"
+    shares = ["--split", "train=0.5", "--split", "validation=0.5"]
+    result = run("index", "bids", tmp_path / "raw", "--out", thirds, "--fold", "2/3", *shares)
+    assert "test: 1 subjects, 1 cases" in result.stdout
+    assert "expected K/N, as 1/3" in refused("index", "bids", tmp_path / "raw", "--out", out, "--fold", "2", *shares)
+    assert "fold without shares" in refused("index", "bids", tmp_path / "raw", "--out", out, "--fold", "2/3")
     assert "column to stratify by that no case has: got ['hospital']" in refused(
         "index", "bids", tmp_path / "raw", "--out", out, "--split", "train=2", "--stratify", "hospital"
     )

@@ -307,6 +307,20 @@ class TestSplits:
         assert set(inside.values()) == {3, 1}
         assert splits.split_summary(drawn)[1] == "validation: 4 subjects, 4 cases (2 healthy, 2 lesion)"
 
+    def test_folds_are_the_test_parts_and_the_rest_is_shared_out(self) -> None:
+        cases = people({"a": 7, "b": 6}, sessions=2)
+        tested: list[str] = []
+        for number in (1, 2, 3):
+            drawn = manifest.split_cases(cases, {"train": 0.75, "validation": 0.25}, 5, fold=(number, 3))
+            parts = {split: {case.subject for case in drawn if case.split == split} for split in SPLITS}
+            assert len(parts["validation"]) == 2
+            assert sum(map(len, parts.values())) == len(set.union(*parts.values())) == 13
+            tested += parts["test"]
+        assert sorted(tested) == sorted({case.subject for case in cases})
+        for shares, fold in (({"train": 0.5, "test": 0.5}, (1, 3)), ({"train": 1.0}, (4, 3)), ({"train": 1.0}, (1, 1))):
+            with pytest.raises(ConfigError, match="fold"):
+                manifest.split_cases(cases, shares, 5, fold=fold)
+
     def test_a_column_with_one_value_changes_nobody(self) -> None:
         cases = people({"a": 7, "b": 5})
         drawn = manifest.split_cases(cases, {"train": 0.5, "test": 0.5}, 3, stratify=("site",))

@@ -36,8 +36,10 @@ with socket.socket(socket.AF_UNIX) as link:
 TINY = ["--set", "train.steps=1", "--set", "train.batch=1"]
 
 
-def script(tmp_path: Path, *arguments: str, run: bool = True, **environment: str) -> tuple[int, list[list[str]]]:
-    """Run the script; its exit code and the verbs it called, each with the arguments.
+def script(
+    tmp_path: Path, *arguments: str, run: bool = True, of: Path = SCRIPT, **environment: str
+) -> tuple[int, list[list[str]]]:
+    """Run the script ``of``; its exit code and the verbs it called, each with the arguments.
 
     Without ``run`` the verbs do nothing but succeed.
     """
@@ -56,7 +58,7 @@ def script(tmp_path: Path, *arguments: str, run: bool = True, **environment: str
         server.listen()
         server.settimeout(0.2)
         path = f"{folder}{os.pathsep}{os.environ['PATH']}"
-        process = subprocess.Popen(["bash", str(SCRIPT), *arguments], env=os.environ | {"PATH": path} | environment)
+        process = subprocess.Popen(["bash", str(of), *arguments], env=os.environ | {"PATH": path} | environment)
         try:
             while process.poll() is None:
                 try:

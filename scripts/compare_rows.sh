@@ -1,0 +1,99 @@
+#!/usr/bin/env bash
+# The rows of a fair comparison: the same patients, folds, steps and evaluation for every method; paired differences.
+set -euo pipefail
+
+usage() {
+  cat >&2 <<'TEXT'
+usage: scripts/compare_rows.sh BIDS_DIR OUT [--set KEY=VALUE ...]
+
+  BIDS_DIR  raw BIDS data set with lesion masks in derivatives/manual/sub-X/anat/sub-X_label-lesion_mask.nii.gz
+  OUT       folder of the results; a second call continues there
+  --set     changes every training alike, as --set train.steps=600
+
+environment:
+  FOLDS     how many folds every patient is tested in once (default 3)
+  ONLY      the folds to run now, as "1" or "2 3" (default all of them)
+  CONTRAST  what to train on (default FLAIR)
+  DEVICE    auto (default), cpu, cuda, cuda:1
+
+Rows, one folder of scores each, in OUT/fold-K:
+  cddpm, cddpm-healthy, dae   reconstruction alone: conditioned diffusion with and without painted anomalies, DAE
+  pair, image                 UNet on synthetic lesions with cddpm's reconstruction (fused) and without any
+  dae-pair                    as pair, with the DAE's reconstruction
+  pair-few, image-few         both, fine-tuned with the masks of 7 training patients
+Plain intensity stands in every summary. OUT/comparison-NAME/comparison.md holds the paired differences over all the
+patients of the folds that are done; better is what has an interval that excludes 0.
+TEXT
+  exit 2
+}
+
+[[ $# -ge 2 && -d $1 && $2 != -* ]] || usage
+bids=$1 out=$2
+shift 2
+settings=()
+while [[ $# -gt 0 ]]; do
+  [[ $1 == --set && $# -ge 2 && $2 == *=* ]] || usage
+  settings+=(--set "$2")
+  shift 2
+done
+count=${FOLDS:-3}
+folds=${ONLY:-$(seq "$count")}
+anatomy=(--set "anatomy.contrasts=[${CONTRAST:-FLAIR}]")
+
+if command -v hybriduad >/dev/null; then
+  hybriduad=hybriduad
+else
+  checkout=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+  make --no-print-directory -C "$checkout" install
+  hybriduad=$checkout/.venv/bin/hybriduad
+fi
+run() {
+  echo "+ hybriduad $*" >&2
+  "$hybriduad" "$@"
+}
+# Exit code 3: some cases failed and were named, the others are done.
+run_cases() { run "$@" || { code=$?; [[ $code == 3 ]] || exit "$code"; }; }
+
+fit=(--cache "$out/cache" --device "${DEVICE:-auto}")
+mkdir -p "$out"
+for fold in $folds; do
+  here=$out/fold-$fold
+  mkdir -p "$here"
+  cohort=$here/cohort.csv
+  run index bids "$bids" --out "$cohort" --fold "$fold/$count" --split train=0.8 --split validation=0.2 --seed 0
+
+  reconstructor() {
+    run fit-reconstructor "$2" "$cohort" --out "$here/$1.model" "${fit[@]}" "${anatomy[@]}" "${settings[@]}"
+  }
+  detector() { run fit-detector "$2" "$cohort" --out "$here/$1.model" "${fit[@]}" "${@:3}" "${settings[@]}"; }
+  scores() {
+    run calibrate "$here/$1.model" "$cohort" --out "$here/$1.calibrated" --split validation "${fit[@]}"
+    run_cases predict "$here/$1.calibrated" "$cohort" --split test --maps all --out "$here/$1.predictions" "${fit[@]}"
+    run_cases evaluate "$here/$1.predictions" "$cohort" --split test --out "$here/$1"
+  }
+  reconstructor cddpm cddpm-small
+  reconstructor cddpm-healthy cddpm-small-healthy
+  reconstructor dae dae
+  detector pair synthetic --reconstructor "$here/cddpm.model"
+  detector dae-pair synthetic --reconstructor "$here/dae.model"
+  detector image synthetic-image "${anatomy[@]}"
+  detector pair-few few-labels --init "$here/pair.model" --limit 7
+  detector image-few few-labels --init "$here/image.model" --limit 7
+  for row in cddpm cddpm-healthy dae pair dae-pair image pair-few image-few; do scores "$row"; done
+done
+
+# Each row against the one that it must beat, over every fold that is done.
+against() {
+  local evaluations=()
+  for row in "$2" "$1"; do
+    for folder in "$out"/fold-*/"$row"; do evaluations+=("$row=$folder"); done
+  done
+  run compare "${evaluations[@]}" --out "$out/comparison-$1-$2"
+}
+against cddpm dae
+against cddpm cddpm-healthy
+against pair cddpm
+against pair image
+against pair dae-pair
+against pair-few pair
+against pair-few image-few
