@@ -30,7 +30,13 @@ SUFFIXES = {
 }
 """Part of a prediction -> the end of its file's name; a pseudo-healthy scan adds its contrast."""
 DEFAULT_MAPS = ("score", "mask", "brain")
-MODEL, DESCRIPTION = "model.json", "dataset_description.json"
+MODEL, DESCRIPTION, README = "model.json", "dataset_description.json", "README.md"
+ABOUT = """# Anomaly maps by hybriduad
+
+Research use only: not a medical device, not for diagnosis or treatment. For each case in `sub-*/`, on the grid of its
+scan: scores in [0, 1], 0 outside the brain, and where the model was calibrated a mask. `model.json` says which model
+made them and at which thresholds; the JSON file beside each score is the record of that case.
+"""
 
 
 def wanted_parts(maps: Sequence[str]) -> tuple[str, ...]:
@@ -83,6 +89,7 @@ def begin_folder(folder: Path, model: Bundle, request: dict[str, Any], overwrite
         "GeneratedBy": [{"Name": "hybriduad", "Version": __version__}],
     }
     _write_json(folder / DESCRIPTION, description)
+    write_atomically(folder / README, ABOUT.encode())
     write_atomically(folder / ".bidsignore", f"{MODEL}\n*.html\n*_lesions.tsv\n".encode())
     _write_json(
         path,
@@ -122,7 +129,8 @@ def write_case(
     place.mkdir(parents=True, exist_ok=True)
     grid: VolumeGrid = found.grid
     contrasts = model.anatomy.contrasts
-    stripped = found.notes["brain"]["method"].startswith("non-zero")
+    # In the space of the scan itself, which BIDS calls "orig".
+    shared = {"SkullStripped": found.notes["brain"]["method"].startswith("non-zero"), "SpatialReference": "orig"}
     written: dict[str, Any] = {}
     for part in wanted:
         values = getattr(found, part)
@@ -138,13 +146,13 @@ def write_case(
         write_volume(path, values, grid, np.uint8 if binary else np.float32)
         written[part] = path.relative_to(folder).as_posix()
         if part != "score":
-            sidecar = {"SkullStripped": stripped, "Description": f"{part} of hybriduad, research use only"}
+            said = {"Description": f"{part} of hybriduad, research use only"}
             kind = {"mask": "Lesion", "brain": "Brain"}.get(part)
-            _write_json(place / f"{case.name}_{suffix}.json", sidecar | ({"Type": kind} if kind else {}))
+            _write_json(place / f"{case.name}_{suffix}.json", shared | said | ({"Type": kind} if kind else {}))
     _write_json(
         record_of(folder, case),
-        {
-            "SkullStripped": stripped,
+        shared
+        | {
             "Description": "fused anomaly score of hybriduad in [0, 1], research use only",
             "case": case.name,
             "dataset": case.dataset,

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -140,6 +143,15 @@ class TestOneCase:
 
 
 class TestCohort:
+    def test_the_official_validator_finds_no_error(self, predicted: Path) -> None:
+        folder = Path(sys.executable).parent
+        command = [folder / "bids-validator-deno", "--json", predicted]
+        environment = os.environ | {"PATH": f"{folder}{os.pathsep}{os.environ['PATH']}"}
+        done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
+        issues = json.loads(done.stdout)["issues"]["issues"]
+        assert [issue for issue in issues if issue["severity"] == "error"] == []
+        assert {issue["code"] for issue in issues} <= {"TOO_FEW_AUTHORS", "SIDECAR_KEY_RECOMMENDED"}, issues
+
     def test_the_files_and_their_records(self, predicted: Path, cases: list[Case], tiny_detector: Path) -> None:
         bundle = verify(tiny_detector)
         model = json.loads((predicted / "model.json").read_text())
@@ -148,7 +160,8 @@ class TestCohort:
         description = json.loads((predicted / "dataset_description.json").read_text())
         assert description["DatasetType"] == "derivative"
         assert description["GeneratedBy"][0]["Name"] == "hybriduad"
-        expected = {"model.json", "dataset_description.json", ".bidsignore"}
+        assert "Research use only" in (predicted / "README.md").read_text()
+        expected = {"model.json", "dataset_description.json", ".bidsignore", "README.md"}
         for case in cases:
             images = {what: part(predicted, case.name, what) for what in SUFFIXES}
             for path in images.values():
@@ -250,7 +263,7 @@ class TestCohort:
         cohort = cohort_of([cases[0]], tmp_path)
         with pytest.raises(ConfigError, match=r"another maps; .*--overwrite"):
             predict_cohort(tiny_detector, cohort, out=out, device="cpu")
-        with pytest.raises(ConfigError, match=r"another \['bundle'\].*--overwrite"):
+        with pytest.raises(ConfigError, match=r"another bundle; .*--overwrite"):
             predict_cohort(tiny_reconstructor, cohort, out=out, maps=("all",), device="cpu")
         assert files(out) == files(predicted)
         predict_cohort(tiny_reconstructor, cohort, out=out, maps=("all",), device="cpu", overwrite=True)
