@@ -10,10 +10,14 @@ from typing import Annotated, Any, Literal
 import typer
 
 from hybriduad import __version__
+from hybriduad.errors import DataError
 
 log = logging.getLogger("hybriduad")
 USER_ERROR, FAILED_CASES = 2, 3
 """Exit codes: something that the user can mend; some cases of a cohort failed and the others are done."""
+COHORT = ("cohort", "a manifest .csv, a BIDS folder, or an image .nii or .nii.gz")
+BUNDLE = ("bundle", "a folder made by fit-reconstructor or fit-detector")
+"""What an argument names, and what would be right."""
 
 
 def _set_up_logging(verbose: bool) -> bool:
@@ -38,19 +42,43 @@ def _show_version(wanted: bool) -> None:
         raise typer.Exit
 
 
+def _there(what: str, expected: str) -> Any:
+    """A check that a path exists, made before anything heavy is imported; what is in it is checked later."""
+
+    def check(path: Any) -> Any:
+        if path is not None and not Path(path).exists():
+            raise DataError(f"no such {what}", got=path, expected=expected)
+        return path
+
+    return check
+
+
 def _repeated(*names: str, default: tuple[str, ...] = (), **more: Any) -> Any:
     """An option that may be given several times."""
     return typer.Option(*names, default_factory=lambda: list(default), show_default=", ".join(default) or False, **more)
 
 
 Config = Annotated[str, typer.Argument(metavar="CONFIG", help="Path of a YAML file, or the name of a shipped config.")]
-Cohort = Annotated[str, typer.Argument(metavar="COHORT", help="Manifest CSV, BIDS folder, or one image.")]
-BundleFolder = Annotated[Path, typer.Argument(metavar="BUNDLE", help="Model folder.")]
+Cohort = Annotated[
+    str, typer.Argument(metavar="COHORT", callback=_there(*COHORT), help="Manifest CSV, BIDS folder, or one image.")
+]
+BundleFolder = Annotated[Path, typer.Argument(metavar="BUNDLE", callback=_there(*BUNDLE), help="Model folder.")]
 Bundles = Annotated[list[Path] | None, typer.Argument(metavar="BUNDLE", help="Bundles to check.")]
-Predictions = Annotated[Path, typer.Argument(metavar="PREDICTIONS", help="Folder made by predict, with --maps all.")]
+Predictions = Annotated[
+    Path,
+    typer.Argument(
+        metavar="PREDICTIONS",
+        callback=_there("predictions", "a folder made by predict"),
+        help="Folder made by predict, with --maps all.",
+    ),
+]
 Layout = Annotated[str, typer.Argument(metavar="LAYOUT", help="bids, atlas2, brats2021, ...")]
-Dataset = Annotated[Path, typer.Argument(metavar="DATASET", help="Folder of the data set.")]
-Scan = Annotated[Path, typer.Argument(metavar="SCAN", help="One image.")]
+Dataset = Annotated[
+    Path, typer.Argument(metavar="DATASET", callback=_there("data set", "a folder"), help="Folder of the data set.")
+]
+Scan = Annotated[
+    Path, typer.Argument(metavar="SCAN", callback=_there("scan", "an image .nii or .nii.gz"), help="One image.")
+]
 ConfigOrBundle = Annotated[str, typer.Argument(metavar="CONFIG|BUNDLE", help="Run config or model folder.")]
 
 Version = Annotated[bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version.")]
@@ -88,8 +116,12 @@ Stratify = Annotated[
     _repeated("--stratify", metavar="COLUMN", help="Balance the splits by it; repeat. [default: site and health]"),
 ]
 
-Reconstructor = Annotated[Path | None, typer.Option("--reconstructor", help="Bundle of stage 1.")]
-Init = Annotated[Path | None, typer.Option("--init", help="Detector's bundle to continue from.")]
+Reconstructor = Annotated[
+    Path | None, typer.Option("--reconstructor", callback=_there(*BUNDLE), help="Bundle of stage 1.")
+]
+Init = Annotated[
+    Path | None, typer.Option("--init", callback=_there(*BUNDLE), help="Detector's bundle to continue from.")
+]
 Limit = Annotated[int | None, typer.Option("--limit", min=1, help="How many labelled cases may be learnt from.")]
 Licence = Annotated[str, typer.Option("--data-licence", help="Of the training data, stated in the bundle.")]
 

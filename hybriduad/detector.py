@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from hybriduad.config import Anatomy, Fusion, Residual
-from hybriduad.errors import BundleError, ConfigError
+from hybriduad.errors import BundleError, ConfigError, DataError
 from hybriduad.preprocess import Prepared
 from hybriduad.reconstructors._base import Reconstructor
 from hybriduad.scoring import fuse, intensity_map, median_filter_volume, smooth_volume
@@ -117,9 +117,13 @@ class Detector:
 
         Raises:
             ConfigError: a rule that was not calibrated.
+            DataError: no voxel of the brain is left on the model grid.
         """
         brain = np.array(prepared.brain)
         indices = [int(k) for k in np.flatnonzero(brain.any(axis=(0, 1)))]
+        if not indices:
+            mend = "give a brain mask that covers it, or leave the case out"
+            raise DataError("no brain on the model grid", got=f"{brain.shape} voxels, none of the brain", mend=mend)
         chunks = [indices[i : i + batch] for i in range(0, len(indices), batch)]
         maps = [self.slice_maps(slices_of(prepared, chunk, self.seed)) for chunk in chunks]
         anomaly = _volume([one.map for one in maps], indices, brain.shape)

@@ -211,6 +211,38 @@ def test_anomalies_draws_a_picture(tiny_cohort: Path, tmp_path: Path) -> None:
     assert out.read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.fixture
+def given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A working directory with the inputs that the calls below name."""
+    for name in ("c.csv", "det", "scan.nii", "predictions"):
+        (tmp_path / "given" / name).mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "given")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("fit-reconstructor", "cddpm-small", "nowhere.csv", "--out", "o"),
+        ("fit-detector", "synthetic", ".", "--reconstructor", "nowhere.csv", "--out", "o"),
+        ("predict", "nowhere.csv", ".", "--out", "o"),
+        ("evaluate", "nowhere.csv", ".", "--out", "o"),
+        ("index", "bids", "nowhere.csv", "--out", "o"),
+    ],
+)
+def test_a_path_that_is_not_there_is_told_before_anything_is_imported(arguments: tuple[str, ...]) -> None:
+    code = f"""
+import sys
+from typer.testing import CliRunner
+from hybriduad.cli import app
+result = CliRunner().invoke(app, {list(arguments)!r})
+assert result.exit_code == 2, result.output
+assert result.stderr.startswith("hybriduad: no such "), result.stderr
+assert "got nowhere.csv, expected a" in result.stderr, result.stderr
+assert not {{"torch", "lightning", "nibabel"}} & set(sys.modules)
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
 class Handed(Exception):
     """Carries what a verb handed over."""
 
@@ -227,6 +259,7 @@ def handed(monkeypatch: pytest.MonkeyPatch, target: str, *arguments: object) -> 
     return result.exception.args[0], result.exception.args[1]
 
 
+@pytest.mark.usefixtures("given")
 def test_fit_reconstructor_hands_everything_over(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     options = ["--set", "train.steps=3", "--set", "seed=1", "--device", "cpu", "--cache", tmp_path, "--overwrite"]
     args, kwargs = handed(
@@ -240,6 +273,7 @@ def test_fit_reconstructor_hands_everything_over(monkeypatch: pytest.MonkeyPatch
     }  # fmt: skip
 
 
+@pytest.mark.usefixtures("given")
 def test_fit_detector_hands_everything_over(monkeypatch: pytest.MonkeyPatch) -> None:
     args, kwargs = handed(
         monkeypatch, "hybriduad.fitting.fit_detector",
@@ -252,6 +286,7 @@ def test_fit_detector_hands_everything_over(monkeypatch: pytest.MonkeyPatch) -> 
     }  # fmt: skip
 
 
+@pytest.mark.usefixtures("given")
 def test_calibrate_hands_everything_over(monkeypatch: pytest.MonkeyPatch) -> None:
     common = ("calibrate", "det", "c.csv", "--out", "o")
     _, kwargs = handed(monkeypatch, "hybriduad.calibration.calibrate", *common)
@@ -268,6 +303,7 @@ def test_calibrate_hands_everything_over(monkeypatch: pytest.MonkeyPatch) -> Non
     }  # fmt: skip
 
 
+@pytest.mark.usefixtures("given")
 def test_predict_writes_the_default_maps_unless_told(monkeypatch: pytest.MonkeyPatch) -> None:
     from hybriduad.prediction_files import DEFAULT_MAPS
 
@@ -278,6 +314,7 @@ def test_predict_writes_the_default_maps_unless_told(monkeypatch: pytest.MonkeyP
     assert kwargs["maps"] == ["all"]
 
 
+@pytest.mark.usefixtures("given")
 def test_evaluate_hands_over_and_exits_3_when_cases_failed(monkeypatch: pytest.MonkeyPatch) -> None:
     common = ("evaluate", "predictions", "c.csv", "--out", "o", "--by", "site", "--by", "sex", "--split", "test")
     args, kwargs = handed(monkeypatch, "hybriduad.evaluation.evaluate", *common)

@@ -15,7 +15,7 @@ from hybriduad import bundle as bundles
 from hybriduad.config import Fusion, Residual
 from hybriduad.config import Segmenter as SegmenterConfig
 from hybriduad.detector import Detector, Thresholds
-from hybriduad.errors import BundleError, ConfigError
+from hybriduad.errors import BundleError, ConfigError, DataError
 from hybriduad.preprocess import Prepared
 from hybriduad.scoring import fuse, median_filter_volume
 from hybriduad.segmenter import Segmenter
@@ -94,6 +94,12 @@ def test_the_probability_is_the_mean_over_the_reconstructions(detector: Detector
     torch.testing.assert_close(maps.probability, (each[0] + each[1]) / 2, atol=1e-4, rtol=0)
     torch.testing.assert_close(maps.reconstruction, (members[0] + members[1]) / 2, atol=1e-4, rtol=0)
     torch.testing.assert_close(maps.uncertainty, (each[0] - each[1]).abs() / 2, atol=1e-4, rtol=0)
+
+
+def test_a_brain_that_vanished_on_the_model_grid(detector: Detector, prepared: list[Prepared]) -> None:
+    empty = replace(prepared[0], brain=np.zeros_like(prepared[0].brain))
+    with pytest.raises(DataError, match="no brain on the model grid"):
+        detector.predict_volume(empty)
 
 
 class TestThreeKinds:

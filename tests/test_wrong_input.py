@@ -57,7 +57,8 @@ def case(tiny_cohort: Path) -> Case:
 def test_missing_file(tiny_reconstructor: Path, tmp_path: Path) -> None:
     path = tmp_path / "sub-1_FLAIR.nii.gz"
     sentence = refused("predict", tiny_reconstructor, path, "--out", tmp_path / "p")
-    assert sentence == f"hybriduad: missing file in {path}."
+    expected = "a manifest .csv, a BIDS folder, or an image .nii or .nii.gz"
+    assert sentence == f"hybriduad: no such cohort: got {path}, expected {expected}."
 
 
 def test_missing_file_in_a_manifest(tiny_reconstructor: Path, tmp_path: Path) -> None:
@@ -182,7 +183,7 @@ def test_unknown_config_key(tmp_path: Path) -> None:
     sentence = refused("show", "cddpm-small", "--set", "train.step=3")
     assert "unknown key" in sentence
     assert "got 'train.step'" in sentence
-    assert "did you mean 'steps'?" in sentence
+    assert "did you mean 'train.steps'?" in sentence
 
 
 def copied(bundle: Path, tmp_path: Path) -> Path:
@@ -241,7 +242,7 @@ def test_tampered_reconstructor_inside_a_detector(tiny_detector: Path, case: Cas
 
 def test_no_bundle(case: Case, tmp_path: Path) -> None:
     sentence = refused("predict", tmp_path / "none", case.images["FLAIR"], "--out", tmp_path / "p")
-    assert f"no bundle in {tmp_path / 'none'}" in sentence
+    assert f"no such bundle: got {tmp_path / 'none'}" in sentence
     assert "expected a folder made by fit-reconstructor or fit-detector" in sentence
 
 
