@@ -16,7 +16,7 @@ from hybriduad.preprocess import Prepared
 from hybriduad.reconstructors._base import Reconstructor
 from hybriduad.scoring import fuse, intensity_map, median_filter_volume, smooth_volume
 from hybriduad.segmenter import Segmenter
-from hybriduad.slices import slices_of
+from hybriduad.slices import enough_brain, slices_of
 from hybriduad.types import Batch, Prediction
 
 Precision = Literal["float32", "bfloat16"]
@@ -111,19 +111,22 @@ class Detector:
         return self.segmenter(image, reconstruction).float().sigmoid() * brain
 
     def predict_volume(self, prepared: Prepared, *, rule: str | None = None, batch: int = 16) -> Prediction:
-        """The prediction of one case on the model grid (H, W, S); slices without brain are not computed.
+        """The prediction of one case on the model grid (H, W, S).
 
-        ``reconstruction`` is (C, H, W, S) in [-1, 1], equal to the image outside the brain.
+        Slices with too little brain (:func:`hybriduad.slices.enough_brain`) are not judged, since no such slice was
+        ever learnt from: their maps are 0, and ``notes`` says how many they are. ``reconstruction`` is (C, H, W, S)
+        in [-1, 1], equal to the image outside the brain.
 
         Raises:
             ConfigError: a rule that was not calibrated.
-            DataError: no voxel of the brain is left on the model grid.
+            DataError: no slice holds enough brain.
         """
         brain = np.array(prepared.brain)
-        indices = [int(k) for k in np.flatnonzero(brain.any(axis=(0, 1)))]
+        judged = enough_brain(brain, prepared.spacing_mm)
+        indices = [int(k) for k in np.flatnonzero(judged)]
         if not indices:
             mend = "give a brain mask that covers it, or leave the case out"
-            raise DataError("no brain on the model grid", got=f"{brain.shape} voxels, none of the brain", mend=mend)
+            raise DataError("no slice with enough brain", got=f"{brain.sum()} voxels of brain in all", mend=mend)
         chunks = [indices[i : i + batch] for i in range(0, len(indices), batch)]
         maps = [self.slice_maps(slices_of(prepared, chunk, self.seed)) for chunk in chunks]
         anomaly = _volume([one.map for one in maps], indices, brain.shape)
@@ -131,7 +134,7 @@ class Detector:
             anomaly = median_filter_volume(anomaly, prepared.spacing_mm, brain, self.residual.median_voxels)
         found = _volume([one.probability for one in maps], indices, brain.shape)
         if found is not None and self.fusion.smooth_mm > 0:
-            found = smooth_volume(found, prepared.spacing_mm, brain, self.fusion.smooth_mm)
+            found = smooth_volume(found, prepared.spacing_mm, brain & judged, self.fusion.smooth_mm)
         score = fuse(anomaly, found, self.fusion.form, self.fusion.weight)
         threshold = self.thresholds.of("score", rule)
         return Prediction(
@@ -146,7 +149,7 @@ class Detector:
             reconstruction=self._pseudo_healthy(prepared, maps, indices),
             mask=None if threshold is None else (score >= threshold) & brain,
             threshold=threshold,
-            notes=dict(prepared.notes),
+            notes=dict(prepared.notes) | {"slices_not_judged": int((brain.any(axis=(0, 1)) & ~judged).sum())},
         )
 
     def _pseudo_healthy(self, prepared: Prepared, maps: list[SliceMaps], indices: list[int]) -> np.ndarray | None:

@@ -23,7 +23,7 @@ from hybriduad.preprocess import Prepared
 from hybriduad.types import Batch, Health
 
 SMALLEST_BRAIN_MM2 = 1500.0
-"""Slices with less brain than that (under 4 cm across) teach nothing about anatomy."""
+"""Slices with less brain than that (under 4 cm across) teach nothing about anatomy, and are not judged either."""
 SMALLEST_LESION_VOXELS = 6
 KINDS = ("healthy", "synthetic", "labelled")
 
@@ -38,6 +38,12 @@ class SlicePool:
     prepared: Sequence[Prepared]
     healthy: tuple[tuple[int, int], ...]
     labelled: tuple[tuple[int, int], ...] = ()
+
+
+def enough_brain(brain: np.ndarray, spacing_mm: Sequence[float]) -> np.ndarray:
+    """Which slices of a brain (H, W, S) bool hold enough of it to be learnt from and to be judged: (S,) bool."""
+    area: np.ndarray = brain.sum(axis=(0, 1)) * spacing_mm[0] * spacing_mm[1]
+    return area >= SMALLEST_BRAIN_MM2
 
 
 def build_pool(
@@ -57,8 +63,7 @@ def build_pool(
     healthy: list[tuple[int, int]] = []
     lesions: list[tuple[int, int]] = []
     for index, (case, state) in enumerate(zip(prepared, health, strict=True)):
-        area = case.brain.sum(axis=(0, 1)) * case.spacing_mm[0] * case.spacing_mm[1]
-        usable = area >= SMALLEST_BRAIN_MM2
+        usable = enough_brain(case.brain, case.spacing_mm)
         if state == "healthy" or case.has_lesion_mask:
             # What is marked ignore is no lesion to learn, and no healthy tissue either.
             touched = (case.lesion | case.ignore).any(axis=(0, 1))

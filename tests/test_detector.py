@@ -96,9 +96,22 @@ def test_the_probability_is_the_mean_over_the_reconstructions(detector: Detector
     torch.testing.assert_close(maps.uncertainty, (each[0] - each[1]).abs() / 2, atol=1e-4, rtol=0)
 
 
+def test_slices_with_too_little_brain_are_not_judged(detector: Detector, prepared: list[Prepared]) -> None:
+    brain, area_mm2 = prepared[0].brain.copy(), float(np.prod(prepared[0].spacing_mm[:2]))
+    before = detector.predict_volume(prepared[0])
+    places = np.argwhere(brain[..., 10])
+    brain[..., 10] = False
+    brain[(*places[: int(1400 / area_mm2)].T, 10)] = True
+    found = detector.predict_volume(replace(prepared[0], brain=brain))
+    assert before.score[..., 10].any()
+    for part in ("score", "map", "probability"):
+        assert not getattr(found, part)[..., 10].any(), part
+    assert found.notes["slices_not_judged"] == before.notes["slices_not_judged"] + 1
+
+
 def test_a_brain_that_vanished_on_the_model_grid(detector: Detector, prepared: list[Prepared]) -> None:
     empty = replace(prepared[0], brain=np.zeros_like(prepared[0].brain))
-    with pytest.raises(DataError, match="no brain on the model grid"):
+    with pytest.raises(DataError, match="no slice with enough brain"):
         detector.predict_volume(empty)
 
 
