@@ -188,8 +188,8 @@ class Loss(Strict):
 class Fusion(Strict):
     """Score = (w x̃ + ŷ) / (w + 1) for ``sum``, x̃^w ŷ for ``product``.
 
-    ``smooth_mm``: standard deviation of the Gaussian that ŷ is smoothed with inside the brain, across slices too, so
-    that neighbouring slices confirm each other; 0 leaves every slice to itself, as in the paper.
+    ``smooth_mm``: ŷ is smoothed by a Gaussian of that standard deviation along the slice axis, so that neighbouring
+    slices confirm each other; 0 leaves every slice to itself, as in the paper.
     """
 
     form: Literal["sum", "product"] = "sum"

@@ -14,7 +14,7 @@ from hybriduad.config import Anatomy, Fusion, Residual
 from hybriduad.errors import BundleError, ConfigError, DataError
 from hybriduad.preprocess import Prepared
 from hybriduad.reconstructors._base import Reconstructor
-from hybriduad.scoring import fuse, intensity_map, median_filter_volume, smooth_volume
+from hybriduad.scoring import fuse, intensity_map, median_filter_volume, smooth_across_slices
 from hybriduad.segmenter import Segmenter
 from hybriduad.slices import enough_brain, slices_of
 from hybriduad.types import Batch, Prediction
@@ -134,7 +134,7 @@ class Detector:
             anomaly = median_filter_volume(anomaly, prepared.spacing_mm, brain, self.residual.median_voxels)
         found = _volume([one.probability for one in maps], indices, brain.shape)
         if found is not None and self.fusion.smooth_mm > 0:
-            found = smooth_volume(found, prepared.spacing_mm, brain & judged, self.fusion.smooth_mm)
+            found = smooth_across_slices(found, prepared.spacing_mm[2], brain & judged, self.fusion.smooth_mm)
         score = fuse(anomaly, found, self.fusion.form, self.fusion.weight)
         threshold = self.thresholds.of("score", rule)
         return Prediction(

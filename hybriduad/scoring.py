@@ -171,26 +171,23 @@ def median_filter_volume(
     return result
 
 
-def smooth_volume(values: np.ndarray, spacing_mm: Sequence[float], brain: np.ndarray, sigma_mm: float) -> np.ndarray:
-    """Gaussian mean of a map (H, W, S) over the brain voxels around each brain voxel; (H, W, S) float32, 0 outside.
+def smooth_across_slices(values: np.ndarray, spacing_mm: float, brain: np.ndarray, sigma_mm: float) -> np.ndarray:
+    """Gaussian mean of a map (H, W, S) along its slices, over brain alone; (H, W, S) float32, 0 outside the brain.
 
-    ``sigma_mm`` is the standard deviation in millimetres along every axis, cut at 3 of them; what lies outside
-    ``brain`` (H, W, S) bool has no weight, so the mean does not fall towards the brain's edge.
+    ``spacing_mm`` is the distance of the slices and ``sigma_mm`` the standard deviation, cut at 3 of them. Outlines
+    within a slice stay as sharp as they are; what lies outside ``brain`` (H, W, S) bool has no weight.
 
     Raises:
         DataError: shapes that do not fit.
     """
-    if values.shape != brain.shape or len(spacing_mm) != values.ndim:
+    if values.shape != brain.shape:
         raise DataError(
-            "shapes that do not fit",
-            where="smooth_volume",
-            got=f"map {values.shape}, brain {brain.shape}, spacing {tuple(spacing_mm)}",
-            expected="equal shapes and one spacing an axis",
-        )
+            "shapes that do not fit", where="smooth_across_slices", got=f"map {values.shape}, brain {brain.shape}",
+            expected="equal shapes",
+        )  # fmt: skip
     region = brain.astype(np.float32)
-    sigma = [sigma_mm / spacing for spacing in spacing_mm]
     weighted, weight = (
-        ndimage.gaussian_filter(field, sigma, mode="constant", truncate=3.0)
+        ndimage.gaussian_filter1d(field, sigma_mm / spacing_mm, axis=-1, mode="constant", truncate=3.0)
         for field in (values.astype(np.float32) * region, region)
     )
     mean = np.divide(weighted, weight, out=np.zeros_like(weighted), where=brain.astype(bool))

@@ -124,23 +124,21 @@ def test_median_filter_agrees_with_scipy_and_follows_the_spacing(spacing, size):
     assert not empty.any()
 
 
-def test_smoothing_is_a_gaussian_mean_over_the_brain_alone():
+def test_smoothing_is_a_gaussian_mean_along_the_slices_of_the_brain():
     values = np.random.default_rng(0).random((14, 12, 9), dtype=np.float32)
     brain = np.zeros(values.shape, bool)
     brain[2:12, 1:9, 1:8] = True
-    spacing, sigma = (2.0, 2.0, 5.0), 4.0
-    ours = scoring.smooth_volume(values, spacing, brain, sigma)
-    places = np.argwhere(brain)
-    for voxel in ((7, 5, 4), (2, 1, 1)):  # the second at the corner, where most neighbours are no brain
-        steps = (places - voxel) * spacing
-        near = (np.abs(steps) <= np.floor(3 * sigma / np.array(spacing) + 0.5) * spacing).all(axis=1)
-        weight = np.exp(-0.5 * (steps[near] ** 2).sum(axis=1) / sigma**2)
-        expected = (weight * values[tuple(places[near].T)]).sum() / weight.sum()
-        assert ours[voxel] == pytest.approx(expected, abs=1e-5)
+    spacing, sigma = 5.0, 6.0
+    ours = scoring.smooth_across_slices(values, spacing, brain, sigma)
+    for x, y, z in ((7, 5, 4), (2, 1, 1)):  # the second at the end, where the slices before are no brain
+        near = np.flatnonzero(brain[x, y] & (np.abs(np.arange(9) - z) <= round(3 * sigma / spacing)))
+        weight = np.exp(-0.5 * ((near - z) * spacing / sigma) ** 2)
+        assert ours[x, y, z] == pytest.approx((weight * values[x, y, near]).sum() / weight.sum(), abs=1e-6)
     assert not ours[~brain].any()
-    np.testing.assert_allclose(scoring.smooth_volume(brain * 0.3, spacing, brain, sigma), brain * 0.3, atol=1e-6)
+    even = scoring.smooth_across_slices(brain * 0.3, spacing, brain, sigma)
+    np.testing.assert_allclose(even, brain * 0.3, atol=1e-6)
     with pytest.raises(DataError, match="shapes that do not fit"):
-        scoring.smooth_volume(values, spacing, brain[1:], sigma)
+        scoring.smooth_across_slices(values, spacing, brain[1:], sigma)
 
 
 @pytest.mark.parametrize("form", ["sum", "product"])
