@@ -99,7 +99,7 @@ def test_a_step_trains_and_a_reconstruction_does_not(scans: Path) -> None:
 
 
 def test_a_command_that_fails_is_an_error(scans: Path, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="no bundle"):
+    with pytest.raises(DataError, match="no such bundle"):
         predict_scans(tmp_path / "nothing", scans, tmp_path / "predictions", "cpu")
 
 

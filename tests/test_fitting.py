@@ -224,7 +224,7 @@ class TestContinuing:
     def test_another_request_in_the_same_place_is_refused(self, fitted: Fitted, tiny_cohort: Path) -> None:
         place: dict[str, Any] = {"out": fitted.reconstructor.folder, "device": "cpu"}
         config = fitted.configs["reconstructor"]
-        with pytest.raises(ConfigError, match=r"another \['config'\].*--overwrite"):
+        with pytest.raises(ConfigError, match=r"got config.seed 0 there and 1 now; .*--overwrite"):
             fit_reconstructor(config, fitted.cohort, overrides=["seed=1"], **place)
         with pytest.raises(ConfigError, match=r"another \['cohort'\].*--overwrite"):
             fit_reconstructor(config, tiny_cohort, **place)
@@ -238,7 +238,7 @@ class TestContinuing:
         nib.save(nib.Nifti1Image(np.zeros(mask.shape, np.int16), mask.affine), tmp_path / cases[0].lesion.name)
         changed = [replace(cases[0], lesion=tmp_path / cases[0].lesion.name), *cases[1:]]
         write_manifest(changed, tmp_path / "cohort.csv")
-        with pytest.raises(ConfigError, match=r"another \['cohort'\]"):
+        with pytest.raises(ConfigError, match="got another cohort"):
             fit_reconstructor(fitted.configs["reconstructor"], tmp_path / "cohort.csv", out=fitted.reconstructor.folder)
 
     def test_overwrite_replaces_a_bundle_and_nothing_else(
