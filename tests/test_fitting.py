@@ -226,9 +226,9 @@ class TestContinuing:
         config = fitted.configs["reconstructor"]
         with pytest.raises(ConfigError, match=r"got config.seed 0 there and 1 now; .*--overwrite"):
             fit_reconstructor(config, fitted.cohort, overrides=["seed=1"], **place)
-        with pytest.raises(ConfigError, match=r"another \['cohort'\].*--overwrite"):
+        with pytest.raises(ConfigError, match=r"got another cohort; .*--overwrite"):
             fit_reconstructor(config, tiny_cohort, **place)
-        with pytest.raises(ConfigError, match=r"another \['limit'\].*--overwrite"):
+        with pytest.raises(ConfigError, match=r"got limit 1 there and 2 now; .*--overwrite"):
             fit_detector(fitted.configs["few"], fitted.cohort, init=fitted.synthetic.folder, limit=2,
                          out=fitted.few.folder)  # fmt: skip
 
