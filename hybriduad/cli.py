@@ -96,8 +96,6 @@ def index(
     from hybriduad.splits import split_summary, split_warnings
 
     how: dict[str, Any] = {"split": _numbers(shares) or None, "fold": _fold(fold), "stratify": stratify or None}
-    if fold and not shares:
-        raise ConfigError("fold without shares", mend="add --split train=0.8 --split validation=0.2")
     cases = manifest.index(layout, dataset, out, seed=seed, overwrite=overwrite, **how)
     typer.echo("\n".join([f"{len(cases)} cases in {out}", *split_summary(cases)]))
     for warning in split_warnings(cases):

@@ -122,8 +122,8 @@ class Detector:
             DataError: no slice holds enough brain.
         """
         brain = np.array(prepared.brain)
-        judged = enough_brain(brain, prepared.spacing_mm)
-        indices = [int(k) for k in np.flatnonzero(judged)]
+        judged = brain & enough_brain(brain, prepared.spacing_mm)
+        indices = [int(k) for k in np.flatnonzero(judged.any(axis=(0, 1)))]
         if not indices:
             mend = "give a brain mask that covers it, or leave the case out"
             raise DataError("no slice with enough brain", got=f"{brain.sum()} voxels of brain in all", mend=mend)
@@ -131,10 +131,10 @@ class Detector:
         maps = [self.slice_maps(slices_of(prepared, chunk, self.seed)) for chunk in chunks]
         anomaly = _volume([one.map for one in maps], indices, brain.shape)
         if anomaly is not None:
-            anomaly = median_filter_volume(anomaly, prepared.spacing_mm, brain, self.residual.median_voxels)
+            anomaly = median_filter_volume(anomaly, prepared.spacing_mm, judged, self.residual.median_voxels)
         found = _volume([one.probability for one in maps], indices, brain.shape)
         if found is not None and self.fusion.smooth_mm > 0:
-            found = smooth_across_slices(found, prepared.spacing_mm[2], brain & judged, self.fusion.smooth_mm)
+            found = smooth_across_slices(found, prepared.spacing_mm[2], judged, self.fusion.smooth_mm)
         score = fuse(anomaly, found, self.fusion.form, self.fusion.weight)
         threshold = self.thresholds.of("score", rule)
         return Prediction(
@@ -149,7 +149,7 @@ class Detector:
             reconstruction=self._pseudo_healthy(prepared, maps, indices),
             mask=None if threshold is None else (score >= threshold) & brain,
             threshold=threshold,
-            notes=dict(prepared.notes) | {"slices_not_judged": int((brain.any(axis=(0, 1)) & ~judged).sum())},
+            notes=dict(prepared.notes) | {"slices_not_judged": int(brain.any(axis=(0, 1)).sum()) - len(indices)},
         )
 
     def _pseudo_healthy(self, prepared: Prepared, maps: list[SliceMaps], indices: list[int]) -> np.ndarray | None:

@@ -292,8 +292,8 @@ def index(
     cases = _distinct(
         plugins.load("datasets", layout).cases(Path(os.path.abspath(dataset_folder))), Path(dataset_folder)
     )
-    if split:
-        cases = split_cases(cases, split, seed, stratify, fold)
+    if split or fold:
+        cases = split_cases(cases, split or {}, seed, stratify, fold)
     if out_csv.exists() and not overwrite and out_csv.read_text(encoding="utf-8") != _text(cases, out_csv):
         raise DataError("another manifest is there", where=out_csv, mend="choose another --out, or use --overwrite")
     write_manifest(cases, out_csv)

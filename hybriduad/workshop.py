@@ -65,11 +65,11 @@ class Workshop:
         if self.out.exists():
             self.out.rmdir()
         ready.rename(self.out)
-        shutil.rmtree(self.partial, ignore_errors=True)
+        self.abandon()
         return verify(self.out)
 
     def abandon(self) -> None:
-        """Remove the partial folder: what is in it cannot become a bundle, and would refuse other work in its place."""
+        """Remove the partial folder: nothing in it is of use any more, and it would refuse other work in its place."""
         shutil.rmtree(self.partial, ignore_errors=True)
 
     def _refuse_other(self, folder: Path) -> None:

@@ -164,7 +164,7 @@ def test_index(tmp_path: Path) -> None:
     result = run("index", "bids", tmp_path / "raw", "--out", thirds, "--fold", "2/3", *shares)
     assert "test: 1 subjects, 1 cases" in result.stdout
     assert "expected K/N, as 1/3" in refused("index", "bids", tmp_path / "raw", "--out", out, "--fold", "2", *shares)
-    assert "fold without shares" in refused("index", "bids", tmp_path / "raw", "--out", out, "--fold", "2/3")
+    assert "bad shares: got {}" in refused("index", "bids", tmp_path / "raw", "--out", out, "--fold", "2/3")
     assert "column to stratify by that no case has: got ['hospital']" in refused(
         "index", "bids", tmp_path / "raw", "--out", out, "--split", "train=2", "--stratify", "hospital"
     )

@@ -96,13 +96,17 @@ def test_the_probability_is_the_mean_over_the_reconstructions(detector: Detector
     torch.testing.assert_close(maps.uncertainty, (each[0] - each[1]).abs() / 2, atol=1e-4, rtol=0)
 
 
-def test_slices_with_too_little_brain_are_not_judged(detector: Detector, prepared: list[Prepared]) -> None:
-    brain, area_mm2 = prepared[0].brain.copy(), float(np.prod(prepared[0].spacing_mm[:2]))
-    before = detector.predict_volume(prepared[0])
+@pytest.mark.parametrize("distance_mm", [8.0, 2.0])  # on the second grid the median filter reaches across slices
+def test_slices_with_too_little_brain_are_not_judged(
+    detector: Detector, prepared: list[Prepared], distance_mm: float
+) -> None:
+    case = replace(prepared[0], spacing_mm=(*prepared[0].spacing_mm[:2], distance_mm))
+    brain, area_mm2 = case.brain.copy(), float(np.prod(case.spacing_mm[:2]))
+    before = detector.predict_volume(case)
     places = np.argwhere(brain[..., 10])
     brain[..., 10] = False
     brain[(*places[: int(1400 / area_mm2)].T, 10)] = True
-    found = detector.predict_volume(replace(prepared[0], brain=brain))
+    found = detector.predict_volume(replace(case, brain=brain))
     assert before.score[..., 10].any()
     for part in ("score", "map", "probability"):
         assert not getattr(found, part)[..., 10].any(), part
