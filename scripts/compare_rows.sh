@@ -27,35 +27,11 @@ TEXT
   exit 2
 }
 
-[[ $# -ge 2 && -d $1 && $2 != -* ]] || usage
-bids=$1 out=$2
-shift 2
-settings=()
-while [[ $# -gt 0 ]]; do
-  [[ $1 == --set && $# -ge 2 && $2 == *=* ]] || usage
-  settings+=(--set "$2")
-  shift 2
-done
+# shellcheck source=scripts/cohort_arguments.sh
+source "$(dirname "${BASH_SOURCE[0]}")/cohort_arguments.sh"
 count=${FOLDS:-3}
 folds=${ONLY:-$(seq "$count")}
-anatomy=(--set "anatomy.contrasts=[${CONTRAST:-FLAIR}]")
 
-if command -v hybriduad >/dev/null; then
-  hybriduad=hybriduad
-else
-  checkout=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-  make --no-print-directory -C "$checkout" install
-  hybriduad=$checkout/.venv/bin/hybriduad
-fi
-run() {
-  echo "+ hybriduad $*" >&2
-  "$hybriduad" "$@"
-}
-# Exit code 3: some cases failed and were named, the others are done.
-run_cases() { run "$@" || { code=$?; [[ $code == 3 ]] || exit "$code"; }; }
-
-fit=(--cache "$out/cache" --device "${DEVICE:-auto}")
-mkdir -p "$out"
 for fold in $folds; do
   here=$out/fold-$fold
   mkdir -p "$here"

@@ -30,47 +30,16 @@ TEXT
   exit 2
 }
 
-[[ $# -ge 2 && -d $1 && $2 != -* ]] || usage
-bids=$1 out=$2
-shift 2
-settings=()
-while [[ $# -gt 0 ]]; do
-  [[ $1 == --set && $# -ge 2 && $2 == *=* ]] || usage
-  settings+=(--set "$2")
-  shift 2
-done
-contrast=${CONTRAST:-FLAIR}
+# shellcheck source=scripts/cohort_arguments.sh
+source "$(dirname "${BASH_SOURCE[0]}")/cohort_arguments.sh"
 limit=${FALSE_POSITIVE_ML:-0.1}
 labelled=7
 
-if command -v hybriduad >/dev/null; then
-  hybriduad=hybriduad
-else
-  checkout=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-  make --no-print-directory -C "$checkout" install
-  hybriduad=$checkout/.venv/bin/hybriduad
-fi
-
-first=(--set "anatomy.contrasts=[$contrast]")
-if [[ $contrast == T1w ]]; then
-  # The shipped configs are for lesions that are mostly bright; on T1w they are mostly dark.
-  dark='anomalies=[{name: lesion, bright: 0.1}]'
-  settings=(--set "$dark" "${settings[@]}")
-fi
-fit=(--cache "$out/cache" --device "${DEVICE:-auto}")
-run() {
-  echo "+ hybriduad $*" >&2
-  "$hybriduad" "$@"
-}
-# Exit code 3: some cases failed and were named, the others are done.
-run_cases() { run "$@" || { code=$?; [[ $code == 3 ]] || exit "$code"; }; }
-
 cohort=$out/cohort.csv
-mkdir -p "$out"
 run index bids "$bids" --out "$cohort" --split train=0.64 --split validation=0.16 --split test=0.20 --seed 0
 
 run fit-reconstructor "${RECONSTRUCTOR:-cddpm-small}" "$cohort" --out "$out/reconstructor" \
-  "${fit[@]}" "${first[@]}" "${settings[@]}"
+  "${fit[@]}" "${anatomy[@]}" "${settings[@]}"
 run fit-detector "${DETECTOR:-synthetic}" "$cohort" --reconstructor "$out/reconstructor" \
   --out "$out/detector-uncalibrated" "${fit[@]}" "${settings[@]}"
 run fit-detector "${FEW_LABELS:-few-labels}" "$cohort" --init "$out/detector-uncalibrated" --limit "$labelled" \

@@ -1,0 +1,33 @@
+# shellcheck shell=bash
+# Sourced by the scripts beside it, which define usage(): their arguments, the command, and how it is run.
+[[ $# -ge 2 && -d $1 && $2 != -* ]] || usage
+bids=$1 out=$2
+shift 2
+settings=()
+while [[ $# -gt 0 ]]; do
+  [[ $1 == --set && $# -ge 2 && $2 == *=* ]] || usage
+  settings+=(--set "$2")
+  shift 2
+done
+contrast=${CONTRAST:-FLAIR}
+anatomy=(--set "anatomy.contrasts=[$contrast]")
+if [[ $contrast == T1w ]]; then
+  # The shipped configs are for lesions that are mostly bright; on T1w they are mostly dark.
+  settings=(--set 'anomalies=[{name: lesion, bright: 0.1}]' "${settings[@]}")
+fi
+fit=(--cache "$out/cache" --device "${DEVICE:-auto}")
+
+if command -v hybriduad >/dev/null; then
+  hybriduad=hybriduad
+else
+  checkout=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+  make --no-print-directory -C "$checkout" install
+  hybriduad=$checkout/.venv/bin/hybriduad
+fi
+run() {
+  echo "+ hybriduad $*" >&2
+  "$hybriduad" "$@"
+}
+# Exit code 3: some cases failed and were named, the others are done.
+run_cases() { run "$@" || { code=$?; [[ $code == 3 ]] || exit "$code"; }; }
+mkdir -p "$out"
