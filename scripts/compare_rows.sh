@@ -13,6 +13,7 @@ usage: scripts/compare_rows.sh BIDS_DIR OUT [--set KEY=VALUE ...]
 environment:
   FOLDS     how many folds every patient is tested in once (default 3)
   ONLY      the folds to run now, as "1" or "2 3" (default all of them)
+  ROWS      the rows to make, as "cddpm dae" (default all of them)
   CONTRAST  what to train on (default FLAIR)
   DEVICE    auto (default), cpu, cuda, cuda:1
 
@@ -31,6 +32,12 @@ TEXT
 source "$(dirname "${BASH_SOURCE[0]}")/cohort_arguments.sh"
 count=${FOLDS:-3}
 folds=${ONLY:-$(seq "$count")}
+known="cddpm cddpm-healthy dae pair dae-pair image pair-few image-few"
+rows=${ROWS:-$known}
+for row in $rows; do [[ " $known " == *" $row "* ]] || usage; done
+
+# Whether one of these rows is to be made.
+asked() { for row in "$@"; do [[ " $rows " == *" $row "* ]] && return; done; return 1; }
 
 for fold in $folds; do
   here=$out/fold-$fold
@@ -47,20 +54,21 @@ for fold in $folds; do
     run_cases predict "$here/$1.calibrated" "$cohort" --split test --maps all --out "$here/$1.predictions" "${fit[@]}"
     run_cases evaluate "$here/$1.predictions" "$cohort" --split test --out "$here/$1"
   }
-  reconstructor cddpm cddpm-small
-  reconstructor cddpm-healthy cddpm-small-healthy
-  reconstructor dae dae
-  detector pair synthetic --reconstructor "$here/cddpm.model"
-  detector dae-pair synthetic --reconstructor "$here/dae.model"
-  detector image synthetic-image "${anatomy[@]}"
-  detector pair-few few-labels --init "$here/pair.model" --limit 7
-  detector image-few few-labels --init "$here/image.model" --limit 7
-  for row in cddpm cddpm-healthy dae pair dae-pair image pair-few image-few; do scores "$row"; done
+  if asked cddpm pair pair-few; then reconstructor cddpm cddpm-small; fi
+  if asked cddpm-healthy; then reconstructor cddpm-healthy cddpm-small-healthy; fi
+  if asked dae dae-pair; then reconstructor dae dae; fi
+  if asked pair pair-few; then detector pair synthetic --reconstructor "$here/cddpm.model"; fi
+  if asked dae-pair; then detector dae-pair synthetic --reconstructor "$here/dae.model"; fi
+  if asked image image-few; then detector image synthetic-image "${anatomy[@]}"; fi
+  if asked pair-few; then detector pair-few few-labels --init "$here/pair.model" --limit 7; fi
+  if asked image-few; then detector image-few few-labels --init "$here/image.model" --limit 7; fi
+  for row in $rows; do scores "$row"; done
 done
 
 # Each row against the one that it must beat, over every fold that is done.
 against() {
-  local evaluations=()
+  local row evaluations=()
+  for row in "$@"; do asked "$row" || return 0; done
   for row in "$2" "$1"; do
     for folder in "$out"/fold-*/"$row"; do evaluations+=("$row=$folder"); done
   done

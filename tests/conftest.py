@@ -5,7 +5,12 @@ They are made once a session and must be treated as read-only: copy before chang
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+
+# Networks this small are slower on several threads, and the tests share the machine. Said before any library starts
+# its threads, and inherited by the processes that tests start: results are the same only for the same threads.
+os.environ["OMP_NUM_THREADS"] = "1"
 
 import nibabel as nib
 import numpy as np
@@ -31,10 +36,7 @@ DETECTOR = {
 }
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> None:
-    """Networks this small are slower on several threads, and the tests share the machine."""
-    torch.set_num_threads(1)
+torch.set_num_threads(1)
 
 
 def write_nifti(path: Path, data: np.ndarray, affine: np.ndarray | None = None) -> Path:

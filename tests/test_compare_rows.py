@@ -45,3 +45,25 @@ def test_every_row_of_every_fold_alike(tmp_path: Path) -> None:
     assert [f"dae={out}/fold-2/dae", f"dae={out}/fold-3/dae"] == comparisons[0][:2]
     assert [name.partition("=")[0] for name in comparisons[0]] == ["dae", "dae", "cddpm", "cddpm"]
     assert len(comparisons) == 7
+
+
+def test_some_rows_and_what_they_start_from(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    for row in ("dae", "pair-few", "pair"):
+        (out / "fold-1" / row).mkdir(parents=True)
+    rows = {"ROWS": "dae pair-few pair", "FOLDS": "2", "ONLY": "1"}
+    code, calls = script(tmp_path, str(tmp_path), str(out), run=False, of=SCRIPT, **rows)
+    assert code == 0
+
+    def names(verb: str) -> list[str]:
+        return [Path(call[call.index("--out") + 1]).name for call in calls if call[0] == verb]
+
+    assert names("fit-reconstructor") == ["cddpm.model", "dae.model"]
+    assert names("fit-detector") == ["pair.model", "pair-few.model"]
+    assert names("evaluate") == ["dae", "pair-few", "pair"]
+    assert names("compare") == ["comparison-pair-few-pair"]
+
+
+def test_an_unknown_row_gets_the_usage(tmp_path: Path) -> None:
+    code, calls = script(tmp_path, str(tmp_path), str(tmp_path / "out"), run=False, of=SCRIPT, ROWS="pair unet")
+    assert (code, calls) == (2, [])

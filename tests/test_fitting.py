@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -323,10 +322,9 @@ class TestContinuing:
 
 
 SCRIPT = """
-import os, signal, sys, torch
+import os, signal, sys
 from hybriduad.fitting import fit_reconstructor
 from hybriduad.slices import SampleStream
-torch.set_num_threads(1)
 config, cohort, whole, killed, step = sys.argv[1:]
 if whole:
     fit_reconstructor(config, cohort, out=whole, device="cpu")
@@ -347,8 +345,7 @@ def test_killed_in_the_middle_of_an_epoch_and_continued_the_weights_are_bit_iden
 ) -> None:
     def run(*arguments: str) -> int:
         command = [sys.executable, "-c", SCRIPT, str(fitted.configs["reconstructor"]), str(fitted.cohort), *arguments]
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        return subprocess.run(command, env=environment, timeout=600, capture_output=True).returncode
+        return subprocess.run(command, timeout=600, capture_output=True).returncode
 
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     assert run(str(whole), str(killed), "8") == -signal.SIGKILL

@@ -10,12 +10,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
+from threadpoolctl import threadpool_limits
 
 from hybriduad import preprocess
 from hybriduad.brain import fill_slices, find_brain, find_head
 from hybriduad.config import Anatomy
 from hybriduad.errors import DataError
-from hybriduad.model_grid import Grid, area_weights, find_slice_axis, linear_weights
+from hybriduad.model_grid import Grid, apply_weights, area_weights, find_slice_axis, linear_weights
 from hybriduad.preprocess import PreparedCache, intensity_from_model, prepare, restore
 from hybriduad.types import Case
 from hybriduad.volumes import VolumeGrid, read_grid, read_volume, to_ras
@@ -174,6 +175,18 @@ def test_weights_are_averages_and_interpolation():
     expected = [0, 0.25, 3.5, 8.9, 0, 9, 0, 0]
     np.testing.assert_allclose(linear_weights(10, position) @ np.arange(10), expected, rtol=1e-6)
     np.testing.assert_allclose(linear_weights(10, position).sum(1), [1] * 6 + [0] * 2, rtol=1e-6)
+
+
+def test_weights_give_the_same_bits_on_any_number_of_threads():
+    rng = np.random.default_rng(0)
+    data = rng.random((240, 200, 30), dtype=np.float32)
+    h, w = area_weights(240, 3.3, 2.1, 96), area_weights(200, -5.0, 2.1, 96)
+    made = []
+    for threads in (1, 2, 3):
+        with threadpool_limits(threads):
+            made.append(apply_weights(data, h, w))
+    assert made[0].tobytes() == made[1].tobytes() == made[2].tobytes()
+    np.testing.assert_allclose(made[0], np.einsum("hx,wy,xys->hws", h, w, data, optimize=True), rtol=1e-5, atol=1e-6)
 
 
 def test_fine_stripes_are_averaged_not_aliased(tmp_path):
