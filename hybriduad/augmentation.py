@@ -21,9 +21,12 @@ def augment(
     """Alter one slice: image (C, H, W) in [-1, 1] and its masks (M, H, W) bool, moved alike.
 
     Returns new arrays of the same shapes; the image stays in [-1, 1] and an absent contrast (all background) stays so.
+    Of several contrasts some may become absent, never all.
     """
     chosen = {name: rng.random() < getattr(config, name) for name in type(config).model_fields}
     seed = int(rng.integers(2**62))
+    if chosen.pop("absent"):
+        image = _without_some(image, rng)
     if chosen.pop("flip"):
         # The first in-plane axis is left-right in axial and coronal slices, front-back in sagittal ones.
         image, masks = image[:, ::-1], masks[:, ::-1]
@@ -33,6 +36,15 @@ def augment(
     if steps:
         image = _altered(steps, image, seed)
     return np.ascontiguousarray(image, dtype=np.float32), np.ascontiguousarray(masks)
+
+
+def _without_some(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    there = np.flatnonzero((image > BACKGROUND).any(axis=(1, 2)))
+    if len(there) < 2:
+        return image
+    left = image.copy()
+    left[rng.permutation(there)[: int(rng.integers(1, len(there)))]] = BACKGROUND
+    return left
 
 
 def _moved(image: np.ndarray, masks: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:

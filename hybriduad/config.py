@@ -83,7 +83,7 @@ AnomalyBlock = Annotated[PluginConfig, _plugin_block("anomalies")]
 
 
 class Augmentation(Strict):
-    """How strongly a training slice is altered: probabilities of each transform, in [0, 1]."""
+    """How often a training slice is altered: probabilities in [0, 1]; ``absent`` hides some of several contrasts."""
 
     flip: float = Field(0.5, ge=0, le=1)
     affine: float = Field(0.5, ge=0, le=1)
@@ -92,6 +92,7 @@ class Augmentation(Strict):
     blur: float = Field(0.1, ge=0, le=1)
     noise: float = Field(0.2, ge=0, le=1)
     ghosting: float = Field(0.0, ge=0, le=1)
+    absent: float = Field(0.2, ge=0, le=1)
 
 
 class Train(Strict):

@@ -149,7 +149,13 @@ class Detector:
             reconstruction=self._pseudo_healthy(prepared, maps, indices),
             mask=None if threshold is None else (score >= threshold) & brain,
             threshold=threshold,
-            notes=dict(prepared.notes) | {"slices_not_judged": int(brain.any(axis=(0, 1)).sum()) - len(indices)},
+            notes=dict(prepared.notes)
+            | {
+                "slices_not_judged": int(brain.any(axis=(0, 1)).sum()) - len(indices),
+                "absent_contrasts": [
+                    name for name, here in zip(self.anatomy.contrasts, prepared.present, strict=True) if not here
+                ],
+            },
         )
 
     def _pseudo_healthy(self, prepared: Prepared, maps: list[SliceMaps], indices: list[int]) -> np.ndarray | None:

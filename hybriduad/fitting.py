@@ -200,7 +200,7 @@ def _fit(
     )  # fmt: skip
     stream = SampleStream(
         pool,
-        seed=run.seed,
+        seed=rng.fold(run.seed, *_stage(run, parents)),
         batch=run.train.batch,
         steps=run.train.steps,
         mix=run.mix,
@@ -248,6 +248,13 @@ def _anatomy(run: DetectorRun, source: Bundle | None) -> Anatomy:
             "no anatomy", mend="give --reconstructor or --init, or 'anatomy' for a segmenter of the image"
         )
     return run.anatomy
+
+
+def _stage(run: ReconstructorRun | DetectorRun, parents: Sequence[Bundle]) -> tuple[str, ...]:
+    """Keys of a stage's samples. No two stages draw the same: stage 1 has fitted its own, and its reconstructions of
+    those would look better to stage 2 than any that follow.
+    """
+    return run.kind, *(parent.kind for parent in parents if parent.kind == run.kind)
 
 
 def _request(

@@ -16,6 +16,7 @@ from scipy import ndimage
 from torch.utils.data import Dataset
 
 from hybriduad import plugins, rng
+from hybriduad.anomalies._base import present
 from hybriduad.augmentation import augment
 from hybriduad.config import Augmentation, Mix, PluginConfig
 from hybriduad.errors import DataError
@@ -139,7 +140,7 @@ class SampleStream(Dataset[Batch]):
         return Batch(
             image=_tensor(image),
             healthy=_tensor(clean),
-            present=_tensor(case.present),
+            present=_tensor(present(clean)),
             brain=_tensor(brain),
             lesion=_tensor(lesion),
             ignore=_tensor(ignore),

@@ -45,14 +45,13 @@ class _Task(L.LightningModule):
         return 0.01 + 0.99 * 0.5 * (1.0 + math.cos(math.pi * min(1.0, (step - warmup) / max(1, steps - warmup))))
 
     def _step(self, index: int, loss: Tensor) -> None:
-        if not torch.isfinite(loss):
-            mend = "the last good checkpoint is kept; lower train.lr or set train.precision to float32"
-            raise DataError("loss is not finite", where="training", got=float(loss), mend=mend)
+        _finite("loss", loss)
         optimiser = _listed(self.optimizers())[index]
         optimiser.zero_grad()
         self.manual_backward(loss)
         weights = [weight for group in optimiser.param_groups for weight in group["params"]]
-        torch.nn.utils.clip_grad_norm_(weights, CLIP)
+        # Before the weights are touched: clipped by a norm that is no number, every one of them would be none.
+        _finite("gradient", torch.nn.utils.clip_grad_norm_(weights, CLIP))
         optimiser.step()
         _listed(self.lr_schedulers())[index].step()
 
@@ -89,6 +88,10 @@ class SegmentationTask(_Task):
     def configure_optimizers(self) -> Any:
         return self._optimisers([list(self.segmenter.parameters())])
 
+    def on_fit_start(self) -> None:
+        if (reconstructor := self.frozen[0]) is not None:  # no part of this module, so nobody else moves it
+            reconstructor.to(self.device)
+
     def training_step(self, batch: Batch, _: int) -> None:
         logits = self.segmenter(batch.image, self._reconstruction(batch)).float()
         losses = segmentation_loss(
@@ -111,6 +114,12 @@ class SegmentationTask(_Task):
         drawn = rng.uniform(rng.fold_keys(batch.keys, "member")) * reconstructor.members
         member = drawn.long().clamp_max(reconstructor.members - 1).to(batch.image.device)
         return reconstructor.reconstruct_member(batch.image, batch.brain, batch.keys, member)
+
+
+def _finite(what: str, value: Tensor) -> None:
+    if not torch.isfinite(value):
+        mend = "the last good checkpoint is kept; lower train.lr or set train.precision to float32"
+        raise DataError(f"{what} is not finite", where="training", got=float(value), mend=mend)
 
 
 def _listed(found: Any) -> list[Any]:

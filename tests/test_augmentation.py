@@ -77,6 +77,19 @@ def test_shape_type_and_range_stay_and_an_absent_contrast_stays_absent(name: str
         assert (altered[1] == BACKGROUND).all()
 
 
+def test_some_contrasts_become_absent_never_all(image: np.ndarray) -> None:
+    several = np.concatenate([image, image[:1]])
+    left = set()
+    for key in range(40):
+        altered, _ = augment(only(absent=1.0), several, masks(image), numpy_rng(6, key))
+        there = (altered > BACKGROUND).any(axis=(1, 2))
+        np.testing.assert_array_equal(altered[there], several[there])
+        left.add(tuple(there.tolist()))
+    assert len(left) == 6  # every choice of one or two of the three
+    alone, _ = augment(only(absent=1.0), image[:1], masks(image), numpy_rng(6))
+    np.testing.assert_array_equal(alone, image[:1])
+
+
 def test_nothing_happens_at_probability_0(image: np.ndarray) -> None:
     altered, labels = augment(only(), image, masks(image), numpy_rng(0))
     np.testing.assert_array_equal(altered, image)

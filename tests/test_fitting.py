@@ -21,8 +21,9 @@ from conftest import DETECTOR, RECONSTRUCTOR, SPACING_MM, write_nifti
 from safetensors.torch import load_file
 from tiny import generators
 
+from hybriduad import config as configs
 from hybriduad import fitting
-from hybriduad.bundle import Bundle, load_detector, verify
+from hybriduad.bundle import Bundle, load_detector, load_reconstructor, verify
 from hybriduad.calibration import calibrate
 from hybriduad.errors import ConfigError, DataError, LeakageError
 from hybriduad.evaluation import evaluate
@@ -31,7 +32,9 @@ from hybriduad.manifest import check_leakage, read_cohort, write_manifest
 from hybriduad.phantom.subject import make_subject
 from hybriduad.prediction import predict_cohort
 from hybriduad.reconstructors.ddpm import Model
+from hybriduad.segmenter import Segmenter
 from hybriduad.slices import SampleStream
+from hybriduad.tasks import SegmentationTask
 from hybriduad.training import CHECKPOINT, _reached, ema_decay, resolve_precision
 from hybriduad.types import Case
 
@@ -315,6 +318,26 @@ class TestContinuing:
         again = fit_reconstructor(config, fitted.cohort, out=out, device="cpu")
         assert_same_weights(again.folder, fitted.reconstructor.folder)
 
+    def test_a_gradient_that_is_not_finite_touches_no_weight(
+        self, fitted: Fitted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        good, calls = Model.loss, []
+
+        def spoilt(self: Model, *arguments: Any) -> dict[str, torch.Tensor]:
+            calls.append(1)
+            losses = good(self, *arguments)
+            if len(calls) == 6:  # the root of 0 has the value 0 and no slope
+                losses["loss"] = losses["loss"] + (losses["loss"] - losses["loss"]).abs().sqrt()
+            return losses
+
+        config, out = fitted.configs["reconstructor"], tmp_path / "out"
+        with monkeypatch.context() as patch:
+            patch.setattr(Model, "loss", spoilt)
+            with pytest.raises(DataError, match=r"gradient is not finite.*last good checkpoint.*\.$"):
+                fit_reconstructor(config, fitted.cohort, out=out, device="cpu")
+        again = fit_reconstructor(config, fitted.cohort, out=out, device="cpu")
+        assert_same_weights(again.folder, fitted.reconstructor.folder)
+
     def test_workers_change_nothing(self, fitted: Fitted, tmp_path: Path) -> None:
         found = fit_reconstructor(fitted.configs["reconstructor"], fitted.cohort, out=tmp_path / "out", device="cpu",
                                   overrides=["train.workers=1"])  # fmt: skip
@@ -358,6 +381,39 @@ def test_killed_in_the_middle_of_an_epoch_and_continued_the_weights_are_bit_iden
         verify(killed).record["checksums"]["weights.safetensors"]
         == verify(whole).record["checksums"]["weights.safetensors"]
     )
+
+
+def test_no_two_stages_draw_the_same_samples(fitted: Fitted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seeds: list[int] = []
+
+    class Noted(SampleStream):
+        def __init__(self, *arguments: Any, **told: Any) -> None:
+            super().__init__(*arguments, **told)
+            seeds.append(self.seed)
+
+    monkeypatch.setattr(fitting, "SampleStream", Noted)
+    monkeypatch.setattr(fitting, "run_training", refuse)
+    place: dict[str, Any] = {"out": tmp_path / "out", "device": "cpu", "overwrite": True}
+    stages: list[Callable[[], Bundle]] = [
+        lambda: fit_reconstructor(fitted.configs["reconstructor"], fitted.cohort, **place),
+        lambda: fit_detector(
+            fitted.configs["synthetic"], fitted.cohort, reconstructor=fitted.reconstructor.folder, **place
+        ),
+        lambda: fit_detector(fitted.configs["few"], fitted.cohort, init=fitted.synthetic.folder, **place),
+    ]
+    for stage in stages:
+        with pytest.raises(AssertionError):
+            stage()
+    assert len(set(seeds)) == 3
+
+
+def test_the_frozen_reconstructor_follows_the_task_to_its_device(fitted: Fitted) -> None:
+    run = configs.load(fitted.configs["synthetic"], [], kind="detector")
+    frozen = load_reconstructor(fitted.reconstructor)
+    task = SegmentationTask(run, Segmenter(run.segmenter, 1), frozen)
+    task.to("meta")
+    task.on_fit_start()
+    assert {weight.device.type for weight in frozen.parameters()} == {"meta"}
 
 
 class TestSegmenterAlone:

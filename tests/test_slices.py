@@ -159,6 +159,16 @@ class TestStream:
         stream(pool, self.MIX, batch=20)[0].image.fill_(0.0)
         assert all(np.array_equal(case.image, kept) for case, kept in zip(prepared, before, strict=True))
 
+    def test_a_contrast_that_a_sample_lacks_is_background_and_not_present(self, prepared: list[Prepared]) -> None:
+        both = replace(prepared[2], image=np.concatenate([prepared[2].image] * 2), present=np.array([True, True]))
+        pool = build_pool([both], ["healthy"], lesion_margin_mm=8.0)
+        never, often = ({**STILL.model_dump(), "absent": chance} for chance in (0.0, 0.5))
+        assert stream(pool, Mix(), batch=20, augmentation=Augmentation(**never))[0].present.all()
+        batch = stream(pool, Mix(synthetic=1.0), batch=40, augmentation=Augmentation(**often))[0]
+        assert 10 < int(batch.present.all(dim=1).sum()) < 30
+        assert batch.present.any(dim=1).all()
+        assert bool((batch.image[~batch.present] == BACKGROUND).all())
+
     def test_impossible_mixes(self, prepared: list[Prepared]) -> None:
         pool = build_pool(prepared, HEALTH, lesion_margin_mm=8.0)
         with pytest.raises(DataError, match="no labelled slice"):
