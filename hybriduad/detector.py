@@ -144,7 +144,7 @@ class Detector:
             map=anomaly,
             uncertainty=_volume([one.uncertainty for one in maps], indices, brain.shape),
             intensity=intensity_map(
-                prepared.image, prepared.present, brain, prepared.spacing_mm, self.anatomy.contrasts
+                prepared.image, prepared.present, judged, prepared.spacing_mm, self.anatomy.contrasts
             ),
             reconstruction=self._pseudo_healthy(prepared, maps, indices),
             mask=None if threshold is None else (score >= threshold) & brain,

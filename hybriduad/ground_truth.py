@@ -16,6 +16,7 @@ from scipy import ndimage
 from hybriduad.errors import DataError
 from hybriduad.metrics import ScoreHistogram
 from hybriduad.model_grid import DIRECTIONS, find_slice_axis, in_plane, to_slices
+from hybriduad.slices import SMALLEST_BRAIN_MM2, enough_brain
 from hybriduad.types import Case
 from hybriduad.volumes import Image, VolumeGrid, from_ras, read_grid, read_mask, same_grid, spacing_of, to_ras
 
@@ -23,8 +24,8 @@ CLEAR_MM = 10.0
 """A slice is lesion-free when this far, and at least a slice, from every lesion and ignored voxel."""
 REGION = (
     "Figures are over the voxels of the predicted brain or the lesion, without ignored voxels; outside the brain every "
-    "score is 0, so lesion voxels there count as missed. A lesion-free slice has brain in it and keeps "
-    f"{CLEAR_MM:g} mm, at least one slice, from every lesion."
+    "score is 0, so lesion voxels there count as missed. A lesion-free slice has enough brain to be judged "
+    f"({SMALLEST_BRAIN_MM2 / 100:g} cm2) and keeps {CLEAR_MM:g} mm, at least one slice, from every lesion."
 )
 
 
@@ -111,7 +112,7 @@ def read_truth(case: Case, brain: np.ndarray, grid: VolumeGrid, direction: str |
         lesion=lesion[box],
         brain=inside[box],
         region=region[box],
-        clear=(~near & inside.any(axis=(0, 1)))[box[2]],
+        clear=(~near & enough_brain(inside, (spacing[h], spacing[w])))[box[2]],
         spacing_mm=(spacing[h], spacing[w], spacing[axis]),
         ignored=int((inside & ignore).sum()),
         outside=int((lesion & ~inside).sum()),

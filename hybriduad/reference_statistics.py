@@ -1,7 +1,7 @@
 """What a bundle remembers of its training slices, for later checks of whether a new scan is like them.
 
-Features (mean and Ledoit-Wolf covariance, DOI 10.1016/S0047-259X(03)00096-4), histograms of the maps on healthy slices,
-and intensity quantiles of each contrast.
+Features (mean and Ledoit-Wolf covariance, DOI 10.1016/S0047-259X(03)00096-4), histograms of the scores on healthy
+slices, and intensity quantiles of each contrast.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from hybriduad import rng
-from hybriduad.detector import Detector
+from hybriduad.detector import PARTS, Detector
 from hybriduad.slices import SlicePool, slices_of
 from hybriduad.types import Batch
 
@@ -24,44 +24,49 @@ QUANTILES = np.linspace(0.0, 1.0, 101)
 
 
 def reference_statistics(detector: Detector, pool: SlicePool, *, batch: int = 16) -> dict[str, Tensor]:
-    """Statistics of at most 256 of the pool's healthy slices, drawn by the detector's seed.
+    """Statistics of the healthy slices of as many of the pool's cases, drawn by the detector's seed, as give 256.
 
-    Returns ``histogram_edges`` (82,), ``histogram_<part>`` (81,) voxel counts, ``quantiles_<contrast>`` (101,) of the
-    model intensities in the brain, and with a reconstructor ``feature_mean`` (D,), ``feature_covariance`` (D, D).
+    Returns ``histogram_edges`` (82,), ``histogram_<part>`` (81,) counts of the brain's voxels by each map of a
+    prediction, as thresholds are applied to it; ``quantiles_<contrast>`` (101,) of the model intensities in the brain,
+    and with a reconstructor ``feature_mean`` (D,), ``feature_covariance`` (D, D).
     """
-    chosen = _drawn(pool.healthy, detector.seed)
     histograms: dict[str, np.ndarray] = {}
     features: list[Tensor] = []
     intensities: list[list[np.ndarray]] = [[] for _ in detector.anatomy.contrasts]
-    for start in range(0, len(chosen), batch):
-        slices = _gathered(pool, chosen[start : start + batch], detector.seed)
-        inside = slices.brain.numpy()
-        maps = detector.slice_maps(slices)
-        for part, values in (("map", maps.map), ("probability", maps.probability)):
-            if values is not None:
-                counts = np.histogram(values.float().cpu().numpy()[inside], bins=BINS)[0]
+    for case, chosen in _drawn(pool.healthy, detector.seed).items():
+        prepared = pool.prepared[case]
+        slices = slices_of(prepared, chosen, detector.seed)
+        inside = np.moveaxis(slices.brain.numpy(), 0, -1)
+        found = detector.predict_volume(prepared, batch=batch)
+        for part in PARTS:
+            if (values := getattr(found, part)) is not None:
+                counts = np.histogram(values[..., chosen][inside], bins=BINS)[0]
                 histograms[part] = histograms.get(part, 0) + counts
         for index, collected in enumerate(intensities):
-            shown = inside & slices.present[:, index].numpy()[:, None, None]
-            collected.append(slices.image[:, index].numpy()[shown])
+            if prepared.present[index]:
+                collected.append(slices.image[:, index][slices.brain].numpy())
         if detector.reconstructor is not None:
             features.append(_features(detector, slices))
-    found = {f"histogram_{part}": torch.from_numpy(counts.astype(np.int64)) for part, counts in histograms.items()}
-    found["histogram_edges"] = torch.from_numpy(BINS)
+    made = {f"histogram_{part}": torch.from_numpy(counts.astype(np.int64)) for part, counts in histograms.items()}
+    made["histogram_edges"] = torch.from_numpy(BINS)
     for name, collected in zip(detector.anatomy.contrasts, intensities, strict=True):
-        shades = np.concatenate(collected)
+        shades = np.concatenate(collected) if collected else np.zeros(0)
         if shades.size:
-            found[f"quantiles_{name}"] = torch.from_numpy(np.quantile(shades, QUANTILES).astype(np.float32))
-    return found | (_covariance(torch.cat(features)) if features else {})
+            made[f"quantiles_{name}"] = torch.from_numpy(np.quantile(shades, QUANTILES).astype(np.float32))
+    return made | (_covariance(torch.cat(features)) if features else {})
 
 
-def _drawn(slices: Sequence[tuple[int, int]], seed: int) -> list[tuple[int, int]]:
-    order = rng.numpy_rng(seed, "statistics").permutation(len(slices))[:SLICES]
-    return [slices[int(k)] for k in sorted(order)]
-
-
-def _gathered(pool: SlicePool, chosen: Sequence[tuple[int, int]], seed: int) -> Batch:
-    return Batch.stack([slices_of(pool.prepared[case], [index], seed) for case, index in chosen])
+def _drawn(slices: Sequence[tuple[int, int]], seed: int) -> dict[int, list[int]]:
+    """Whole cases, since a prediction is made of whole ones: the healthy slices of each."""
+    of_case: dict[int, list[int]] = {}
+    for case, index in slices:
+        of_case.setdefault(case, []).append(index)
+    drawn: dict[int, list[int]] = {}
+    for case in rng.numpy_rng(seed, "statistics").permutation(list(of_case)):
+        if sum(map(len, drawn.values())) >= SLICES:
+            break
+        drawn[int(case)] = of_case[int(case)]
+    return drawn
 
 
 @torch.inference_mode()

@@ -20,9 +20,9 @@ from hybriduad.types import Case
 from hybriduad.volumes import VolumeGrid, write_volume
 
 SHAPE = (16, 14, 12)
-SPACING_MM = (2.0, 2.0, 5.0)
+SPACING_MM = (4.0, 4.0, 5.0)
 GRID = VolumeGrid.make(SHAPE, np.diag([*SPACING_MM, 1.0]))
-VOXEL_ML = 0.02
+VOXEL_ML = 0.08
 THRESHOLDS = {"score": 0.5, "probability": 0.6, "map": 0.4, "intensity": 0.7}
 QUALITY = {"score": 2.0, "probability": 1.5, "map": 1.0, "intensity": 0.3}
 
@@ -438,8 +438,8 @@ class TestCompare:
 class TestTruth:
     def test_mask_in_another_orientation_and_on_another_contrast(self, tmp_path: Path) -> None:
         lesion = lesion_mask(2)
-        flipped = VolumeGrid.make(SHAPE, np.array([[-2.0, 0, 0, 30], [0, 2, 0, 0], [0, 0, 5, 0], [0, 0, 0, 1]]))
-        fine = VolumeGrid.make((32, 28, 24), np.array([[1.0, 0, 0, -0.5], [0, 1, 0, -0.5], [0, 0, 2.5, -1.25], [0, 0, 0, 1]]))  # fmt: skip  # noqa: E501
+        flipped = VolumeGrid.make(SHAPE, np.array([[-4.0, 0, 0, 60], [0, 4, 0, 0], [0, 0, 5, 0], [0, 0, 0, 1]]))
+        fine = VolumeGrid.make((32, 28, 24), np.array([[2.0, 0, 0, -1], [0, 2, 0, -1], [0, 0, 2.5, -1.25], [0, 0, 0, 1]]))  # fmt: skip  # noqa: E501
         files = {name: tmp_path / f"{name}.nii.gz" for name in ("FLAIR", "T1w", "turned", "fine")}
         write_volume(files["FLAIR"], np.arange(math.prod(SHAPE)).reshape(SHAPE), GRID)
         write_volume(files["T1w"], np.arange(math.prod(fine.shape)).reshape(fine.shape), fine)
@@ -452,6 +452,14 @@ class TestTruth:
         alone = Case("d", "1", {"FLAIR": files["FLAIR"]}, lesion=files["fine"])
         with pytest.raises(DataError, match="lesion mask on none of the case's grids"):
             read_truth(alone, brain_mask(), GRID, "axial")
+
+    def test_a_slice_that_is_not_judged_is_no_lesion_free_slice(self, tmp_path: Path) -> None:
+        brain = brain_mask()
+        brain[8:, :, 10] = False  # 9.6 cm2 are left of 19
+        path = tmp_path / "FLAIR.nii.gz"
+        write_volume(path, np.arange(math.prod(SHAPE)).reshape(SHAPE), GRID)
+        truth = read_truth(Case("d", "1", {"FLAIR": path}, health="healthy"), brain, GRID, "axial")
+        assert truth.clear.tolist() == [True] * 9 + [False]
 
     def test_stored_figures_come_back(self, study: Study) -> None:
         study.evaluate()

@@ -25,6 +25,7 @@ from hybriduad import config as configs
 from hybriduad import fitting
 from hybriduad.bundle import Bundle, load_detector, load_reconstructor, verify
 from hybriduad.calibration import calibrate
+from hybriduad.detector import PARTS
 from hybriduad.errors import ConfigError, DataError, LeakageError
 from hybriduad.evaluation import evaluate
 from hybriduad.fitting import fit_detector, fit_reconstructor
@@ -150,11 +151,12 @@ class TestEndToEnd:
         found = load_file(fitted.few.folder / "statistics.safetensors")
         assert set(found) == {
             "feature_mean", "feature_covariance", "histogram_edges", "histogram_map", "histogram_probability",
-            "quantiles_FLAIR",
+            "histogram_score", "histogram_intensity", "quantiles_FLAIR",
         }  # fmt: skip
         covariance = found["feature_covariance"].double()
         assert float(torch.linalg.eigvalsh(covariance).min()) > 0
-        assert found["histogram_map"].sum() == found["histogram_probability"].sum() > 1000
+        assert len({int(found[f"histogram_{part}"].sum()) for part in PARTS}) == 1
+        assert found["histogram_score"].sum() > 1000
         assert (found["quantiles_FLAIR"].diff() >= 0).all()
 
     def test_no_name_and_no_path_in_any_file(self, fitted: Fitted) -> None:
