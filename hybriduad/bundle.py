@@ -271,7 +271,9 @@ def resolve_device(device: str) -> torch.device:
         chosen = torch.device(device)
         torch.empty(0, device=chosen)
     except (RuntimeError, AssertionError) as error:
-        raise ConfigError("unusable device", got=repr(device), expected="auto, cpu or cuda[:i]") from error
+        usable = [f"cuda:{index}" for index in range(torch.cuda.device_count())]
+        expected = f"auto, cpu{''.join(f', {one}' for one in usable)}"
+        raise ConfigError("no such device on this machine", got=repr(device), expected=expected) from error
     return chosen
 
 

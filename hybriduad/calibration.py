@@ -221,7 +221,7 @@ def _check_rules(rules: Sequence[str], limit_ml: float | None, per: str) -> None
         raise ConfigError("unknown unit of false positives", got=repr(per), expected="slice or scan")
     if "false-positives" in rules and not (limit_ml is not None and limit_ml >= 0):
         raise ConfigError("rule without its limit", where="false-positives", got=limit_ml,
-                          expected="false_positive_ml, millilitres a lesion-free slice or scan")  # fmt: skip
+                          expected="--false-positive-ml, millilitres a lesion-free slice or scan")  # fmt: skip
 
 
 def _cases(cohort: str | Path, split: Split | None) -> list[Case]:

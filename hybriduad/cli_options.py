@@ -47,7 +47,7 @@ def _there(what: str, expected: str) -> Any:
 
     def check(path: Any) -> Any:
         if path is not None and not Path(path).exists():
-            raise DataError(f"no such {what}", got=path, expected=expected)
+            raise DataError(f"no such {what}", got=path, expected=expected, mend="check the path")
         return path
 
     return check
@@ -69,10 +69,12 @@ Predictions = Annotated[
     typer.Argument(
         metavar="PREDICTIONS",
         callback=_there("predictions", "a folder made by predict"),
-        help="Folder made by predict, with --maps all.",
+        help="Folder made by predict; with --maps all every map is evaluated beside the score.",
     ),
 ]
-Layout = Annotated[str, typer.Argument(metavar="LAYOUT", help="bids, atlas2, brats2021, ...")]
+Layout = Annotated[
+    str, typer.Argument(metavar="LAYOUT", help="atlas2, bids, brats2021, brats2023, ixi, mslub or wmh2017.")
+]
 Dataset = Annotated[
     Path, typer.Argument(metavar="DATASET", callback=_there("data set", "a folder"), help="Folder of the data set.")
 ]
@@ -138,7 +140,8 @@ Maps = Annotated[
     list[str],
     _repeated(
         "--maps",
-        help="score, probability, map, uncertainty, intensity, mask, brain, reconstruction or all; repeat.",
+        help="score, probability, map, uncertainty, intensity, mask, brain, reconstruction or all; repeat. "
+        "[default: score, mask, brain]",
     ),
 ]
 Rule = Annotated[str | None, typer.Option("--rule", help="Calibrated rule that makes the mask.")]

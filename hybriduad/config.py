@@ -44,7 +44,7 @@ def checked(model: type[M], data: Any, where: str) -> M:
             known = sorted(_siblings(model, first["loc"][:-1]))
             near = difflib.get_close_matches(str(first["loc"][-1]), known, n=1, cutoff=0.5)
             dotted = ".".join([*(str(part) for part in first["loc"][:-1]), *near])
-            mend = f"did you mean {dotted!r}?" if near else "remove it"
+            mend = f"perhaps {dotted!r} is meant" if near else "remove it"
             raise ConfigError(
                 "unknown key", where=where, got=repr(key), expected=f"one of {known}", mend=mend
             ) from error
@@ -241,7 +241,7 @@ def load(config: str | Path, overrides: list[str] | None = None, kind: str | Non
         path = shipped_folder() / f"{config}.yaml"
         if not path.is_file():
             near = difflib.get_close_matches(str(config), shipped(), n=1)
-            mend = f"did you mean {near[0]!r}?" if near else "or give a path that ends in .yaml"
+            mend = f"perhaps {near[0]!r} is meant" if near else "or give a path that ends in .yaml"
             raise ConfigError("unknown config", got=repr(str(config)), expected=f"one of {shipped()}", mend=mend)
     try:
         data = yaml.safe_load(path.read_text())

@@ -128,7 +128,7 @@ def fit_detector(
         raise ConfigError("limit without labelled slices", got=f"limit {limit}", expected="mix.labelled above 0")
     parent = bundles.verify(init) if init is not None else None
     if parent is not None and parent.kind != "detector":
-        mend = "pass it as the reconstructor"
+        mend = "give a reconstructor as --reconstructor"
         raise ConfigError("not a detector to start from", where=parent.folder, got=parent.kind, mend=mend)
     stage1 = bundles.verify(reconstructor) if reconstructor is not None else parent and parent.reconstructor
     if stage1 is not None and stage1.kind != "reconstructor":

@@ -84,7 +84,7 @@ def read_case(image: str | Path, contrast: str | None = None) -> Case:
         near = difflib.get_close_matches(contrast or suffix, CONTRASTS, n=1, cutoff=0.3)
         raise DataError(
             "unknown contrast", where=path, got=repr(contrast or suffix), expected=f"one of {list(CONTRASTS)}",
-            mend=f"name it, as in contrast={near[0] if near else CONTRASTS[0]!r}, or rename to sub-X_FLAIR.nii.gz",
+            mend=f"name it, as in --contrast {near[0] if near else CONTRASTS[0]}, or rename to sub-X_FLAIR.nii.gz",
         )  # fmt: skip
     root = next((p.parent for p in path.parents if found and p.name == f"sub-{found['sub']}"), path.parent)
     subject = found.get("sub", stem.removesuffix(suffix) if suffix in CONTRASTS else stem)
@@ -148,6 +148,8 @@ def _table(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
         raise DataError("manifest is not a CSV", where=path, got=error, expected="UTF-8, comma-separated") from error
     if "\0" in text or not lines:
         raise DataError("manifest is empty or not text", where=path, expected="UTF-8, comma-separated")
+    if len(lines[0]) == 1 and ";" in lines[0][0]:
+        raise DataError("manifest is separated by semicolons", where=path, expected="commas; save it as such a CSV")
     header = [name.strip() for name in lines[0]]
     right = {column.casefold(): column for column in COLUMNS}
     wrong = [
@@ -210,7 +212,7 @@ def _case(row: Mapping[str, str], folder: Path, confine: bool) -> tuple[Case, li
 def _fault(path: Path, folder: Path, inside: bool) -> str:
     try:
         if inside and not path.resolve().is_relative_to(folder.resolve()):
-            return f"path outside its root: {path} is not below {folder}; write it absolute, or name another root"
+            return f"path outside its root: {path} is not below {folder}; write it absolute if that is meant"
     except (OSError, RuntimeError) as error:
         return f"links that lead nowhere: {path} ({error})"
     return "" if path.is_file() else f"missing file {path}"

@@ -29,6 +29,6 @@ def load(kind: Kind, name: str) -> ModuleType:
     known = names(kind)
     if name not in known:
         near = difflib.get_close_matches(name, known, n=1)
-        mend = f"did you mean {near[0]}?" if near else f"add hybriduad/{kind}/{name}.py or choose one of the list"
+        mend = f"perhaps {near[0]} is meant" if near else f"add hybriduad/{kind}/{name}.py or choose one of the list"
         raise ConfigError(f"unknown plug-in of kind {kind}", got=repr(name), expected=f"one of {known}", mend=mend)
     return importlib.import_module(f"hybriduad.{kind}.{name}")

@@ -75,6 +75,7 @@ against() {
   run compare "${evaluations[@]}" --out "$out/comparison-$1-$2"
 }
 against cddpm dae
+against cddpm-healthy dae
 against cddpm cddpm-healthy
 against pair cddpm
 against pair image

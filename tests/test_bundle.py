@@ -174,7 +174,7 @@ def test_what_is_no_bundle(tmp_path: Path, tiny_reconstructor: Path) -> None:
     reconstructor = verify(tiny_reconstructor)
     with pytest.raises(BundleError, match="without a segmenter"):
         load_segmenter(reconstructor)
-    with pytest.raises(ConfigError, match="unusable device"):
+    with pytest.raises(ConfigError, match="no such device on this machine"):
         load_detector(tiny_reconstructor, "abacus")
 
 

@@ -40,5 +40,5 @@ def test_refuses(tiny_cohort: Path, tiny_reconstructor: Path, tmp_path: Path) ->
         hu.load_detector(tiny_reconstructor, "cpu").predict(case, rule="best-dice")
     with pytest.raises(BundleError, match="no bundle"):
         hu.load_detector(tmp_path)
-    with pytest.raises(ConfigError, match="unusable device: got 'cuda:99'"):
+    with pytest.raises(ConfigError, match="no such device on this machine: got 'cuda:99'"):
         hu.load_detector(tiny_reconstructor, "cuda:99")

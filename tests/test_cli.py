@@ -119,7 +119,7 @@ def test_show_config_resolves_overrides() -> None:
 
 
 def test_show_unknown_config_suggests() -> None:
-    assert "did you mean 'synthetic'?" in refused("show", "synthetik")
+    assert "perhaps 'synthetic' is meant" in refused("show", "synthetik")
 
 
 def test_show_bundle(tiny_detector: Path) -> None:

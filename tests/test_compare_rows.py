@@ -44,7 +44,7 @@ def test_every_row_of_every_fold_alike(tmp_path: Path) -> None:
     comparisons = [call[1 : call.index("--out")] for call in calls if call[0] == "compare"]
     assert [f"dae={out}/fold-2/dae", f"dae={out}/fold-3/dae"] == comparisons[0][:2]
     assert [name.partition("=")[0] for name in comparisons[0]] == ["dae", "dae", "cddpm", "cddpm"]
-    assert len(comparisons) == 7
+    assert len(comparisons) == 8
 
 
 def test_some_rows_and_what_they_start_from(tmp_path: Path) -> None:

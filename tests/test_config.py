@@ -92,15 +92,15 @@ def test_unknown_key_names_the_nearest(reconstructor: Path, override: str, key: 
     if "model" not in override:
         assert sentence.startswith(f"unknown key in --set {override}: ")
     assert repr(key) in sentence
-    assert f"did you mean {nearest!r}?" in sentence
+    assert f"perhaps {nearest!r} is meant" in sentence
 
 
 def test_unknown_key_in_an_optional_block_names_the_nearest(detector: Path) -> None:
-    assert "did you mean 'anatomy.size'?" in refused(detector, "anatomy={contrasts: [FLAIR], sise: 64}")
+    assert "perhaps 'anatomy.size' is meant" in refused(detector, "anatomy={contrasts: [FLAIR], sise: 64}")
 
 
 def test_unknown_key_in_a_plugin_of_a_list_names_the_nearest(detector: Path) -> None:
-    assert "did you mean 'threshold'?" in refused(detector, "anomalies=[{name: perlin, treshold: 0.5}]")
+    assert "perhaps 'threshold' is meant" in refused(detector, "anomalies=[{name: perlin, treshold: 0.5}]")
 
 
 def test_a_file_wrong_by_itself_is_blamed_though_something_was_set(reconstructor: Path) -> None:
@@ -122,7 +122,7 @@ def test_unknown_key_without_a_neighbour_lists_the_known(detector: Path) -> None
 
 
 def test_unknown_plugin_names_the_nearest(detector: Path) -> None:
-    assert "did you mean perlin?" in refused(detector, "anomalies=[{name: perlim}]")
+    assert "perhaps perlin is meant" in refused(detector, "anomalies=[{name: perlim}]")
     assert "expected a mapping with 'name'" in refused(detector, "anomalies=[{nam: perlin}]")
 
 
@@ -210,5 +210,5 @@ def test_no_code_in_yaml(tmp_path: Path) -> None:
 
 def test_missing_config(tmp_path: Path) -> None:
     assert "cannot read config" in refused(tmp_path / "none.yaml")
-    assert "did you mean 'cddpm-small'?" in refused("cddpm-smal")
+    assert "perhaps 'cddpm-small' is meant" in refused("cddpm-smal")
     assert "or give a path that ends in .yaml" in refused("zzzz")

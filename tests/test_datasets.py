@@ -269,6 +269,16 @@ def bids(root: Path, *names: str) -> list[Case]:
 
 
 class TestBids:
+    def test_images_that_are_no_known_contrast_are_named(
+        self, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        files = ["FLAIR", "flair", "SWI"]
+        (case,) = bids(tmp_path, *(f"sub-01/anat/sub-01_{suffix}.nii.gz" for suffix in files))
+        assert list(case.images) == ["FLAIR"]
+        (line,) = caplog.messages
+        assert line.startswith("2 images are none of FLAIR, T1w,")
+        assert line.endswith("and left out: sub-01_SWI.nii.gz, sub-01_flair.nii.gz")
+
     def test_a_scan_without_run_is_shared_by_the_runs(self, tmp_path: Path) -> None:
         one, two = bids(
             tmp_path,

@@ -92,7 +92,7 @@ class TestReading:
             ("dataset,subject,flair", "'flair' must be 'FLAIR'"),
             ("dataset,subject,FLAIR,FLAIR", "'FLAIR' stands twice"),
             ("dataset,subject,FLAIR,", "column 4 has no name"),
-            ("dataset;subject;FLAIR", "'dataset' is missing"),
+            ("dataset;subject;FLAIR", "separated by semicolons"),
         ],
     )
     def test_bad_header(self, header: str, fact: str, tmp_path: Path) -> None:
@@ -227,7 +227,7 @@ class TestCohort:
     def test_refusals(self, tmp_path: Path) -> None:
         table(tmp_path, "dataset,subject,FLAIR,split", "D,1,a.nii.gz,train", files="a.nii.gz t2.nii.gz notes.txt")
         for name, options, fact in (
-            ("t2.nii.gz", {}, "unknown contrast .* name it, as in contrast='T2w'"),
+            ("t2.nii.gz", {}, "unknown contrast .* name it, as in --contrast T2w"),
             ("t2.nii.gz", {"contrast": "flare"}, "unknown contrast"),
             ("gone_FLAIR.nii.gz", {}, "missing file"),
             ("gone", {}, "no such cohort"),
@@ -417,5 +417,5 @@ class TestIndex:
         assert [path.name for path in out.parent.iterdir()] == ["cohort.csv"]
 
     def test_unknown_layout(self, tmp_path: Path) -> None:
-        with pytest.raises(ConfigError, match="did you mean brats2021"):
+        with pytest.raises(ConfigError, match="perhaps brats2021 is meant"):
             manifest.index("brats21", tmp_path, tmp_path / "cohort.csv")

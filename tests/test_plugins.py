@@ -49,7 +49,7 @@ def test_a_new_file_is_a_new_plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_unknown_plugin_lists_the_known_and_names_the_nearest() -> None:
-    with pytest.raises(ConfigError, match=r"got 'perlim', expected one of \[.*'perlin'.*\]; did you mean perlin\?"):
+    with pytest.raises(ConfigError, match=r"got 'perlim', expected one of \[.*'perlin'.*\]; perhaps perlin is meant"):
         load("anomalies", "perlim")
     with pytest.raises(ConfigError, match=r"add hybriduad/reconstructors/qqq\.py"):
         load("reconstructors", "qqq")

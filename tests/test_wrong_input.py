@@ -58,7 +58,7 @@ def test_missing_file(tiny_reconstructor: Path, tmp_path: Path) -> None:
     path = tmp_path / "sub-1_FLAIR.nii.gz"
     sentence = refused("predict", tiny_reconstructor, path, "--out", tmp_path / "p")
     expected = "a manifest .csv, a BIDS folder, or an image .nii or .nii.gz"
-    assert sentence == f"hybriduad: no such cohort: got {path}, expected {expected}."
+    assert sentence == f"hybriduad: no such cohort: got {path}, expected {expected}; check the path."
 
 
 def test_missing_file_in_a_manifest(tiny_reconstructor: Path, tmp_path: Path) -> None:
@@ -135,10 +135,10 @@ def test_unknown_contrast(tiny_reconstructor: Path, noise: np.ndarray, tmp_path:
     path = write_nifti(tmp_path / "sub-1_FLARE.nii.gz", noise, AFFINE)
     sentence = refused("predict", tiny_reconstructor, path, "--out", tmp_path / "p")
     assert f"unknown contrast in {path}: got 'FLARE', expected one of ['FLAIR', 'T1w'" in sentence
-    assert "contrast='FLAIR'" in sentence
+    assert "--contrast FLAIR" in sentence
     asked = refused("predict", tiny_reconstructor, path, "--contrast", "T1", "--out", tmp_path / "p")
     assert "got 'T1'" in asked
-    assert "contrast='T1w'" in asked
+    assert "--contrast T1w" in asked
 
 
 def test_contrast_that_the_bundle_lacks(tiny_reconstructor: Path, case: Case, tmp_path: Path) -> None:
@@ -183,7 +183,7 @@ def test_unknown_config_key(tmp_path: Path) -> None:
     sentence = refused("show", "cddpm-small", "--set", "train.step=3")
     assert "unknown key" in sentence
     assert "got 'train.step'" in sentence
-    assert "did you mean 'train.steps'?" in sentence
+    assert "perhaps 'train.steps' is meant" in sentence
 
 
 def copied(bundle: Path, tmp_path: Path) -> Path:
@@ -284,11 +284,19 @@ def test_output_folder_with_something_else(tiny_reconstructor: Path, case: Case,
     assert (tmp_path / "p" / "thesis.txt").read_text() == "do not touch"
 
 
+def test_output_folder_that_cannot_be_made(tiny_reconstructor: Path, case: Case, tmp_path: Path) -> None:
+    (tmp_path / "cohort.csv").write_text("precious")
+    for out in (tmp_path / "cohort.csv", tmp_path / "cohort.csv" / "below"):
+        sentence = refused("predict", tiny_reconstructor, case.images["FLAIR"], "--out", out)
+        assert f"cannot read or write in {tmp_path / 'cohort.csv'}" in sentence
+    assert (tmp_path / "cohort.csv").read_text() == "precious"
+
+
 def test_unusable_device(tiny_reconstructor: Path, case: Case, tmp_path: Path) -> None:
     sentence = refused(
         "predict", tiny_reconstructor, case.images["FLAIR"], "--device", "abacus", "--out", tmp_path / "p"
     )
-    assert "unusable device: got 'abacus', expected auto, cpu or cuda[:i]" in sentence
+    assert "no such device on this machine: got 'abacus', expected auto, cpu" in sentence
 
 
 def test_unknown_maps_and_rule(tiny_reconstructor: Path, case: Case, tmp_path: Path) -> None:

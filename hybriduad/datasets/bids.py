@@ -15,6 +15,7 @@ again), lists ``sourcedata`` among the raw scans, and ends in an AttributeError 
 from __future__ import annotations
 
 import csv
+import logging
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ from hybriduad.datasets._layout import CONTRASTS, MASKS, contrast_of, dataset_na
 from hybriduad.errors import DataError
 from hybriduad.types import Case, Health, Split
 
+log = logging.getLogger(__name__)
 LAYOUT = "sub-X[/ses-Y]/anat/sub-X[_ses-Y]_{FLAIR,T1w,T2w,PDw}.nii.gz"
 
 
@@ -48,9 +50,13 @@ def cases(root: str | Path) -> Iterator[Case]:
             ``participants.tsv``.
     """
     root = Path(root)
-    scans = _grouped(file for path in files(root, *_anat("")) if (file := _image(path)))
+    found_images = files(root, *_anat(""))
+    scans = _grouped(file for path in found_images if (file := _image(path)))
     if not scans:
         raise DataError("no scan in BIDS layout", where=root, expected=LAYOUT)
+    if strangers := [path.name for path in found_images if _image(path) is None]:
+        known = ", ".join(CONTRASTS)
+        log.warning("%d images are none of %s and left out: %s", len(strangers), known, listing(strangers))
     masks, people, name = _grouped(_masks(root)), _participants(root), dataset_name(root)
     sessions = Counter(subject for subject, _ in scans)
     for (subject, session), images in sorted(scans.items()):
