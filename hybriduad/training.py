@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import importlib.util
 import logging
 import time
 import warnings
@@ -13,7 +14,7 @@ from typing import Any
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback, EMAWeightAveraging, ModelCheckpoint, RichProgressBar
-from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from torch.utils.data import DataLoader
 
 from hybriduad.config import Train
@@ -24,6 +25,7 @@ from hybriduad.slices import RemainingSteps, SampleStream
 log = logging.getLogger(__name__)
 CHECKPOINT = "resume.ckpt"
 LOG = "log"
+TENSORBOARD = "tensorboard"
 PICTURES = "pictures"
 
 
@@ -98,7 +100,7 @@ def run_training(
             precision="bf16-mixed" if precision == "bfloat16" else "32-true",
             max_epochs=1,
             callbacks=callbacks,
-            logger=CSVLogger(folder, name=LOG, flush_logs_every_n_steps=20),
+            logger=_loggers(folder),
             log_every_n_steps=1,
             enable_progress_bar=interactive,
             enable_model_summary=False,
@@ -106,6 +108,14 @@ def run_training(
         )
         trainer.fit(task, loader, ckpt_path=checkpoint if start else None, weights_only=True)
     draw_curve(folder)
+
+
+def _loggers(folder: Path) -> list[Logger]:
+    """A CSV always; for TensorBoard where it is installed, in the working folder alone: its files name the machine."""
+    loggers: list[Logger] = [CSVLogger(folder, name=LOG, flush_logs_every_n_steps=20)]
+    if importlib.util.find_spec("tensorboard"):
+        loggers.append(TensorBoardLogger(folder, name=TENSORBOARD, version=""))
+    return loggers
 
 
 def draw_curve(folder: Path) -> None:

@@ -317,6 +317,7 @@ class TestContinuing:
             with pytest.raises(DataError, match=r"loss is not finite.*nan.*last good checkpoint.*\.$"):
                 fit_reconstructor(config, fitted.cohort, out=out, device="cpu")
         assert _reached(tmp_path / "out.partial" / CHECKPOINT) == 5
+        assert list((tmp_path / "out.partial" / "tensorboard").glob("events.*"))
         again = fit_reconstructor(config, fitted.cohort, out=out, device="cpu")
         assert_same_weights(again.folder, fitted.reconstructor.folder)
 
