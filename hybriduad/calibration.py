@@ -100,18 +100,21 @@ def calibrate(
     workshop = Workshop(Path(out), _request(parent, cases, rules, limit), overwrite=overwrite)
     if (found := workshop.finished) is not None:
         return found
-    failed = check_unseen(cases, {digest: role for digest, role in parent.used.items() if role != "calibrate"})
+    contrasts = parent.anatomy.contrasts
+    seen = {digest: role for digest, role in parent.used.items() if role != "calibrate"}
+    failed = check_unseen(cases, seen, contrasts)
     folder = workshop.open()
     detector = bundles.load_detector(parent.folder, device)
     store = PreparedCache(cache) if cache is not None else None
-    used: list[Case] = []
+    used: dict[str, str] = {}
     observed: list[Observation] = []
     for number, case in enumerate(cases):
         if case.name in failed:
             continue
         try:
+            known = identities([case], "calibrate", contrasts)
             observed.append(_observed(folder / "cases" / f"{number}.npz", detector, case, store))
-            used.append(case)
+            used |= known
         except (HybridUADError, OSError, MemoryError) as error:
             failed[case.name] = str(error) or type(error).__name__
     for name, reason in failed.items():
@@ -132,7 +135,7 @@ def calibrate(
         log.info("%s: %s", rule, ", ".join(f"{part} {value:.4g}" for part, value in entry["values"].items()))
     record = dict(parent.record)
     record["thresholds"] = {"default": rules[0], "rules": record["thresholds"]["rules"] | entries}
-    record["identities"] = record["identities"] | identities(used, "calibrate")
+    record["identities"] = record["identities"] | used
 
     def save(ready: Path) -> None:
         # The request of the fit stays behind: this folder answers to the calibration's.

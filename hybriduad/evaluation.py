@@ -127,7 +127,7 @@ def evaluate(
     if not cases:
         counts = f"{len(result.missing)} without prediction, {len(result.unknown)} without truth"
         raise DataError("no case to evaluate", where=source, got=counts)
-    leaked = _leakage(cases, model["used"], allow_leakage, result.failed)
+    leaked = _leakage(cases, model, allow_leakage, result.failed)
     request = {"bundle": model["bundle"], "rule": chosen, "by": list(by), "seed": seed, "draws": draws, "split": split}
     _begin(folder, request, overwrite)
     scores = []
@@ -172,9 +172,9 @@ def _case_scores(
     return found
 
 
-def _leakage(cases: Sequence[Case], used: Mapping[str, str], allowed: bool, failed: dict[str, str]) -> list[str]:
+def _leakage(cases: Sequence[Case], model: Mapping[str, Any], allowed: bool, failed: dict[str, str]) -> list[str]:
     try:
-        failed |= check_unseen(cases, used)
+        failed |= check_unseen(cases, model["used"], model["contrasts"])
     except LeakageError as error:
         if not allowed:
             raise

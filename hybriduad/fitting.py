@@ -30,7 +30,6 @@ from hybriduad.slices import SampleStream, build_pool
 from hybriduad.tasks import ReconstructionTask, SegmentationTask
 from hybriduad.training import resolve_precision, run_training
 from hybriduad.training_data import (
-    identities,
     labelled_cases,
     prepare_training_data,
     training_cases,
@@ -228,7 +227,7 @@ def _fit(
         direction=data.direction,
         precision=precision,
         training=training_summary(data, pool, labelled),
-        identities=(parents[0].used if parents else {}) | identities(data.cases, "fit"),
+        identities=(parents[0].used if parents else {}) | dict(data.identities),
         data_licence=place.data_licence,
     )
     log.info("reference statistics on training slices")

@@ -32,7 +32,7 @@ from hybriduad.model_grid import (
     to_slices,
 )
 from hybriduad.types import Case
-from hybriduad.volumes import Image, VolumeGrid, read_grid, read_mask, read_volume, same_grid, spacing_of, to_ras
+from hybriduad.volumes import Image, VolumeGrid, read_mask, read_volume, readable_grids, same_grid, spacing_of, to_ras
 
 __all__ = ["WHITE", "Grid", "Prepared", "PreparedCache", "intensity_from_model", "prepare", "restore"]
 
@@ -131,10 +131,11 @@ def prepare(case: Case, anatomy: Anatomy, direction: str | None = None) -> Prepa
 
 def _read_mask(path: Path, case: Case, kind: str) -> Image:
     mask = read_mask(path, case.mask_labels(kind))
-    if not any(same_grid(mask.grid, read_grid(image)) for image in case.images.values()):
-        grids = {name: read_grid(image).shape for name, image in case.images.items()}
+    grids = readable_grids(case.images)
+    if not any(same_grid(mask.grid, grid) for grid in grids.values()):
+        shapes = {name: grid.shape for name, grid in grids.items()}
         raise DataError(
-            f"{kind} mask on none of the case's grids", where=path, got=f"shape {mask.grid.shape}", expected=grids
+            f"{kind} mask on none of the case's grids", where=path, got=f"shape {mask.grid.shape}", expected=shapes
         )
     return mask
 

@@ -8,11 +8,11 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import cast, get_args
 
-from hybriduad.errors import ConfigError, LeakageError
+from hybriduad.errors import ConfigError, DataError, LeakageError
 from hybriduad.rng import fold
 from hybriduad.types import Case, Split
 
@@ -157,41 +157,51 @@ def _deal(people: Mapping[Subject, str], sizes: Mapping[str, int], seed: int) ->
     return drawn
 
 
-def identity_digests(case: Case) -> dict[str, str | list[str]]:
+def identity_digests(case: Case, contrasts: Collection[str] | None = None) -> dict[str, str | list[str]]:
     """What a bundle keeps of a case to know it again, and no name: ``"subject"``, the sha256 of (dataset, subject), and
     ``"voxels"``, the sha256 of the canonical voxels of each image, in the order of their contrasts' names.
 
+    ``contrasts`` are those that a bundle uses: an image of another one that cannot be read is then left out.
+
     Raises:
-        DataError: an image cannot be read.
+        DataError: an image cannot be read, of those ``contrasts`` where they are given.
     """
-    return {"voxels": _voxels(case), "subject": _person(case)}
+    return {"voxels": _voxels(case, contrasts), "subject": _person(case)}
 
 
 def _person(case: Case) -> str:
     return hashlib.sha256(json.dumps([case.dataset, case.subject]).encode()).hexdigest()
 
 
-def _voxels(case: Case) -> list[str]:
+def _voxels(case: Case, contrasts: Collection[str] | None) -> list[str]:
     from hybriduad.volumes import voxel_digest  # nibabel takes a moment to import, and most callers only split
 
-    return [voxel_digest(case.images[contrast]) for contrast in sorted(case.images)]
+    digests = []
+    for contrast in sorted(case.images):
+        try:
+            digests.append(voxel_digest(case.images[contrast]))
+        except DataError:
+            if contrasts is None or contrast in {*contrasts, case.reference}:
+                raise
+    return digests
 
 
-def check_leakage(cases: Sequence[Case], used: Mapping[str, str]) -> None:
+def check_leakage(cases: Sequence[Case], used: Mapping[str, str], contrasts: Collection[str] | None = None) -> None:
     """Make sure that none of ``cases`` is among ``used``, digests of :func:`identity_digests` with the role of each.
 
     A scan is known by its voxels, so also when renamed, moved to another data set or compressed again, and a person by
     data set and subject, so also in another session. Equal subjects of different data sets are different people.
+    Every image that can be read is looked at; ``contrasts``, by default all, are those that must be readable.
 
     Raises:
         LeakageError: some are; the sentence names each with its role and how it was known.
-        DataError: an image cannot be read.
+        DataError: an image cannot be read, of those ``contrasts`` where they are given.
     """
     found = []
     for case in cases:
         if role := used.get(_person(case)):
             found.append(f"{case.name} of {case.dataset!r} (same subject, role {role})")
-        elif role := next((used[digest] for digest in _voxels(case) if digest in used), None):
+        elif role := next((used[digest] for digest in _voxels(case, contrasts) if digest in used), None):
             found.append(f"{case.name} of {case.dataset!r} (same voxels, role {role})")
     if found:
         raise LeakageError(

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +22,17 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class TrainingData:
-    """The cases that could be prepared, on the model grid and of one acquisition ``direction``; how many ``failed``."""
+    """The cases that could be prepared, on the model grid and of one acquisition ``direction``; how many ``failed``.
+
+    ``identities`` is what a bundle keeps of them, see :func:`identities`; made here, since after the training an image
+    that cannot be read would cost all of it.
+    """
 
     cases: tuple[Case, ...]
     prepared: tuple[Prepared, ...]
     direction: str
     failed: int
+    identities: Mapping[str, str] = field(default_factory=dict)
 
 
 def training_cases(cohort: str | Path) -> list[Case]:
@@ -64,9 +69,11 @@ def prepare_training_data(
     log.info("preparing %d cases", len(cases))
     kept: list[tuple[Case, Prepared]] = []
     faults: list[HybridUADError] = []
+    known: dict[str, str] = {}
     for case in cases:
         try:
             prepared = store.get(case, anatomy, direction)
+            known |= identities([case], "fit", anatomy.contrasts)
         except HybridUADError as error:
             faults.append(error)
             log.warning("left out of training: %s", error)
@@ -77,7 +84,7 @@ def prepare_training_data(
         raise DataError("no case can be used for training", got=f"{len(faults)} failures, the first: {faults[0]}")
     if faults:
         log.warning("%d of %d cases were left out of training", len(faults), len(cases))
-    return TrainingData(tuple(c for c, _ in kept), tuple(p for _, p in kept), direction or "", len(faults))
+    return TrainingData(tuple(c for c, _ in kept), tuple(p for _, p in kept), direction or "", len(faults), known)
 
 
 def labelled_cases(data: TrainingData, limit: int | None, seed: int) -> tuple[int, ...]:
@@ -95,11 +102,17 @@ def labelled_cases(data: TrainingData, limit: int | None, seed: int) -> tuple[in
     return tuple(sorted(sorted(usable, key=lambda i: draws[i])[:wanted]))
 
 
-def identities(cases: Sequence[Case], role: str) -> dict[str, str]:
-    """Digest -> role for the voxels and the subject of each case; no names."""
+def identities(cases: Sequence[Case], role: str, contrasts: Collection[str] | None = None) -> dict[str, str]:
+    """Digest -> role for the voxels and the subject of each case; no names.
+
+    ``contrasts``, by default all, are those that must be readable; of others what can be read is kept.
+
+    Raises:
+        DataError: an image of these cannot be read.
+    """
     found: dict[str, str] = {}
     for case in cases:
-        digests = identity_digests(case)
+        digests = identity_digests(case, contrasts)
         for digest in [digests["subject"], *digests["voxels"]]:
             found[str(digest)] = role
     return found

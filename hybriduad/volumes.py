@@ -9,6 +9,7 @@ import gzip
 import hashlib
 import os
 import threading
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -214,6 +215,17 @@ def same_grid(a: VolumeGrid, b: VolumeGrid, tolerance_mm: float = 0.05) -> bool:
     corners[:, :3] *= np.array(a.shape_ras) - 1
     shift = corners @ (a.affine_ras - b.affine_ras).T
     return bool(np.abs(shift).max() <= tolerance_mm)
+
+
+def readable_grids(images: Mapping[str, Path]) -> dict[str, VolumeGrid]:
+    """The grid of each image whose header can be read; a damaged one is a matter of who uses that image."""
+    grids = {}
+    for name, path in images.items():
+        try:
+            grids[name] = read_grid(path)
+        except DataError:
+            continue
+    return grids
 
 
 def voxel_digest(path: str | Path) -> str:

@@ -232,6 +232,16 @@ class TestCalibrate:
         made = calibrate(tiny_detector, tmp_path / "c.csv", out=tmp_path / "b", device="cpu")
         assert made.used == identities(cases[1:2], "calibrate")
 
+    def test_a_contrast_that_the_bundle_does_not_use_need_not_be_readable(
+        self, tiny_detector: Path, tiny_cohort: Path, tmp_path: Path
+    ) -> None:
+        case = read_cohort(tiny_cohort)[0]
+        broken = tmp_path / "broken.nii.gz"
+        broken.write_bytes(case.images["T1w"].read_bytes()[:2000])
+        write_manifest([replace(case, images={**case.images, "T1w": broken})], tmp_path / "c.csv")
+        made = calibrate(tiny_detector, tmp_path / "c.csv", out=tmp_path / "b", device="cpu")
+        assert made.used == identities([replace(case, images={"FLAIR": case.images["FLAIR"]})], "calibrate")
+
     def test_cases_that_the_model_was_fitted_on_are_refused(
         self, tiny_detector: Path, tiny_cohort: Path, tmp_path: Path
     ) -> None:

@@ -4,6 +4,7 @@ import csv
 import json
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -384,6 +385,22 @@ class TestFolders:
         assert not (study.root / "scores").exists()
         study.evaluate(allow_leakage=True)
         assert "Leakage" in (study.root / "scores" / "summary.md").read_text()
+
+    def test_an_unreadable_contrast_drops_a_case_only_where_it_is_used(self, study: Study) -> None:
+        broken = study.root / "broken.nii.gz"
+        broken.write_bytes(b"nothing")
+        study.cases[0] = replace(study.cases[0], images={**study.cases[0].images, "T1w": broken})
+        study.model["used"] = {"a" * 64: "fit"}
+        study.write_model()
+        assert study.evaluate().failed == {}
+        study.model["contrasts"] = ["FLAIR", "T1w"]
+        study.write_model()
+        assert list(study.evaluate("again").failed) == ["sub-01"]
+        study.model["used"] = {identity_digests(study.cases[0], ["FLAIR"])["voxels"][0]: "fit"}
+        study.model["contrasts"] = ["FLAIR"]
+        study.write_model()
+        with pytest.raises(LeakageError, match=r"sub-01.*same voxels"):
+            study.evaluate("leaked")
 
     def test_not_a_predictions_folder(self, study: Study) -> None:
         with pytest.raises(DataError, match=r"no predictions.*model\.json"):

@@ -185,6 +185,32 @@ class TestEndToEnd:
         assert (sorted(outcome.done), outcome.failed) == ([f"sub-Zebra{n}" for n in ("01", "02", "03")], {})
 
 
+def with_broken_t1w(cohort: Path, folder: Path, **names: str) -> Path:
+    """The manifest of the same cases, the T1w of the first one cut off in the middle."""
+    first, *others = read_cohort(cohort)
+    broken = folder / "broken_T1w.nii.gz"
+    broken.write_bytes(first.images["T1w"].read_bytes()[:2000])
+    first = replace(first, images={**first.images, "T1w": broken})
+    write_manifest([replace(case, **names) for case in (first, *others)], folder / "broken.csv")
+    return folder / "broken.csv"
+
+
+def test_a_contrast_that_the_bundle_does_not_use_need_not_be_readable(
+    fitted: Fitted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It ran to its end and then failed, at every retry."""
+    monkeypatch.setattr(fitting, "run_training", lambda *_, **__: None)
+    broken = with_broken_t1w(fitted.cohort, tmp_path)
+    made = fit_reconstructor(fitted.configs["reconstructor"], broken, out=tmp_path / "out", device="cpu")
+    assert (made.record["training"]["cases"], made.record["training"]["failed_cases"]) == (3, 0)
+    whole = fitted.reconstructor.used
+    assert made.used.items() < whole.items()
+    assert len(made.used) == len(whole) - 1  # of nine, three subjects and six scans
+    renamed = with_broken_t1w(fitted.cohort, tmp_path, dataset="else")
+    with pytest.raises(LeakageError, match=r"3 of 3 cases.*same voxels"):
+        calibrate(made.folder, renamed, out=tmp_path / "leaked", device="cpu")
+
+
 def unseen_subject(folder: Path, number: int) -> Path:
     """The manifest of one more phantom with a glioma."""
     made = make_subject(7, number, pathology="glioma", contrasts=("FLAIR",), spacing_mm=SPACING_MM)

@@ -393,6 +393,27 @@ class TestLeakage:
             manifest.check_leakage([later], used)
         manifest.check_leakage([replace(later, dataset="B")], used)  # another cohort's sub-01 is another person
 
+    def test_a_contrast_that_nobody_uses_need_not_be_readable(self, scan: Path, tmp_path: Path) -> None:
+        used = self.used(Case("A", "01", {"FLAIR": scan}))
+        broken = tmp_path / "broken.nii.gz"
+        broken.write_bytes(scan.read_bytes()[:-20])
+        case = Case("B", "99", {"FLAIR": scan, "T1w": broken})
+        assert (
+            manifest.identity_digests(case, ["FLAIR"])["voxels"]
+            == manifest.identity_digests(Case("B", "99", {"FLAIR": scan}))["voxels"]
+        )
+        with pytest.raises(LeakageError, match="same voxels"):
+            manifest.check_leakage([case], used, ["FLAIR"])
+        manifest.check_leakage([case], {}, ["FLAIR"])
+        # Under another name what is readable is looked at all the same, and what is used must be.
+        with pytest.raises(LeakageError, match="same voxels"):
+            manifest.check_leakage([Case("B", "99", {"FLAIR": broken, "T1w": scan})], used, ["PDw"])
+        for arguments in ((), (["T1w"],)):
+            with pytest.raises(DataError, match=r"broken\.nii\.gz"):
+                manifest.check_leakage([case], {}, *arguments)
+        with pytest.raises(DataError, match=r"broken\.nii\.gz"):  # its grid is used
+            manifest.check_leakage([replace(case, reference="T1w")], {}, ["FLAIR"])
+
     def test_digests_hold_no_names(self, scan: Path) -> None:
         digests = manifest.identity_digests(Case("Clinic", "Smith", {"FLAIR": scan, "T1w": scan}))
         assert len(digests["voxels"]) == 2

@@ -456,6 +456,15 @@ def test_cache_with_a_faster_process_and_a_damaged_entry(tmp_path, monkeypatch):
         cache.get(case, FLAIR)
 
 
+def test_a_damaged_image_that_is_not_used_spoils_no_mask(tmp_path):
+    shape, affine = (60, 70, 10), centred((60, 70, 10), (2.7, 2.7, 6.0))
+    scan = stripped_brain(shape, affine)
+    case = case_of(tmp_path, {"FLAIR": (scan, affine)}, lesion=(scan > 115, affine))
+    (tmp_path / "broken.nii.gz").write_bytes(b"nothing")
+    damaged = replace(case, images={"T1w": tmp_path / "broken.nii.gz", **case.images})
+    assert prepare(damaged, FLAIR).lesion.any()
+
+
 def test_reference_column_decides_the_grid(tmp_path):
     shape, affine = (60, 70, 10), centred((60, 70, 10), (2.7, 2.7, 6.0))
     other_shape, other = (80, 90, 14), centred((80, 90, 14), (2.1, 2.1, 4.5))
