@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -15,6 +13,7 @@ import numpy as np
 
 from hybriduad import bundle as bundles
 from hybriduad.bundle import RECORD, Bundle
+from hybriduad.contents import cohort_digest
 from hybriduad.detector import PARTS, Detector
 from hybriduad.errors import ConfigError, DataError, HybridUADError
 from hybriduad.ground_truth import REGION, has_truth, read_truth
@@ -243,14 +242,9 @@ def _cases(cohort: str | Path, split: Split | None) -> list[Case]:
 def _request(
     parent: Bundle, cases: Sequence[Case], rules: Sequence[str], limit: Mapping[str, Any] | None
 ) -> dict[str, Any]:
-    listed = []
-    for case in cases:
-        masks = {kind: path for kind in ("brain", "lesion", "ignore") if (path := getattr(case, kind)) is not None}
-        files = sorted({**case.images, **masks}.items())
-        sizes = [(name, path.name, path.stat().st_size if path.is_file() else -1) for name, path in files]
-        listed.append((case.dataset, case.name, case.health, *sizes))
-    cohort = hashlib.sha256(json.dumps(listed).encode()).hexdigest()
-    return {"parents": [parent.digest], "cohort": cohort, "calibrate": {"rules": list(rules), "limit": limit}}
+    """What identifies a calibration: the bundle, the cases with the content of their files, the rules."""
+    asked = {"rules": list(rules), "limit": limit}
+    return {"parents": [parent.digest], "cohort": cohort_digest(cases), "calibrate": asked}
 
 
 def _observed(path: Path, detector: Detector, case: Case, store: PreparedCache | None) -> Observation:

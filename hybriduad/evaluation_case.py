@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from hybriduad.contents import file_digest
 from hybriduad.detector import PARTS
 from hybriduad.errors import DataError
 from hybriduad.ground_truth import Truth, read_truth
@@ -71,22 +72,33 @@ class CaseScores:
 
 
 def case_key(record: Path, case: Case, thresholds: Mapping[str, float]) -> str:
-    """What a case's figures depend on, as a sha256: the prediction's record, the thresholds and the truth's files.
+    """What a case's figures depend on, as a sha256: the prediction's record, the thresholds and the truth.
 
     Raises:
-        DataError: a file cannot be read.
+        DataError: as :func:`truth_key`, or the record cannot be read.
     """
-    digest = hashlib.sha256(json.dumps([FORMAT, sorted(thresholds.items()), case.health]).encode())
-    digest.update(hashlib.sha256(_bytes(record)).digest())
+    depends = [FORMAT, sorted(thresholds.items()), case.health]
+    if case.reference:  # only where it is stated, so that figures kept from before are found again
+        depends.append(case.reference)
+    digest = hashlib.sha256(json.dumps(depends).encode())
+    digest.update(bytes.fromhex(file_digest(record)))
     digest.update(truth_key(case).encode())
     return digest.hexdigest()
 
 
 def truth_key(case: Case) -> str:
-    """The sha256 of a case's truth files: the same for two evaluations that may be compared."""
+    """The sha256 of a case's truth: the same for two evaluations that may be compared.
+
+    That is the content of its lesion and ignore files and the labels in them that count.
+
+    Raises:
+        DataError: a file cannot be read, or labels that are no whole numbers.
+    """
     digest = hashlib.sha256()
-    for path in (case.lesion, case.ignore):
-        digest.update(b"-" if path is None else hashlib.sha256(_bytes(path)).digest())
+    for kind, path in (("lesion", case.lesion), ("ignore", case.ignore)):
+        digest.update(b"-" if path is None else bytes.fromhex(file_digest(path)))
+        if path is not None and (labels := case.mask_labels(kind)):
+            digest.update(json.dumps(labels).encode())
     return digest.hexdigest()
 
 
@@ -251,10 +263,3 @@ def _with_nan(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {key: _with_nan(one) for key, one in value.items()}
     return NAN if value is None else value
-
-
-def _bytes(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise DataError("cannot read file", where=path, got=error.strerror) from error

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import copy
-import hashlib
-import json
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -20,6 +18,7 @@ from hybriduad import config as configs
 from hybriduad import plugins, rng
 from hybriduad.bundle import Bundle, Description
 from hybriduad.config import Anatomy, DetectorRun, ReconstructorRun
+from hybriduad.contents import cohort_digest
 from hybriduad.detector import Detector
 from hybriduad.errors import ConfigError
 from hybriduad.pictures import slice_grid
@@ -259,16 +258,10 @@ def _stage(run: ReconstructorRun | DetectorRun, parents: Sequence[Bundle]) -> tu
 def _request(
     run: ReconstructorRun | DetectorRun, cases: Sequence[Case], parents: Sequence[Bundle], limit: int | None
 ) -> dict[str, Any]:
-    """What identifies a training: the config, the cases by their files' names and sizes, the parents, the limit."""
-    listed = []
-    for case in cases:
-        masks = {"brain": case.brain, "lesion": case.lesion, "ignore": case.ignore}
-        files = {name: path for name, path in {**case.images, **masks}.items() if path is not None}
-        named = sorted((name, path.name, path.stat().st_size) for name, path in files.items())
-        listed.append((case.dataset, case.name, case.health, *named))
+    """What identifies a training: the config, the cases with the content of their files, the parents, the limit."""
     return {
         "config": run.model_dump(mode="json", serialize_as_any=True),
-        "cohort": hashlib.sha256(json.dumps(listed).encode()).hexdigest(),
+        "cohort": cohort_digest(cases),
         "parents": [parent.digest for parent in parents],
         "limit": limit,
     }

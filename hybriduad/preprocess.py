@@ -17,6 +17,7 @@ from scipy import ndimage
 from hybriduad.brain import find_brain, find_head
 from hybriduad.brain_surface import Spacing
 from hybriduad.config import Anatomy
+from hybriduad.contents import file_digest, mask_files
 from hybriduad.errors import DataError
 from hybriduad.model_grid import (
     WHITE,
@@ -246,15 +247,16 @@ def _load(entry: Path) -> Prepared:
 
 
 def _cache_key(case: Case, anatomy: Anatomy, direction: str | None) -> str:
-    files = {name: case.images[name] for name in sorted(case.images)}
-    files |= {kind: path for kind in ("brain", "lesion", "ignore") if (path := getattr(case, kind)) is not None}
-    digests = {}
-    for name, path in files.items():
-        try:
-            digests[name] = hashlib.sha256(Path(path).read_bytes()).hexdigest()
-        except OSError as error:
-            raise DataError("cannot read file", where=path, got=error.strerror) from error
     reference = case.reference_contrast(anatomy.contrasts)
+    digests: dict[str, str | None] = {}
+    for name, path in {**dict(sorted(case.images.items())), **mask_files(case)}.items():
+        try:
+            digests[name] = file_digest(path)
+        except DataError:
+            if name not in case.images or name in {*anatomy.contrasts, reference}:
+                raise
+            digests[name] = None  # of this one at most the grid would have been used
     labels = [case.mask_labels(kind) for kind in ("lesion", "ignore")]
+    labels += [of_brain] if (of_brain := case.mask_labels("brain")) else []
     config = [FORMAT, list(anatomy.contrasts), anatomy.space, anatomy.size, reference, direction, labels, digests]
     return hashlib.sha256(json.dumps(config).encode()).hexdigest()[:32]

@@ -4,8 +4,10 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
+from conftest import write_nifti
 
 from hybriduad import bundle as bundles
 from hybriduad import calibration
@@ -16,6 +18,7 @@ from hybriduad.manifest import read_cohort, write_manifest
 from hybriduad.metrics import ScoreHistogram
 from hybriduad.prediction import predict_case
 from hybriduad.training_data import identities
+from hybriduad.types import Case
 
 
 def histogram(scores: np.ndarray, truth: np.ndarray) -> ScoreHistogram:
@@ -210,6 +213,31 @@ class TestCalibrate:
         )
         assert second.thresholds.values["best-dice"] == made.thresholds.values["best-dice"]
         assert second.thresholds.default == "false-positives"
+
+    def test_a_mask_edited_in_place_its_labels_and_the_reference_are_another_request(
+        self, tiny_detector: Path, tiny_cohort: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def stop(*_, **__):
+            raise KeyboardInterrupt
+
+        def calibrate_on(case: Case) -> None:
+            write_manifest([case], tmp_path / "c.csv")
+            calibrate(tiny_detector, tmp_path / "c.csv", out=tmp_path / "b", device="cpu")
+
+        monkeypatch.setattr(calibration, "predict_case", stop)
+        first = read_cohort(tiny_cohort)[0]
+        image = nib.load(first.lesion)
+        mask = np.asarray(image.dataobj).astype(np.uint8)
+        case = replace(first, lesion=write_nifti(tmp_path / "lesion.nii", mask, image.affine))
+        for _ in range(2):
+            with pytest.raises(KeyboardInterrupt):
+                calibrate_on(case)
+        for changed in (replace(case, attributes={"lesion_labels": "1"}), replace(case, reference="FLAIR")):
+            with pytest.raises(ConfigError, match="got another cohort"):
+                calibrate_on(changed)
+        write_nifti(tmp_path / "lesion.nii", np.roll(mask, 1, axis=0), image.affine)
+        with pytest.raises(ConfigError, match="got another cohort"):
+            calibrate_on(case)
 
     def test_cases_that_will_not_do_leave_nothing_in_the_way_of_others(
         self, tiny_detector: Path, tiny_cohort: Path, tmp_path: Path

@@ -386,6 +386,19 @@ class TestFolders:
         study.evaluate(allow_leakage=True)
         assert "Leakage" in (study.root / "scores" / "summary.md").read_text()
 
+    def test_other_labels_of_a_mask_are_another_truth(self, study: Study) -> None:
+        study.evaluate()
+        assert len(study.evaluate().kept) == 4
+        before = evaluation_case.truth_key(study.cases[0])
+        study.cases[0] = replace(study.cases[0], attributes={"site": "A", "lesion_labels": "2"})
+        again = study.evaluate()
+        assert (again.done, len(again.kept)) == (["sub-01"], 3)
+        assert rows_of(study.root / "scores" / "cases.csv")[0]["lesion_voxels"] == "0"
+        assert evaluation_case.truth_key(study.cases[0]) != before
+        study.cases[1] = replace(study.cases[1], reference="FLAIR")
+        again = study.evaluate()
+        assert (again.done, len(again.kept)) == (["sub-02"], 3)
+
     def test_an_unreadable_contrast_drops_a_case_only_where_it_is_used(self, study: Study) -> None:
         broken = study.root / "broken.nii.gz"
         broken.write_bytes(b"nothing")

@@ -271,6 +271,34 @@ class TestContinuing:
         with pytest.raises(ConfigError, match="got another cohort"):
             fit_reconstructor(fitted.configs["reconstructor"], tmp_path / "cohort.csv", out=fitted.reconstructor.folder)
 
+    def test_a_mask_edited_in_place_its_labels_and_the_reference_are_another_request(
+        self, fitted: Fitted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def stop(*_: Any, **__: Any) -> None:
+            raise Stopped
+
+        def fit(*cases: Case) -> None:
+            write_manifest(cases, tmp_path / "cohort.csv")
+            fit_reconstructor(fitted.configs["reconstructor"], tmp_path / "cohort.csv", out=tmp_path / "out",
+                              device="cpu", cache=fitted.cohort.parent / "cache")  # fmt: skip
+
+        monkeypatch.setattr(fitting, "run_training", stop)
+        first, *others = read_cohort(fitted.cohort)
+        mask = np.asarray(nib.load(first.lesion).dataobj).astype(np.uint8)
+        affine = nib.load(first.lesion).affine
+        edited = replace(first, lesion=write_nifti(tmp_path / "lesion.nii", mask, affine))
+        with pytest.raises(Stopped):
+            fit(edited, *others)
+        with pytest.raises(Stopped):  # the same again: it continues
+            fit(edited, *others)
+        labels = {**first.attributes, "lesion_labels": "1"}
+        for changed in (replace(edited, attributes=labels), replace(edited, reference="FLAIR")):
+            with pytest.raises(ConfigError, match="got another cohort"):
+                fit(changed, *others)
+        write_nifti(tmp_path / "lesion.nii", np.roll(mask, 1, axis=0), affine)
+        with pytest.raises(ConfigError, match="got another cohort"):
+            fit(edited, *others)
+
     def test_overwrite_replaces_a_bundle_and_nothing_else(
         self, fitted: Fitted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
