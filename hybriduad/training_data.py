@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import math
+import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +20,16 @@ from hybriduad.splits import identity_digests
 from hybriduad.types import Case
 
 log = logging.getLogger(__name__)
+
+MEASURED = (
+    "age", "ageyears", "agemonths", "height", "heightcm", "weight", "weightkg",
+    "fieldstrength", "magneticfieldstrength", "slicethickness",
+    "echotime", "repetitiontime", "inversiontime", "flipangle",
+)  # fmt: skip
+"""Columns of numbers whose range a bundle states; compared without case, spaces and signs."""
+CODED = ("site", "scanner", "sex", "gender")
+"""Columns whose values are names even where they are numbers."""
+MISSING = ("", "n/a", "na", "nan")
 
 
 @dataclass(frozen=True)
@@ -121,7 +133,8 @@ def identities(cases: Sequence[Case], role: str, contrasts: Collection[str] | No
 def training_summary(data: TrainingData, pool: SlicePool, labelled: Sequence[int]) -> dict[str, Any]:
     """The training set in numbers, for the bundle: sizes and attribute ranges, without names."""
     names = sorted({name for case in data.cases for name in case.attributes})
-    ranges = {name: _range([(case.attributes.get(name, ""), case.subject) for case in data.cases]) for name in names}
+    stated = {name: [(case.attributes.get(name, ""), case.subject) for case in data.cases] for name in names}
+    ranges = {name: found for name, values in stated.items() if (found := _range(name, values)) is not None}
     return {
         "cases": len(data.cases),
         "subjects": len({(case.dataset, case.subject) for case in data.cases}),
@@ -134,20 +147,26 @@ def training_summary(data: TrainingData, pool: SlicePool, labelled: Sequence[int
     }
 
 
-def _range(values: Sequence[tuple[str, str]]) -> Any:
-    """[lowest, highest] of numbers, else how many cases have each value that several subjects share.
+def _range(name: str, values: Sequence[tuple[str, str]]) -> Any:
+    """[lowest, highest] of numbers, else how many cases have each value that several subjects share; None for nothing.
 
-    ``values`` are (value, subject). A value of one subject alone may be a name or a file, which no bundle holds.
+    ``values`` are (value, subject). A value of one subject alone may be a name or a file, which no bundle holds, and a
+    number may be that of a patient: only columns of :data:`MEASURED` have a range, and those of :data:`CODED` are
+    counted as words are; other numbers are left out.
     """
-    stated = [value for value, _ in values if value and value.lower() != "n/a"]
+    column = re.sub(r"[^a-z0-9]", "", name.lower())
+    stated = [value for value, _ in values if value.lower() not in MISSING]
     try:
         numbers = [float(value) for value in stated]
     except ValueError:
-        shared = [v for v in sorted(set(stated)) if len({who for value, who in values if value == v}) > 1]
-        counts = {value: stated.count(value) for value in shared}
-        rare = len(stated) - sum(counts.values())
-        return counts | ({"(others)": rare} if rare else {})
-    return [min(numbers), max(numbers)] if numbers else None
+        numbers = None
+    if numbers is not None and column not in CODED:
+        finite = [number for number in numbers if math.isfinite(number)]
+        return [min(finite), max(finite)] if finite and column in MEASURED else None
+    shared = [v for v in sorted(set(stated)) if len({who for value, who in values if value == v}) > 1]
+    counts = {value: stated.count(value) for value in shared}
+    rare = len(stated) - sum(counts.values())
+    return (counts | ({"(others)": rare} if rare else {})) or None
 
 
 def _spread(spacings: Sequence[tuple[float, float, float]]) -> list[list[float]]:

@@ -19,7 +19,13 @@ from hybriduad.manifest import read_cohort, write_manifest
 from hybriduad.preprocess import Prepared
 from hybriduad.rng import slice_key
 from hybriduad.slices import SMALLEST_BRAIN_MM2, RemainingSteps, SampleStream, SlicePool, build_pool, slices_of
-from hybriduad.training_data import TrainingData, labelled_cases, prepare_training_data, training_cases
+from hybriduad.training_data import (
+    TrainingData,
+    labelled_cases,
+    prepare_training_data,
+    training_cases,
+    training_summary,
+)
 from hybriduad.types import BACKGROUND, Batch
 
 HEALTH = ("lesion", "lesion", "healthy")
@@ -215,6 +221,30 @@ class TestTrainingData:
         assert "broken.nii.gz" in caplog.text
         with pytest.raises(DataError, match=r"no case can be used.*broken\.nii\.gz"):
             prepare_training_data([bad], ANATOMY, tmp_path / "cache")
+
+    def test_the_summary_holds_ranges_of_measures_and_no_number_of_a_patient(self, tiny_cohort: Path) -> None:
+        columns = {
+            "Age_years": ["41", "63", "n/a"],
+            "magnetic field strength": ["3", "1.5", "3"],
+            "patient_id": ["4711", "4712", "4713"],
+            "family": ["12", "12", "13"],
+            "weight": ["nan", "", "NA"],
+            "Site": ["1", "1", "2"],
+            "scanner": ["Aera", "Aera", "Skyra"],
+        }
+        cases = [
+            replace(case, attributes={name: values[number] for name, values in columns.items()})
+            for number, case in enumerate(read_cohort(tiny_cohort))
+        ]
+        prepared = prepared_cases(tiny_cohort)
+        data = TrainingData(tuple(cases), tuple(prepared), "axial", 0)
+        found = training_summary(data, build_pool(prepared, HEALTH, lesion_margin_mm=8.0), ())
+        assert found["attributes"] == {
+            "Age_years": [41.0, 63.0],
+            "magnetic field strength": [1.5, 3.0],
+            "Site": {"1": 2, "(others)": 1},
+            "scanner": {"Aera": 2, "(others)": 1},
+        }
 
     def test_the_limit_draws_labelled_cases_by_seed_and_identity(self, tiny_cohort: Path) -> None:
         cases, prepared = read_cohort(tiny_cohort), prepared_cases(tiny_cohort)
