@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import platform
 import shutil
 import tempfile
+import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -41,6 +43,9 @@ FORMAT = 5
 """Part of the cache's key: raised whenever :func:`prepare` gives other numbers."""
 MARGIN_MM = 4.0
 """Room around the head in the square."""
+_ASIDE = ".partial-"
+"""Begins the name of an entry that is being built, followed by the machine and the process that builds it."""
+_DAY_S = 24 * 3600
 _MASKS = ("brain", "foreground", "lesion", "ignore")
 
 
@@ -188,12 +193,16 @@ def _median(data: np.ndarray, brain: np.ndarray, case: Case, name: str) -> float
 class PreparedCache:
     """Prepared cases in a folder, memory-mapped, keyed by the content of their files and by what matters of the config.
 
-    Safe for several processes: an entry is built aside and renamed into place.
+    Safe for several processes: an entry is built aside and renamed into place. What a killed process left half built is
+    removed by the next one that opens the cache.
     """
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
+        for partial in self.folder.glob(f"{_ASIDE}*"):
+            if _abandoned(partial):
+                shutil.rmtree(partial, ignore_errors=True)
 
     def get(self, case: Case, anatomy: Anatomy, direction: str | None = None) -> Prepared:
         """As :func:`prepare`; the arrays of the result are read-only and memory-mapped.
@@ -207,7 +216,7 @@ class PreparedCache:
         return _load(entry)
 
     def _build(self, entry: Path, prepared: Prepared) -> None:
-        partial = Path(tempfile.mkdtemp(dir=self.folder, prefix=".partial-"))
+        partial = Path(tempfile.mkdtemp(dir=self.folder, prefix=f"{_ASIDE}{_machine()}-{os.getpid()}-"))
         try:
             np.save(partial / "image.npy", prepared.image, allow_pickle=False)
             masks = np.stack([getattr(prepared, name) for name in _MASKS])
@@ -225,6 +234,26 @@ class PreparedCache:
                 raise
         finally:
             shutil.rmtree(partial, ignore_errors=True)
+
+
+def _machine() -> str:
+    """This machine in a few characters: process ids of another one that shares the folder say nothing here."""
+    return hashlib.sha256(platform.node().encode()).hexdigest()[:8]
+
+
+def _abandoned(partial: Path) -> bool:
+    """Whether nobody builds this entry any more: its process on this machine has ended, or it is a day old."""
+    try:
+        if time.time() - partial.stat().st_mtime > _DAY_S:
+            return True
+        machine, process, _ = partial.name.removeprefix(_ASIDE).split("-")
+        if machine == _machine() and os.name == "posix":  # elsewhere the question would end the process
+            os.kill(int(process), 0)
+    except ProcessLookupError:
+        return True
+    except (OSError, ValueError):  # gone by now, another user's, or a name of an earlier version
+        return False
+    return False
 
 
 def _load(entry: Path) -> Prepared:

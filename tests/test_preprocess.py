@@ -1,6 +1,9 @@
 """Scan to model grid and back: geometry against closed forms, the brain of a synthetic head, the cache."""
 
 import itertools
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -454,6 +457,34 @@ def test_cache_with_a_faster_process_and_a_damaged_entry(tmp_path, monkeypatch):
     (entry / "image.npy").write_bytes(b"half")
     with pytest.raises(DataError, match="delete that folder"):
         cache.get(case, FLAIR)
+
+
+def test_what_a_killed_process_left_half_built_is_removed_and_nothing_else(tmp_path):
+    shape, affine = (60, 70, 10), centred((60, 70, 10), (2.7, 2.7, 6.0))
+    case = case_of(tmp_path, {"FLAIR": (stripped_brain(shape, affine), affine)})
+    cache = tmp_path / "cache"
+    PreparedCache(cache).get(case, FLAIR)
+    (entry,) = cache.iterdir()
+    code = (
+        "import os, signal, sys; from pathlib import Path; from hybriduad import preprocess;"
+        "cache = preprocess.PreparedCache(sys.argv[1]);"
+        "preprocess.np.save = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL);"
+        "cache._build(Path(sys.argv[1]) / 'x', preprocess._load(Path(sys.argv[2])))"
+    )
+    subprocess.run([sys.executable, "-c", code, str(cache), str(entry)], timeout=300, check=False)
+    (killed,) = cache.glob(".partial-*")
+    machine, number = killed.name.split("-")[1:3]
+    living = cache / f".partial-{machine}-{os.getpid()}-abc"
+    elsewhere = cache / f".partial-00000000-{number}-abc"
+    older = cache / ".partial-abc"
+    for folder in (living, elsewhere, older):
+        folder.mkdir()
+    PreparedCache(cache)
+    assert {path.name for path in cache.iterdir()} == {entry.name, living.name, elsewhere.name, older.name}
+    for folder in (elsewhere, older):
+        os.utime(folder, (0, 0))
+    PreparedCache(cache)
+    assert {path.name for path in cache.iterdir()} == {entry.name, living.name}
 
 
 def test_a_damaged_image_that_is_not_used_spoils_no_mask(tmp_path):
