@@ -84,7 +84,7 @@ def calibrate(
         device: "auto", "cpu", "cuda", "cuda:1".
         split: the cases of that split; by default "validation" where the cohort has splits, else all.
         cache: folder for prepared volumes that several runs share.
-        overwrite: replace what another request left in ``out``.
+        overwrite: calibrate anew and, when the new bundle is complete, replace the one in ``out``.
 
     Raises:
         ConfigError: an unknown rule, no limit for ``false-positives``, or other work in ``out``.

@@ -47,7 +47,8 @@ class Place:
 
     ``out``: the bundle's folder; a training that was stopped there continues. ``device``: "auto", "cpu", "cuda:1".
     ``cache``: folder for prepared volumes that several runs share; by default they live as long as the training.
-    ``overwrite``: replace what another request left in ``out``. ``data_licence``: stated in the bundle.
+    ``overwrite``: train anew and, when the new bundle is complete, replace the one in ``out``; a training of the same
+    request that was stopped there continues all the same. ``data_licence``: stated in the bundle.
     """
 
     out: Path
@@ -183,11 +184,10 @@ def _fit(
     workshop = Workshop(place.out, _request(run, cases, parents, limit), overwrite=place.overwrite)
     if (found := workshop.finished) is not None:
         return found
-    folder = workshop.open()
     device = bundles.resolve_device(place.device)
     precision = resolve_precision(run.train.precision, device)
     direction = str(parents[0].record["direction"]) if parents else None
-    data = prepare_training_data(cases, anatomy, place.cache or folder / "prepared", direction)
+    data = prepare_training_data(cases, anatomy, place.cache or workshop.prepared, direction)
     labelled = labelled_cases(data, limit, run.seed) if run.mix.labelled > 0 else ()
     health = [case.health for case in data.cases]
     pool = build_pool(data.prepared, health, lesion_margin_mm=anatomy.lesion_margin_mm, labelled=labelled)
@@ -196,6 +196,7 @@ def _fit(
         device, len(data.cases), len(pool.healthy), len(labelled), len(pool.labelled), run.train.steps,
         run.train.batch, precision,
     )  # fmt: skip
+    folder = workshop.open()  # now that there is something to learn from: it drops what another request left there
     stream = SampleStream(
         pool,
         seed=rng.fold(run.seed, *_stage(run, parents)),

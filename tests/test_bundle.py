@@ -217,6 +217,78 @@ class TestWorkshop:
         assert not (tmp_path / "out" / "resume.ckpt").exists()
         assert Workshop(tmp_path / "out", request).finished is not None
 
+    def test_overwriting_replaces_the_old_bundle_at_the_very_end_and_continues(
+        self, copied: Path, tmp_path: Path
+    ) -> None:
+        def save(ready: Path) -> None:
+            shutil.copytree(copied, ready, dirs_exist_ok=True)
+            write_record(ready, {**json.loads((ready / "bundle.json").read_text()), "intended_use": "new"})
+
+        def fail(ready: Path) -> None:
+            shutil.copytree(copied, ready, dirs_exist_ok=True)
+            (ready / "weights.safetensors").write_bytes(b"half")
+
+        old = shutil.copytree(copied, tmp_path / "out")
+        request = {"config": 1}
+        (Workshop(old, request, overwrite=True).open() / "resume.ckpt").write_bytes(b"x")
+        workshop = Workshop(old, request, overwrite=True)
+        assert workshop.finished is None
+        assert (workshop.open() / "resume.ckpt").exists()
+        with pytest.raises(BundleError, match=r"out\.ready"):
+            workshop.finish(fail)
+        assert verify(old).digest == verify(copied).digest
+        assert workshop.finish(save).record["intended_use"] == "new"
+        assert {path.name for path in tmp_path.iterdir()} == {"detector", "out"}
+
+    @pytest.mark.parametrize("renames", [1, 2])
+    def test_killed_while_an_old_bundle_is_replaced(
+        self, copied: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, renames: int
+    ) -> None:
+        def save(ready: Path) -> None:
+            shutil.copytree(copied, ready, dirs_exist_ok=True)
+            write_record(ready, {**json.loads((ready / "bundle.json").read_text()), "intended_use": "new"})
+
+        rename, done = Path.rename, []
+
+        def killed(*arguments: Path) -> Path:
+            if len(done) == renames or len(arguments) == 1:
+                raise KeyboardInterrupt
+            done.append(arguments)
+            return rename(*arguments)
+
+        out = shutil.copytree(copied, tmp_path / "out")
+        workshop = Workshop(out, {"config": 1}, overwrite=True)
+        (workshop.open() / "prepared").mkdir()
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "rename", killed)
+            patch.setattr(Workshop, "_end_replacing", killed)
+            with pytest.raises(KeyboardInterrupt):
+                workshop.finish(save)
+        again = Workshop(out, {"config": 1}, overwrite=renames == 1)
+        if renames == 1:  # the old one is back
+            assert verify(out).digest == verify(copied).digest
+            again.finish(save)
+        assert Workshop(out, {"config": 1}).finished is not None
+        assert verify(out).record["intended_use"] == "new"
+        assert {path.name for path in tmp_path.iterdir()} == {"detector", "out"}
+
+    def test_what_a_kill_at_the_very_end_left_is_removed(self, copied: Path, tmp_path: Path) -> None:
+        workshop = Workshop(tmp_path / "out", {"config": 1})
+        (workshop.open() / "prepared").mkdir()
+        (workshop.prepared / "patient.npy").write_bytes(b"x")
+        shutil.copytree(copied, workshop.out)
+        (workshop.out / "request.json").write_text(json.dumps({"config": 1}))
+        write_record(workshop.out, json.loads((workshop.out / "bundle.json").read_text()))
+        assert Workshop(tmp_path / "out", {"config": 1}).finished is not None
+        assert not workshop.partial.exists()
+
+    def test_a_partial_folder_that_is_none_is_left_alone(self, tmp_path: Path) -> None:
+        (tmp_path / "out.partial").mkdir()
+        (tmp_path / "out.partial" / "thesis.txt").write_text("x")
+        for overwrite in (False, True):
+            with pytest.raises(ConfigError, match="holds something else"):
+                Workshop(tmp_path / "out", {"config": 1}, overwrite=overwrite)
+
     def test_a_save_that_fails_leaves_the_work(self, tmp_path: Path) -> None:
         workshop = Workshop(tmp_path / "out", {"config": 1})
         (workshop.open() / "resume.ckpt").write_bytes(b"x")
@@ -237,8 +309,11 @@ class TestWorkshop:
         other = {"train": {"steps": 4, "lr": 0.1}, "anomalies": []}
         with pytest.raises(ConfigError, match=r"another config.anomalies, config.train.steps 3 there and 4 now;"):
             Workshop(tmp_path / "out", {"config": other, "limit": None})
-        Workshop(tmp_path / "out", {"config": 2}, overwrite=True)
-        assert not (tmp_path / "out.partial").exists()
+        (tmp_path / "out.partial" / "resume.ckpt").write_bytes(b"x")
+        (tmp_path / "out.partial" / "prepared").mkdir()
+        workshop = Workshop(tmp_path / "out", {"config": 2}, overwrite=True)
+        assert (tmp_path / "out.partial" / "resume.ckpt").exists(), "until there is something to put in its place"
+        assert sorted(path.name for path in workshop.open().iterdir()) == ["prepared", "request.json"]
         with pytest.raises(ConfigError, match="bundle of another request"):
             Workshop(copied, {"config": 1})
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -45,7 +46,7 @@ SEGMENTER = {"encoder": "tu-test_resnet", "decoder_channels": [16, 8]}
 MIXED = {"healthy": 1.0, "synthetic": 1.0, "labelled": 2.0}
 FILES = {"bundle.json", "config.yaml", "request.json", "statistics.safetensors", "weights.safetensors"}
 SHOWN = {"log/version_0/metrics.csv", "pictures/final.png", "pictures/loss.png", "pictures/step-000009.png"}
-SECRETS = ("Zebra", "secretset", "MRN-", "hospital", "tiny_cohort", "sub-0")
+SECRETS = ("Zebra", "secretset", "MRN-", "90210", "hospital", "tiny_cohort", "sub-0")
 """What must not be found in any bundle: subject, data set, an attribute's values, folders and files."""
 
 
@@ -90,7 +91,11 @@ def fitted(tiny_cohort: Path, tmp_path_factory: pytest.TempPathFactory) -> Fitte
             case,
             dataset="secretset",
             subject=f"Zebra{case.subject}",
-            attributes={**case.attributes, "record": f"MRN-{case.subject}"},
+            attributes={
+                **case.attributes,
+                "record": f"MRN-{case.subject}",
+                "patient_number": f"90210{case.subject}",
+            },
         )
         for case in read_cohort(tiny_cohort)
     ]
@@ -314,6 +319,30 @@ class TestContinuing:
             with pytest.raises(ConfigError, match=r"something else|no bundle"):
                 fit_reconstructor(config, cohort, out=tmp_path / "precious", overwrite=overwrite)
         assert (tmp_path / "precious" / "thesis.txt").exists()
+
+    def test_overwriting_keeps_the_old_bundle_until_there_is_a_new_one_and_continues(
+        self, fitted: Fitted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(fitting, "run_training", lambda *_, **__: None)
+        out = tmp_path / "few"
+        shutil.copytree(fitted.few.folder, out)
+        arguments: dict[str, Any] = {"init": fitted.synthetic.folder, "out": out, "device": "cpu", "overwrite": True}
+        with pytest.raises(DataError, match="too few labelled cases"):
+            fit_detector(fitted.configs["few"], fitted.cohort, limit=700, **arguments)
+        assert verify(out).digest == fitted.few.digest
+
+        def stop(_task: Any, _stream: Any, _train: Any, folder: Path, **_: Any) -> None:
+            seen.append((folder / CHECKPOINT).exists())
+            (folder / CHECKPOINT).write_bytes(b"x")
+            raise Stopped
+
+        seen: list[bool] = []
+        monkeypatch.setattr(fitting, "run_training", stop)
+        for _ in range(2):
+            with pytest.raises(Stopped):
+                fit_detector(fitted.configs["few"], fitted.cohort, limit=2, **arguments)
+        assert seen == [False, True], "called again it continues"
+        assert verify(out).digest == fitted.few.digest
 
     def test_a_stopped_second_stage_ends_with_the_same_weights(
         self, fitted: Fitted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
