@@ -15,7 +15,7 @@ from hybriduad import bundle as bundles
 from hybriduad.bundle import RECORD, Bundle
 from hybriduad.contents import cohort_digest
 from hybriduad.detector import PARTS, Detector
-from hybriduad.errors import ConfigError, DataError, HybridUADError
+from hybriduad.errors import ConfigError, DataError, reason_of
 from hybriduad.ground_truth import REGION, has_truth, read_truth
 from hybriduad.histogram_files import read_histograms, write_histograms
 from hybriduad.manifest import read_cohort
@@ -114,8 +114,9 @@ def calibrate(
             known = identities([case], "calibrate", contrasts)
             observed.append(_observed(folder / "cases" / f"{number}.npz", detector, case, store))
             used |= known
-        except (HybridUADError, OSError, MemoryError) as error:
-            failed[case.name] = str(error) or type(error).__name__
+        except Exception as error:  # whatever it is, it is of this case
+            failed[case.name] = reason_of(error)
+            log.debug("traceback of %s", case.name, exc_info=True)
     for name, reason in failed.items():
         log.warning("%s left out of the calibration: %s", name, reason)
     if not observed:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from hybriduad.detector import Thresholds
-from hybriduad.errors import ConfigError, DataError, HybridUADError, LeakageError
+from hybriduad.errors import ConfigError, DataError, LeakageError, reason_of
 from hybriduad.evaluation_case import (
     RECORD_END,
     CaseScores,
@@ -43,6 +43,8 @@ __all__ = ["Evaluation", "compare", "evaluate"]
 log = logging.getLogger(__name__)
 
 REQUEST, CASES, SUMMARY, PICTURES = "request.json", "cases", "summary", "pictures"
+NEEDED = {"dataset", "case", "bundle", "parts", "notes"}
+"""What the record of a predicted case must hold."""
 
 
 @dataclass
@@ -137,9 +139,10 @@ def evaluate(
             if record["bundle"] != model["bundle"]:
                 raise DataError("prediction of another bundle", where=path, mend="predict with --overwrite")
             scores.append(_case_scores(source, path, record, case, values, folder / CASES, result))
-        except (HybridUADError, OSError, MemoryError, KeyError) as error:
-            result.failed[case.name] = str(error) or type(error).__name__
+        except Exception as error:  # whatever it is, it is of this case, and the others are waiting
+            result.failed[case.name] = reason_of(error)
             log.error("%s failed: %s", case.name, result.failed[case.name])
+            log.debug("traceback of %s", case.name, exc_info=True)
     if not scores:
         raise DataError(
             "no case could be evaluated", where=source, got=f"the first: {next(iter(result.failed.items()))}"
@@ -194,8 +197,11 @@ def _records(source: Path, failed: dict[str, str]) -> dict[tuple[str, str], tupl
     for path in sorted(source.rglob(f"*{RECORD_END}")):
         try:
             record = _read_json(path)
+            if not isinstance(record, dict) or (lacking := sorted(NEEDED - record.keys())):
+                got = f"no {lacking}" if isinstance(record, dict) else "no record at all"
+                raise DataError("incomplete record", where=path, got=got, mend="predict with --overwrite")
             records[record["dataset"], record["case"]] = path, record
-        except (DataError, KeyError) as error:
+        except DataError as error:
             failed[path.name.removesuffix(RECORD_END)] = str(error)
     return records
 
@@ -238,8 +244,9 @@ def _draw(
         case, record = shown[one.name]
         try:
             draw_case(folder / PICTURES / f"{label}.png", source, record, case, one, label)
-        except HybridUADError as error:  # figures kept from before outlive the maps they were made of
-            log.warning("no picture of the %s case: %s", label, error)
+        except Exception as error:  # figures kept from before outlive the maps they were made of
+            log.warning("no picture of the %s case: %s", label, reason_of(error))
+            log.debug("traceback of %s", one.name, exc_info=True)
             continue
         names.append(f"{PICTURES}/{label}.png")
     return names

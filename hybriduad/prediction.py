@@ -13,7 +13,7 @@ import numpy as np
 
 from hybriduad.bundle import load_detector, verify
 from hybriduad.detector import Detector
-from hybriduad.errors import DataError, HybridUADError
+from hybriduad.errors import DataError, reason_of
 from hybriduad.manifest import read_cohort
 from hybriduad.prediction_files import (
     DEFAULT_MAPS,
@@ -140,9 +140,10 @@ def predict_cohort(
             began = time.perf_counter()
             found = predict_case(detector, case, rule=rule, cache=store)
             write_case(folder, case, found, wanted, model, rule or detector.thresholds.default, began)
-        except (HybridUADError, OSError, MemoryError) as error:
-            outcome.failed[case.name] = str(error) or type(error).__name__
+        except Exception as error:  # whatever it is, it is of this case, and the others are waiting
+            outcome.failed[case.name] = reason_of(error)
             log.error("%s failed: %s", case.name, outcome.failed[case.name])
+            log.debug("traceback of %s", case.name, exc_info=True)
             continue
         outcome.done.append(case.name)
         log.info("%s done in %.1f s (%d of %d)", case.name, time.perf_counter() - began, len(outcome.done), len(cases))

@@ -12,7 +12,7 @@ from typing import Any
 
 from hybriduad import rng
 from hybriduad.config import Anatomy
-from hybriduad.errors import DataError, HybridUADError
+from hybriduad.errors import DataError, reason_of
 from hybriduad.manifest import read_cohort
 from hybriduad.preprocess import Prepared, PreparedCache
 from hybriduad.slices import SlicePool
@@ -80,15 +80,16 @@ def prepare_training_data(
     store = PreparedCache(cache)
     log.info("preparing %d cases", len(cases))
     kept: list[tuple[Case, Prepared]] = []
-    faults: list[HybridUADError] = []
+    faults: list[str] = []
     known: dict[str, str] = {}
     for case in cases:
         try:
             prepared = store.get(case, anatomy, direction)
             known |= identities([case], "fit", anatomy.contrasts)
-        except HybridUADError as error:
-            faults.append(error)
-            log.warning("left out of training: %s", error)
+        except Exception as error:  # whatever it is, it is of this case
+            faults.append(reason_of(error))
+            log.warning("%s left out of training: %s", case.name, faults[-1])
+            log.debug("traceback of %s", case.name, exc_info=True)
             continue
         direction = direction or str(prepared.notes["direction"])
         kept.append((case, prepared))

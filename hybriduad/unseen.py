@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Mapping, Sequence
 
-from hybriduad.errors import DataError
+from hybriduad.errors import LeakageError, reason_of
 from hybriduad.manifest import check_leakage
 from hybriduad.types import Case
+
+log = logging.getLogger(__name__)
 
 
 def check_unseen(cases: Sequence[Case], used: Mapping[str, str], contrasts: Collection[str]) -> dict[str, str]:
@@ -20,17 +23,18 @@ def check_unseen(cases: Sequence[Case], used: Mapping[str, str], contrasts: Coll
     """
     if not used:
         return {}
-    try:
-        check_leakage(cases, used, contrasts)
-    except DataError:
-        failed = {}
-        readable = []
-        for case in cases:
-            try:
-                check_leakage([case], {}, contrasts)
-                readable.append(case)
-            except DataError as error:
-                failed[case.name] = str(error)
-        check_leakage(readable, used, contrasts)
-        return failed
-    return {}
+    failed: dict[str, str] = {}
+    readable, leaked = [], False
+    for case in cases:
+        try:
+            check_leakage([case], used, contrasts)
+        except LeakageError:
+            leaked = True
+        except Exception as error:  # whatever it is, it is of this case
+            failed[case.name] = reason_of(error)
+            log.debug("traceback of %s", case.name, exc_info=True)
+            continue
+        readable.append(case)
+    if leaked:
+        check_leakage(readable, used, contrasts)  # of all of them in one sentence
+    return failed

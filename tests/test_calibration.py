@@ -239,6 +239,19 @@ class TestCalibrate:
         with pytest.raises(ConfigError, match="got another cohort"):
             calibrate_on(case)
 
+    def test_an_unexpected_error_leaves_one_case_out(
+        self, tiny_detector: Path, tiny_cohort: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:  # fmt: skip
+        def faulty(detector, case, **options):
+            return predict_case(detector, case, **options) if case.name != "sub-02" else [][0]
+
+        monkeypatch.setattr(calibration, "predict_case", faulty)
+        made = calibrate(tiny_detector, tiny_cohort, out=tmp_path / "b", device="cpu")
+        assert "sub-02 left out of the calibration: unexpected IndexError: list index out of range" in caplog.text
+        cases = read_cohort(tiny_cohort)
+        assert made.used == identities([cases[0], cases[2]], "calibrate")
+
     def test_cases_that_will_not_do_leave_nothing_in_the_way_of_others(
         self, tiny_detector: Path, tiny_cohort: Path, tmp_path: Path
     ) -> None:

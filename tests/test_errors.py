@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from hybriduad import errors
-from hybriduad.errors import BundleError, ConfigError, DataError, HybridUADError, LeakageError
+from hybriduad.errors import BundleError, ConfigError, DataError, HybridUADError, LeakageError, reason_of
 
 
 def test_the_whole_sentence() -> None:
@@ -27,6 +27,21 @@ def test_the_whole_sentence() -> None:
 )
 def test_absent_parts_leave_no_trace(parts: dict, sentence: str) -> None:
     assert str(HybridUADError("nothing here", **parts)) == sentence
+
+
+@pytest.mark.parametrize(
+    ("error", "sentence"),
+    [
+        (DataError("nothing here"), "nothing here."),
+        (OSError(28, "No space left on device"), "[Errno 28] No space left on device"),
+        (MemoryError(), "MemoryError"),
+        (IndexError("index 0 is\nout of bounds"), "unexpected IndexError: index 0 is out of bounds"),
+        (RuntimeError(), "unexpected RuntimeError; leave the case out, or report it with the log of --verbose."),
+    ],
+)
+def test_the_reason_of_any_error_is_a_sentence(error: Exception, sentence: str) -> None:
+    assert reason_of(error).startswith(sentence)
+    assert "\n" not in reason_of(error)
 
 
 def test_every_error_is_one_of_ours() -> None:

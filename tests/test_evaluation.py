@@ -3,9 +3,10 @@ from __future__ import annotations
 import csv
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -371,6 +372,19 @@ class TestFolders:
         text = (study.root / "scores" / "summary.md").read_text()
         assert "failed (2): sub-01, sub-02" in text
         assert "without a prediction (1): sub-03" in text
+
+    def test_unexpected_errors_are_named_and_end_nothing(self, study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
+        def fails_on(name: str, function: Callable[..., Any], position: int) -> Callable[..., Any]:
+            return lambda *args: [][0] if args[position].name == name else function(*args)
+
+        monkeypatch.setattr(evaluation, "evaluate_case", fails_on("sub-02", evaluation.evaluate_case, 2))
+        monkeypatch.setattr(evaluation, "draw_case", fails_on("sub-01", lambda *_: None, 3))
+        place = study.predictions / "sub-03" / "anat" / "sub-03_desc-anomaly_probseg.json"
+        place.write_text("[]")
+        result = study.evaluate()
+        assert result.done == ["sub-01", "sub-04"]
+        assert result.failed["sub-02"].startswith("unexpected IndexError: list index out of range")
+        assert f"incomplete record in {place}" in result.failed["sub-03"]
 
     def test_unknown_health_without_a_mask_is_never_healthy(self, study: Study) -> None:
         study.cases = [*study.cases[:3], Case("hand", "04", study.cases[3].images)]

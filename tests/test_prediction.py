@@ -15,6 +15,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from hybriduad import prediction
 from hybriduad.bundle import load_detector, verify
 from hybriduad.errors import ConfigError, DataError
 from hybriduad.manifest import read_case, read_cohort, write_manifest
@@ -232,6 +233,21 @@ class TestCohort:
         assert (again.done, again.kept, again.failed) == (["sub-02"], ["sub-01", "sub-03"], {})
         after = files(tmp_path / "out")
         assert {name: after[name] for name in before} == before
+
+    def test_a_fault_of_our_own_never_ends_a_cohort_either(
+        self, cases: list[Case], tiny_detector: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:  # fmt: skip
+        def faulty(detector: Any, case: Case, **options: Any) -> Any:
+            return predict_case(detector, case, **options) if case.name != "sub-01" else [][0]
+
+        monkeypatch.setattr(prediction, "predict_case", faulty)
+        caplog.set_level("DEBUG", "hybriduad")
+        outcome = predict_cohort(tiny_detector, cohort_of(cases[:2], tmp_path), out=tmp_path / "out", device="cpu")
+        assert (outcome.done, list(outcome.failed)) == (["sub-02"], ["sub-01"])
+        assert outcome.failed["sub-01"].startswith("unexpected IndexError: list index out of range; leave the case out")
+        (traceback,) = [one for one in caplog.records if one.exc_info]
+        assert (traceback.levelname, traceback.exc_info[0]) == ("DEBUG", IndexError)
 
     def test_a_stopped_run_redoes_the_case_without_a_record(
         self, predicted: Path, cases: list[Case], tiny_detector: Path, tiny_cohort: Path, tmp_path: Path

@@ -16,7 +16,7 @@ from hybriduad import plugins
 from hybriduad.config import Augmentation, Mix, PluginConfig
 from hybriduad.errors import DataError
 from hybriduad.manifest import read_cohort, write_manifest
-from hybriduad.preprocess import Prepared
+from hybriduad.preprocess import Prepared, PreparedCache
 from hybriduad.rng import slice_key
 from hybriduad.slices import SMALLEST_BRAIN_MM2, RemainingSteps, SampleStream, SlicePool, build_pool, slices_of
 from hybriduad.training_data import (
@@ -26,7 +26,7 @@ from hybriduad.training_data import (
     training_cases,
     training_summary,
 )
-from hybriduad.types import BACKGROUND, Batch
+from hybriduad.types import BACKGROUND, Batch, Case
 
 HEALTH = ("lesion", "lesion", "healthy")
 STILL = Augmentation(**dict.fromkeys(Augmentation.model_fields, 0.0))
@@ -245,6 +245,19 @@ class TestTrainingData:
             "Site": {"1": 2, "(others)": 1},
             "scanner": {"Aera": 2, "(others)": 1},
         }
+
+    def test_a_case_with_an_unexpected_error_is_left_out_by_name(
+        self, tiny_cohort: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        ready = PreparedCache.get
+
+        def faulty(self: PreparedCache, case: Case, *more: object) -> Prepared:
+            return ready(self, case, *more) if case.subject != "02" else [][0]
+
+        monkeypatch.setattr(PreparedCache, "get", faulty)
+        data = prepare_training_data(read_cohort(tiny_cohort), ANATOMY, tmp_path / "cache")
+        assert ([case.subject for case in data.cases], data.failed) == (["01", "03"], 1)
+        assert "sub-02 left out of training: unexpected IndexError: list index out of range" in caplog.text
 
     def test_the_limit_draws_labelled_cases_by_seed_and_identity(self, tiny_cohort: Path) -> None:
         cases, prepared = read_cohort(tiny_cohort), prepared_cases(tiny_cohort)
