@@ -30,7 +30,7 @@ from hybriduad.metrics import (
 )
 from hybriduad.metrics.voxels import ratio
 from hybriduad.prediction_files import SUFFIXES
-from hybriduad.preprocess import WHITE
+from hybriduad.preprocess import WHITE, scan_on_grid
 from hybriduad.types import Case
 from hybriduad.volumes import read_mask, read_volume, same_grid, write_atomically
 
@@ -195,13 +195,16 @@ def _outlined(mask: np.ndarray, truth: Truth, threshold: float) -> dict[str, flo
 def _reconstruction(folder: Path, record: Mapping[str, Any], case: Case, truth: Truth) -> dict[str, float]:
     """L1 between scan and pseudo-healthy scan, both over 2.5 times the brain's median and clipped to [0, 1]."""
     notes = record["notes"]
-    contrast = notes.get("reference", "")
+    reference = notes.get("reference", "")
+    contrast = notes.get("shown", reference)
     median = notes.get("intensity_median", {}).get(contrast)
     if "reconstruction" not in record["parts"] or contrast not in case.images or not median:
         return {"l1_healthy": NAN, "l1_lesion": NAN, "l1_ratio": NAN}
+    path = case.images[contrast]  # of which only the reference must lie on the grid of the prediction
+    values = _on_grid(path, truth) if contrast == reference else scan_on_grid(path, truth.grid)
     scan, made = (
-        np.clip(_on_grid(path, truth) / np.float32(WHITE * median), 0, 1)
-        for path in (case.images[contrast], folder / record["parts"]["reconstruction"])
+        np.clip(one / np.float32(WHITE * median), 0, 1)
+        for one in (values, _on_grid(folder / record["parts"]["reconstruction"], truth))
     )
     difference = np.abs(truth.crop(scan) - truth.crop(made))
     healthy = _mean(difference[truth.brain & truth.region & ~truth.lesion])

@@ -12,7 +12,7 @@ import numpy as np
 from hybriduad.evaluation_case import CaseScores
 from hybriduad.ground_truth import read_truth
 from hybriduad.pictures import slice_grid
-from hybriduad.preprocess import WHITE
+from hybriduad.preprocess import WHITE, scan_on_grid
 from hybriduad.types import Case
 from hybriduad.volumes import read_mask, read_volume
 
@@ -45,22 +45,20 @@ def draw_case(path: Path, folder: Path, record: Mapping[str, Any], case: Case, s
     parts, notes = record["parts"], record["notes"]
     brain = read_mask(folder / parts["brain"])
     truth = read_truth(case, brain.data, brain.grid, notes.get("direction"))
-    contrast = notes.get("reference", "")
+    contrast = notes.get("shown", notes.get("reference", ""))
     white = WHITE * notes.get("intensity_median", {}).get(contrast, 1.0)
     empty = np.zeros(truth.region.shape, dtype=bool)
 
-    def intensity(file: Path | None) -> np.ndarray:
-        if file is None:
-            return empty
-        values = truth.crop(read_volume(file, constant_ok=True).data)
-        return np.asarray(2 * np.clip(values / white, 0, 1) - 1, dtype=np.float32)
+    def intensity(data: np.ndarray) -> np.ndarray:
+        return np.asarray(2 * np.clip(truth.crop(data) / white, 0, 1) - 1, dtype=np.float32)
 
+    made = parts.get("reconstruction")
     score = truth.scores(read_volume(folder / parts["score"], constant_ok=True).data)
     threshold = scores.systems["score"].get("threshold")
     mask = empty if threshold is None else (score >= threshold) & truth.brain
     columns = (
-        intensity(case.images.get(contrast)),
-        intensity(folder / parts["reconstruction"] if "reconstruction" in parts else None),
+        intensity(scan_on_grid(case.images[contrast], truth.grid)) if contrast in case.images else empty,
+        intensity(read_volume(folder / made, constant_ok=True).data) if made else empty,
         score.astype(np.float64),  # shown in colour
         mask,
         truth.lesion,

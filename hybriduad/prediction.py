@@ -23,9 +23,8 @@ from hybriduad.prediction_files import (
     wanted_parts,
     write_case,
 )
-from hybriduad.preprocess import Prepared, PreparedCache, intensity_from_model, prepare, restore
+from hybriduad.preprocess import Prepared, PreparedCache, intensity_from_model, prepare, restore, scan_on_grid
 from hybriduad.types import Case, Prediction, Split
-from hybriduad.volumes import read_volume
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +46,8 @@ def predict_case(
 
     Maps come back by linear interpolation and are 0 outside the brain; the mask is the restored score against the
     threshold of ``rule`` (the bundle's default rule by default), and absent without calibration. ``reconstruction`` is
-    (C, X, Y, Z) in the intensity units of the reference scan's contrasts, equal to the scan outside the brain.
+    (C, X, Y, Z) in the units of each contrast's scan; outside the brain it equals the scan in the contrast that is
+    written (``notes["shown"]``, :meth:`hybriduad.types.Case.shown_contrast`), and is 0 in others.
 
     Raises:
         DataError: the case cannot be prepared (:func:`hybriduad.preprocess.prepare`).
@@ -82,6 +82,7 @@ def on_scan_grid(found: Prediction, prepared: Prepared, case: Case, detector: De
         reconstruction=_pseudo_healthy(found, prepared, case, detector, brain),
         mask=None if score is None or found.threshold is None else (score >= found.threshold) & brain,
         grid=prepared.grid.volume,
+        notes=found.notes | {"shown": case.shown_contrast(detector.anatomy.contrasts)},
     )
 
 
@@ -153,12 +154,12 @@ def predict_cohort(
 def _pseudo_healthy(
     found: Prediction, prepared: Prepared, case: Case, detector: Detector, brain: np.ndarray
 ) -> np.ndarray | None:
-    """(C, X, Y, Z): the reconstruction inside the brain; outside, and in contrasts on other grids, see below."""
+    """(C, X, Y, Z): the reconstruction inside the brain, and around it the scan of the contrast that is written."""
     if found.reconstruction is None:
         return None
     contrasts = detector.anatomy.contrasts
-    reference = case.reference_contrast(contrasts)
-    outside = {reference: read_volume(case.images[reference]).data}
+    shown = case.shown_contrast(contrasts)
+    outside = {shown: scan_on_grid(case.images[shown], prepared.grid.volume)}
     result = np.zeros((len(contrasts), *brain.shape), dtype=np.float32)
     for index, name in enumerate(contrasts):
         if not prepared.present[index]:

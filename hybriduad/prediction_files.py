@@ -104,7 +104,7 @@ def begin_folder(folder: Path, model: Bundle, request: dict[str, Any], overwrite
     )
 
 
-def check_same_scan(record: Path, case: Case, contrasts: Sequence[str]) -> None:
+def check_same_scan(record: Path, case: Case, contrasts: tuple[str, ...]) -> None:
     """A finished case of that name counts as done only if it is of the same files.
 
     Raises:
@@ -137,8 +137,8 @@ def write_case(
         if values is None:
             continue
         if part == "reconstruction":
-            reference = case.reference_contrast(contrasts)
-            suffix, values = f"{SUFFIXES[part]}_{reference}", values[contrasts.index(reference)]
+            shown = case.shown_contrast(contrasts)
+            suffix, values = f"{SUFFIXES[part]}_{shown}", values[contrasts.index(shown)]
         else:
             suffix = SUFFIXES[part]
         binary = values.dtype == bool
@@ -174,9 +174,10 @@ def _place(case: Case) -> Path:
     return Path(f"sub-{case.subject}", *session, "anat")
 
 
-def _inputs(case: Case, contrasts: Sequence[str]) -> dict[str, Any]:
+def _inputs(case: Case, contrasts: tuple[str, ...]) -> dict[str, Any]:
     """The sha256 of each file that the prediction was made from: the images and, where there is one, the brain mask."""
-    used = {name: path for name, path in case.images.items() if name in contrasts} | {"brain": case.brain}
+    seen = {*contrasts, case.reference_contrast(contrasts)}
+    used = {name: path for name, path in case.images.items() if name in seen} | {"brain": case.brain}
     return {name: {"sha256": hashlib.sha256(path.read_bytes()).hexdigest()} for name, path in used.items() if path}
 
 

@@ -35,9 +35,19 @@ from hybriduad.model_grid import (
     to_slices,
 )
 from hybriduad.types import Case
-from hybriduad.volumes import Image, VolumeGrid, read_mask, read_volume, readable_grids, same_grid, spacing_of, to_ras
+from hybriduad.volumes import (
+    Image,
+    VolumeGrid,
+    from_ras,
+    read_mask,
+    read_volume,
+    readable_grids,
+    same_grid,
+    spacing_of,
+    to_ras,
+)
 
-__all__ = ["WHITE", "Grid", "Prepared", "PreparedCache", "intensity_from_model", "prepare", "restore"]
+__all__ = ["WHITE", "Grid", "Prepared", "PreparedCache", "intensity_from_model", "prepare", "restore", "scan_on_grid"]
 
 FORMAT = 5
 """Part of the cache's key: raised whenever :func:`prepare` gives other numbers."""
@@ -74,6 +84,8 @@ class Prepared:
 def prepare(case: Case, anatomy: Anatomy, direction: str | None = None) -> Prepared:
     """Bring a case to the model grid of ``anatomy``; a pure function of the files.
 
+    The reference scan gives the grid, the head and, without a mask, the brain. It need not be a contrast of
+    ``anatomy``: a reference that the model does not know gives these alone, and the others are resampled to it.
     ``direction`` (sagittal, coronal or axial) is the acquisition direction that a bundle was trained on.
 
     Raises:
@@ -133,6 +145,15 @@ def prepare(case: Case, anatomy: Anatomy, direction: str | None = None) -> Prepa
         grid=grid,
         notes=notes,
     )
+
+
+def scan_on_grid(path: Path, target: VolumeGrid) -> np.ndarray:
+    """(X, Y, Z) float32 of a scan, on the grid and in the orientation of another file, resampled as for the model.
+
+    Raises:
+        DataError: as :func:`hybriduad.volumes.read_volume`.
+    """
+    return from_ras(_on_grid(read_volume(path), target, linear=True), target.orientation)
 
 
 def _read_mask(path: Path, case: Case, kind: str) -> Image:

@@ -36,8 +36,9 @@ class Case:
     """One scan session of one subject: where its images and masks are, and what is known of it.
 
     ``images`` maps a contrast ("FLAIR", "T1w", ...) to a file, each with its own grid. ``reference`` is the contrast
-    whose grid outputs and masks use; "" means the first of the bundle's contrasts that the case has. A missing lesion
-    mask never means "healthy": that is what ``health`` is for. ``attributes`` carries every other manifest column.
+    whose grid outputs and masks use, known to the bundle or not; "" means the first of the bundle's contrasts that the
+    case has. A missing lesion mask never means "healthy": that is what ``health`` is for. ``attributes`` carries every
+    other manifest column.
     """
 
     dataset: str
@@ -80,6 +81,12 @@ class Case:
         if self.reference:
             return self.reference
         return next((name for name in contrasts if name in self.images), next(iter(self.images), ""))
+
+    def shown_contrast(self, contrasts: tuple[str, ...]) -> str:
+        """The contrast of the pseudo-healthy scan: the reference if it is one of ``contrasts``, else the first of them
+        that the case has, "" if none."""
+        there = [name for name in contrasts if name in self.images]
+        return self.reference if self.reference in there else next(iter(there), "")
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ import pytest
 from hybriduad import prediction
 from hybriduad.bundle import load_detector, verify
 from hybriduad.errors import ConfigError, DataError
+from hybriduad.evaluation import evaluate
 from hybriduad.manifest import read_case, read_cohort, write_manifest
 from hybriduad.prediction import predict_case, predict_cohort
 from hybriduad.prediction_files import SUFFIXES
@@ -123,6 +124,31 @@ class TestOneCase:
         one = predict_case(load_detector(tiny_detector, "cpu"), cases[0])
         for what in ("score", "probability", "map", "intensity", "brain", "mask"):
             np.testing.assert_array_equal(getattr(one, what), found[what].astype(getattr(one, what).dtype))
+
+    def test_a_reference_that_the_bundle_does_not_know(
+        self, tiny_detector: Path, cases: list[Case], tmp_path: Path
+    ) -> None:
+        """As in WMH2017, where the masks lie on FLAIR, by a bundle of another contrast."""
+        scan = nib.load(cases[0].images["T1w"])
+        cut = scan.slicer[2:, :, 1:]
+        nib.save(cut, tmp_path / "T1w.nii.gz")
+        case = replace(cases[0], reference="T1w", images={**cases[0].images, "T1w": tmp_path / "T1w.nii.gz"})
+        cohort, out = cohort_of([case], tmp_path), tmp_path / "out"
+        outcome = predict_cohort(tiny_detector, cohort, out=out, maps=("all",), device="cpu")
+        assert outcome.failed == {}
+        made = nib.load(part(out, "sub-01", "reconstruction"))  # of FLAIR, which the bundle knows
+        assert made.shape == cut.shape
+        np.testing.assert_array_equal(made.affine, cut.affine)
+        flair, brain = load(case.images["FLAIR"])[2:, :, 1:], load(part(out, "sub-01", "brain")) > 0
+        np.testing.assert_allclose(load(made.get_filename())[~brain], flair[~brain], rtol=1e-4, atol=1e-2)
+        assert 0.2 < np.median(load(made.get_filename())[brain]) / np.median(flair[brain]) < 5
+        record = json.loads((out / "sub-01/anat/sub-01_desc-anomaly_probseg.json").read_text())
+        assert (record["notes"]["reference"], record["notes"]["shown"]) == ("T1w", "FLAIR")
+        assert set(record["inputs"]) == {"FLAIR", "T1w", "brain"}
+        scores = evaluate(out, cohort, out=tmp_path / "scores", draws=5)
+        assert scores.failed == {}
+        assert scores.value("reconstruction", "l1_healthy").value > 0
+        assert (tmp_path / "scores/pictures/best.png").is_file()
 
     def test_the_brain_is_close_to_the_given_one(self, predicted: Path, cases: list[Case]) -> None:
         brain, given = load(part(predicted, "sub-01", "brain")) > 0, load(cases[0].brain) > 0
