@@ -44,10 +44,12 @@ def _background(data: np.ndarray, head: np.ndarray) -> tuple[float, bool]:
 def find_brain(data: np.ndarray, head: np.ndarray, spacing_mm: Spacing, slice_axis: int) -> tuple[np.ndarray, str]:
     """The brain (X, Y, Z) bool of a scan in RAS and how it was found: the whole head if the scan is stripped.
 
-    The mask is empty where no brain can be found.
+    The mask is empty where no brain can be found, or no head of a few millimetres to look in.
     """
     shape = _work_shape(data.shape, spacing_mm)
     small, inside = _resize(data, shape), _resize(head, shape) >= 0.5
+    if not inside.any():
+        return np.zeros(head.shape, dtype=bool), "no head that stands out from its background"
     x, y, z = (s * n / m for s, n, m in zip(spacing_mm, data.shape, small.shape, strict=True))
     _, constant = _background(data, head)
     if is_stripped(depth_profile(small, inside, (x, y, z), slice_axis), constant):
@@ -73,9 +75,11 @@ def is_stripped(profile: np.ndarray, constant: bool) -> bool:
 def depth_profile(data: np.ndarray, head: np.ndarray, spacing_mm: Spacing, slice_axis: int) -> np.ndarray:
     """Median intensity by in-plane depth under the surface, in bins of 2 mm to 18 mm, over that at more than 20 mm.
 
-    From ten slices between 45 and 85 % of the head's extent along ``slice_axis``.
+    From ten slices between 45 and 85 % of the head's extent along ``slice_axis``; empty where the head is.
     """
     data, head = np.moveaxis(data, slice_axis, -1), np.moveaxis(head, slice_axis, -1)
+    if not head.any():
+        return np.zeros(0)
     first, last = np.flatnonzero(head.any(axis=(0, 1)))[[0, -1]]
     chosen = np.unique(
         np.linspace(first + 0.45 * (last - first), first + 0.85 * (last - first), 10).round().astype(int)

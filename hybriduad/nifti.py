@@ -18,6 +18,8 @@ MAX_BYTES = 4 * 2**30
 """A volume that declares more than this, on disk or as float32, is refused."""
 DEFLATE_RATIO = 1032
 """Deflate cannot compress better than this, so a gzip file bounds what it can hold."""
+SPACING_MM = (0.05, 30.0)
+"""Smallest and largest voxel size that is believed to be in millimetres: finer than ex vivo, coarser than any scan."""
 UNREADABLE = (OSError, EOFError, zlib.error, HeaderDataError, ValueError, KeyError, OverflowError)
 """What damaged content raises in gzip and nibabel (KeyError: an unknown voxel type)."""
 
@@ -74,10 +76,24 @@ def read_header(file: BinaryIO, path: Path) -> tuple[tuple[int, int, int], bytes
     if dtype.kind not in "iuf":
         raise DataError("voxels that are no real numbers", where=path, got=dtype, expected="integers or floats")
     _check_size(header, shape, path)
-    affine = np.asarray(header.get_best_affine(), dtype=float)
-    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
-        raise DataError("affine that cannot be inverted", where=path, got=affine.round(4).tolist())
+    _check_affine(np.asarray(header.get_best_affine(), dtype=float), path)
     return (shape[0], shape[1], shape[2]), start, dtype.name
+
+
+def _check_affine(affine: np.ndarray, path: Path) -> None:
+    """Refuse a transform that has no way back, and one that cannot be in millimetres."""
+    spacing = np.linalg.norm(affine[:3, :3], axis=0)
+    usable = np.isfinite(affine).all() and np.isfinite(spacing).all() and spacing.min() > 0
+    if not usable or abs(np.linalg.det(affine[:3, :3] / spacing)) < 1e-6:
+        raise DataError("affine that cannot be inverted", where=path, got=affine.round(4).tolist())
+    low, high = SPACING_MM
+    if spacing.min() < 0.999 * low or spacing.max() > 1.001 * high:
+        raise DataError(
+            "voxel size that no brain scan has", where=path, got=" x ".join(f"{size:.3g}" for size in spacing) + " mm",
+            expected=f"{low:g} to {high:g} mm along each axis",
+            mend="the unit in the header is probably wrong: write its spacing and transform in millimetres, e.g. by "
+            "converting the scan again with dcm2niix",
+        )  # fmt: skip
 
 
 def _check_size(header: nib.Nifti1Header, shape: list[int], path: Path) -> None:

@@ -200,7 +200,7 @@ def _brain(
         found, method = find_brain(np.moveaxis(data, -1, axis), np.moveaxis(head, -1, axis), spacing_mm, axis)
         brain = to_slices(found, axis)
     if not brain.any():
-        raise DataError("no brain found", where=case.name, got=method, mend="give a brain mask")
+        raise DataError("no brain found", where=case.name, got=method, mend="check the scan, or give a brain mask")
     return brain, method
 
 

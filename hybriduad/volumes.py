@@ -104,7 +104,8 @@ def read_grid(path: str | Path) -> VolumeGrid:
     """Read the header only.
 
     Raises:
-        DataError: the file is missing, not NIfTI, damaged, not three-dimensional, or declares more than it can hold.
+        DataError: the file is missing, not NIfTI, damaged, not three-dimensional, declares more than it can hold, or
+            has voxels of a size that no brain scan has (:data:`hybriduad.nifti.SPACING_MM`).
     """
     path = Path(path)
     try:

@@ -166,6 +166,11 @@ def broken_files(folder):
         "complex": (header((2, 2, 2), np.complex64) + b"\0" * 64, "no real numbers"),
         "negative_axis": (header((2, 2, 2)).replace(b"\x03\0\2\0", b"\x03\0\xfe\xff", 1) + b"\0" * 32, "not a volume"),
         "flat_affine": (header((2, 2, 2), affine=np.diag([1, 1, 0, 1.0])) + b"\0" * 32, "cannot be inverted"),
+        "metres": (
+            header((2, 2, 2), affine=np.diag([1e-3, 1e-3, 4e-3, 1])) + b"\0" * 32,
+            "size that no brain scan has",
+        ),
+        "microns": (header((2, 2, 2), affine=np.diag([50, 50, 50, 1.0])) + b"\0" * 32, "size that no brain scan has"),
         "declares_27_gb": (gzip.compress(header((3000, 3000, 750))), "declares too much"),
         "declares_3_gb": (gzip.compress(header((900, 900, 900))), "declares more than the file holds"),
     }
@@ -189,6 +194,12 @@ def test_wrong_files_are_refused_in_a_sentence_without_allocating(tmp_path):
         read_volume(tmp_path / "no.nii.gz")
     with pytest.raises(DataError, match="cannot read file"):
         read_grid(tmp_path)
+
+
+@pytest.mark.parametrize("size_mm", [0.05, 30.0])
+def test_the_finest_and_the_coarsest_voxels_that_are_read(tmp_path, size_mm):
+    path = save(tmp_path / "a.nii", voxels(), np.diag([size_mm, 1.0, 2.0, 1.0]))
+    assert read_grid(path).spacing_mm == pytest.approx((size_mm, 1, 2))
 
 
 def test_no_single_wrong_byte_of_the_header_escapes(tmp_path):

@@ -98,6 +98,21 @@ def test_four_dimensions(tiny_reconstructor: Path, noise: np.ndarray, tmp_path: 
     assert f"not a volume in {path}: got shape (34, 41, 22, 2), expected three axes" in sentence
 
 
+def test_header_in_metres(tiny_reconstructor: Path, noise: np.ndarray, tmp_path: Path) -> None:
+    path = write_nifti(tmp_path / "sub-1_FLAIR.nii.gz", noise, np.diag([0.001, 0.001, 0.004, 1.0]))
+    sentence = failed(tiny_reconstructor, path, tmp_path / "p")
+    assert f"voxel size that no brain scan has in {path}: got 0.001 x 0.001 x 0.004 mm, expected 0.05 to 30" in sentence
+    assert "the unit in the header is probably wrong: write its spacing and transform in millimetres" in sentence
+
+
+def test_a_scan_without_a_head(tiny_reconstructor: Path, noise: np.ndarray, tmp_path: Path) -> None:
+    empty = np.zeros_like(noise)
+    empty[17, 20, 11] = 5
+    path = write_nifti(tmp_path / "sub-1_FLAIR.nii.gz", empty, np.diag([1.0, 1.0, 4.0, 1.0]))
+    sentence = failed(tiny_reconstructor, path, tmp_path / "p")
+    assert "no brain found in sub-1: got no head that stands out from its background; check the scan" in sentence
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_nan_and_infinity(value: float, tiny_reconstructor: Path, noise: np.ndarray, tmp_path: Path) -> None:
     noise[3, 4, 5:8] = value
