@@ -5,6 +5,7 @@ Nothing heavy is imported before a verb runs, so that ``--help`` answers at once
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import typer
@@ -38,7 +39,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="CONFIG: a path or the name of a shipped config. COHORT: a manifest CSV, a BIDS folder or one image. "
-    "Exit codes: 0 done, 2 something to mend (one sentence says what), 3 some cases failed.",
+    "Exit codes: 0 done, 2 something to mend (one sentence says what), 3 some cases failed or are missing.",
 )
 
 
@@ -226,12 +227,13 @@ def evaluate(
 ) -> None:
     """Compare predictions with the truth.
 
-    Exits with 3 if some cases failed.
+    Exits with 3 if some cases failed or have no prediction; they are named at the end.
     """
     from hybriduad import evaluation
 
     how: dict[str, Any] = {"rule": rule, "split": split, "seed": seed, "draws": draws, "allow_leakage": allow_leakage}
-    _say_outcome(evaluation.evaluate(predictions, cohort, out=out, by=by, overwrite=overwrite, **how))
+    found = evaluation.evaluate(predictions, cohort, out=out, by=by, overwrite=overwrite, **how)
+    _say_outcome(found, found.missing)
 
 
 @app.command()
@@ -289,10 +291,14 @@ def _say_bundle(bundle: Any) -> None:
     typer.echo(f"{bundle.kind} {bundle.digest[:12]} in {bundle.folder}")
 
 
-def _say_outcome(outcome: Any) -> None:
-    """What became of a cohort; the cases that failed come last, each with its reason."""
-    typer.echo(f"{len(outcome.done)} done, {len(outcome.kept)} kept, {len(outcome.failed)} failed, in {outcome.out}")
+def _say_outcome(outcome: Any, missing: Sequence[str] = ()) -> None:
+    """What became of a cohort; those without a prediction and, each with its reason, those that failed."""
+    counts = [f"{len(outcome.done)} done", f"{len(outcome.kept)} kept", f"{len(outcome.failed)} failed"]
+    counts += [f"{len(missing)} without a prediction"] if missing else []
+    typer.echo(f"{', '.join(counts)}, in {outcome.out}")
+    if missing:
+        typer.echo(f"without a prediction: {', '.join(missing)}", err=True)
     for case, reason in outcome.failed.items():
         typer.echo(f"failed: {case}: {reason}", err=True)
-    if outcome.failed:
+    if outcome.failed or missing:
         raise typer.Exit(options.FAILED_CASES)

@@ -14,14 +14,18 @@ from hybriduad.errors import DataError
 
 log = logging.getLogger("hybriduad")
 USER_ERROR, FAILED_CASES = 2, 3
-"""Exit codes: something that the user can mend; some cases of a cohort failed and the others are done."""
+"""Exit codes: something that the user can mend; some cases of a cohort failed or are missing and the
+others are done."""
 COHORT = ("cohort", "a manifest .csv, a BIDS folder, or an image .nii or .nii.gz")
 BUNDLE = ("bundle", "a folder made by fit-reconstructor or fit-detector")
 """What an argument names, and what would be right."""
 
 
 def _set_up_logging(verbose: bool) -> bool:
-    """Log to stderr: readable in a terminal, plain lines elsewhere. Names of cases are the only personal data in it."""
+    """Log to stderr: readable in a terminal, plain lines elsewhere.
+
+    Personal in it can be the names of cases and, in the sentences of errors, paths of files and cells of a manifest.
+    """
     handler: logging.Handler
     if sys.stderr.isatty():
         from rich.console import Console

@@ -282,5 +282,13 @@ def _write(
             "figures": figure_rows(result.figures),
         },
     )
-    text = markdown(scores, result.figures, title="Evaluation", notes=notes, rule=request["rule"], pictures=pictures)
+    text = markdown(
+        scores,
+        result.figures,
+        title="Evaluation",
+        notes=notes,
+        rule=request["rule"],
+        pictures=pictures,
+        missing=len(result.missing),
+    )
     write_atomically(result.out / f"{SUMMARY}.md", text.encode())

@@ -100,11 +100,15 @@ def markdown(
     notes: Sequence[str],
     rule: str,
     pictures: Sequence[str],
+    missing: int = 0,
 ) -> str:
-    """The summary a person reads: what was measured on whom, then one table for each question."""
+    """The summary a person reads: what was measured on whom, then one table for each question.
+
+    ``missing`` counts the cases with a truth that have no prediction.
+    """
     overall = [figure for figure in figures if not figure.group]
     plain = [figure for figure in overall if " - " not in figure.system]
-    lines = [f"# {title}", "", *(f"- {line}" for line in [*_cohort(cases), *notes]), ""]
+    lines = [f"# {title}", "", *(f"- {line}" for line in [*_cohort(cases, missing), *notes]), ""]
     lines += _thresholds(cases, rule)
     for heading, how, names in _TABLES:
         lines += _table(heading, [figure for figure in plain if figure.how == how], names)
@@ -141,7 +145,7 @@ def number(value: float, *, sign: bool = False) -> str:
     return f"{value:{plus}.3f}" if abs(value) >= 0.01 or value == 0 else f"{value:{plus}.2g}"
 
 
-def _cohort(cases: Sequence[CaseScores]) -> list[str]:
+def _cohort(cases: Sequence[CaseScores], missing: int) -> list[str]:
     sick = [case for case in cases if case.has_lesion]
     slices = sum(int(case.facts["lesion_free_slices"]) for case in cases)
     names = ", ".join(sorted({str(case.facts["dataset"]) for case in cases}))
@@ -151,9 +155,11 @@ def _cohort(cases: Sequence[CaseScores]) -> list[str]:
     methods = ", ".join(sorted({str(case.facts["brain_method"]) for case in cases} - {""})) or "not stated"
     volumes = [float(case.facts["lesion_ml"]) for case in sick]
     middle = f", median {statistics.median(volumes):.1f} ml of lesion" if volumes else ""
+    lacking = f" **Not in these figures: {missing} cases without a prediction.**" if missing else ""
     return [
         f"Data: {names}; {len(cases)} cases of {len(by_subject(cases))} subjects, {len(sick)} cases with a lesion"
-        f"{middle}, {len(cases) - len(sick)} without; {slices} lesion-free slices.",
+        f"{middle}, {len(cases) - len(sick)} without; {slices} lesion-free slices."
+        f"{lacking}",
         f"Brain: {methods}. Lesion voxels outside it: {outside} ({share:.2%} of all, in {hit} cases).",
     ]
 

@@ -315,7 +315,7 @@ def test_predict_writes_the_default_maps_unless_told(monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.usefixtures("given")
-def test_evaluate_hands_over_and_exits_3_when_cases_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_evaluate_hands_over_and_exits_3_when_cases_failed_or_are_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     common = ("evaluate", "predictions", "c.csv", "--out", "o", "--by", "site", "--by", "sex", "--split", "test")
     args, kwargs = handed(monkeypatch, "hybriduad.evaluation.evaluate", *common)
     assert args == (Path("predictions"), "c.csv")
@@ -323,11 +323,19 @@ def test_evaluate_hands_over_and_exits_3_when_cases_failed(monkeypatch: pytest.M
         "out": Path("o"), "by": ["site", "sex"], "rule": None, "split": "test", "seed": 0, "draws": 2000,
         "allow_leakage": False, "overwrite": False,
     }  # fmt: skip
-    outcome = SimpleNamespace(out="o", done=["sub-1"], kept=[], failed={"sub-2": "why"})
+    outcome = SimpleNamespace(out="o", done=["sub-1"], kept=[], failed={"sub-2": "why"}, missing=[])
     monkeypatch.setattr("hybriduad.evaluation.evaluate", lambda *_, **__: outcome)
     result = run(*common)
     assert result.exit_code == 3
+    assert result.stdout == "1 done, 0 kept, 1 failed, in o\n"
     assert result.stderr == "failed: sub-2: why\n"
+    outcome.failed, outcome.missing = {}, ["sub-3", "sub-4"]
+    result = run(*common)
+    assert result.exit_code == 3
+    assert result.stdout == "1 done, 0 kept, 0 failed, 2 without a prediction, in o\n"
+    assert result.stderr == "without a prediction: sub-3, sub-4\n"
+    outcome.missing = []
+    assert run(*common).exit_code == 0
 
 
 def test_compare_takes_names_and_folds(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -372,6 +373,7 @@ class TestFolders:
         text = (study.root / "scores" / "summary.md").read_text()
         assert "failed (2): sub-01, sub-02" in text
         assert "without a prediction (1): sub-03" in text
+        assert re.search(r"^- Data: hand; 1 cases of .*\*\*Not in these figures: 1 cases without", text, re.MULTILINE)
 
     def test_unexpected_errors_are_named_and_end_nothing(self, study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
         def fails_on(name: str, function: Callable[..., Any], position: int) -> Callable[..., Any]:
