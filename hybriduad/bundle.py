@@ -1,8 +1,8 @@
 """A model folder: self-contained, movable, immutable, checked on every load. No pickle anywhere.
 
-``bundle.json`` says what the folder is and holds a sha256 of every other file and of itself; ``config.yaml`` is the
-resolved run; ``weights.safetensors`` and ``statistics.safetensors`` are what was learnt; a detector keeps a copy of its
-reconstructor's bundle in ``reconstructor/``.
+``bundle.json`` says what the folder is, with a sha256 of itself, of every file beside it (``config.yaml``, the resolved
+run, ``request.json``, and what was learnt: ``weights.safetensors``, ``statistics.safetensors``) and of ``bundle.json``
+in ``reconstructor/``, a detector's copy of its parent. What shows the training, ``pictures/`` and ``log/``, has none.
 """
 
 from __future__ import annotations

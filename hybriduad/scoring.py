@@ -144,8 +144,8 @@ def median_filter_volume(
     """Median filter of a map (H, W, S), 0 outside ``brain`` (H, W, S) bool; float32.
 
     The window has ``voxels`` (odd) along every axis whose spacing is under 3 mm and 1 along the others; borders are
-    mirrored, as in ``scipy.ndimage.median_filter``. Values outside the brain count in windows that reach over its
-    edge; they are set to 0 after filtering, so that the edge itself is not eroded.
+    mirrored, as in ``scipy.ndimage.median_filter``. Values outside the brain count as they are in windows that reach
+    over its edge: those of a map that is 0 there, as every detector's is, pull the edge down. They are 0 afterwards.
 
     Raises:
         ConfigError: ``voxels`` is even or not positive.
