@@ -271,9 +271,8 @@ def resolve_device(device: str) -> torch.device:
         chosen = torch.device(device)
         torch.empty(0, device=chosen)
     except (RuntimeError, AssertionError) as error:
-        usable = [f"cuda:{index}" for index in range(torch.cuda.device_count())]
-        expected = f"auto, cpu{''.join(f', {one}' for one in usable)}"
-        raise ConfigError("no such device on this machine", got=repr(device), expected=expected) from error
+        usable = ["auto", "cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))]
+        raise ConfigError("no such device on this machine", got=repr(device), expected=", ".join(usable)) from error
     return chosen
 
 

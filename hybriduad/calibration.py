@@ -22,7 +22,7 @@ from hybriduad.manifest import read_cohort
 from hybriduad.metrics import ScoreHistogram
 from hybriduad.metrics.histogram import BINS, dice_curve, key_edges
 from hybriduad.prediction import predict_case
-from hybriduad.preprocess import PreparedCache
+from hybriduad.prepared_cache import PreparedCache
 from hybriduad.training_data import identities
 from hybriduad.types import Case, Split
 from hybriduad.unseen import check_unseen

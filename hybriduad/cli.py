@@ -13,22 +13,17 @@ from typer.core import TyperGroup
 
 from hybriduad import cli_options as options
 from hybriduad import cli_tools as tools
-from hybriduad.errors import ConfigError, DataError, HybridUADError
+from hybriduad.errors import ConfigError, HybridUADError, unusable
 
 
 class _Verbs(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
-        except HybridUADError as error:
-            typer.echo(f"hybriduad: {error}", err=True)
-            raise typer.Exit(options.USER_ERROR) from error
         except BrokenPipeError:
             raise
-        except OSError as error:  # an --out that is a file, a disk that is full or read-only
-            mend = "choose another place, or make room and set its permissions"
-            told = DataError("cannot read or write", where=error.filename, got=error.strerror or error, mend=mend)
-            typer.echo(f"hybriduad: {told}", err=True)
+        except (HybridUADError, OSError) as error:  # also an --out that is a file, a disk that is full or read-only
+            typer.echo(f"hybriduad: {error if isinstance(error, HybridUADError) else unusable(error)}", err=True)
             raise typer.Exit(options.USER_ERROR) from error
 
 

@@ -63,3 +63,9 @@ class BundleError(HybridUADError):
 
 class LeakageError(HybridUADError):
     """A case that was used to fit or calibrate a model is about to be used to evaluate it."""
+
+
+def unusable(error: OSError) -> DataError:
+    """A file or folder that the system refuses, as a sentence."""
+    mend = "choose another place, or make room there and see to its permissions"
+    return DataError("cannot read or write", where=error.filename, got=error.strerror or error, mend=mend)

@@ -146,10 +146,10 @@ def _table(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
         raise DataError("cannot read manifest", where=path, got=error.strerror) from error
     except (UnicodeDecodeError, csv.Error) as error:
         raise DataError("manifest is not a CSV", where=path, got=error, expected="UTF-8, comma-separated") from error
-    if "\0" in text or not lines:
-        raise DataError("manifest is empty or not text", where=path, expected="UTF-8, comma-separated")
-    if len(lines[0]) == 1 and ";" in lines[0][0]:
-        raise DataError("manifest is separated by semicolons", where=path, expected="commas; save it as such a CSV")
+    semicolons = bool(lines) and len(lines[0]) == 1 and ";" in lines[0][0]
+    if "\0" in text or not lines or semicolons:
+        fault = "separated by semicolons" if semicolons else "empty or not text"
+        raise DataError(f"manifest is {fault}", where=path, expected="UTF-8, comma-separated")
     header = [name.strip() for name in lines[0]]
     right = {column.casefold(): column for column in COLUMNS}
     wrong = [

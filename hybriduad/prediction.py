@@ -23,7 +23,8 @@ from hybriduad.prediction_files import (
     wanted_parts,
     write_case,
 )
-from hybriduad.preprocess import Prepared, PreparedCache, intensity_from_model, prepare, restore, scan_on_grid
+from hybriduad.prepared_cache import PreparedCache
+from hybriduad.preprocess import Prepared, intensity_from_model, prepare, restore, scan_on_grid
 from hybriduad.types import Case, Prediction, Split
 
 log = logging.getLogger(__name__)

@@ -14,7 +14,8 @@ from hybriduad import rng
 from hybriduad.config import Anatomy
 from hybriduad.errors import DataError, reason_of
 from hybriduad.manifest import read_cohort
-from hybriduad.preprocess import Prepared, PreparedCache
+from hybriduad.prepared_cache import PreparedCache
+from hybriduad.preprocess import Prepared
 from hybriduad.slices import SlicePool
 from hybriduad.splits import identity_digests
 from hybriduad.types import Case

@@ -15,12 +15,13 @@ from hypothesis import strategies as st
 from scipy import ndimage
 from threadpoolctl import threadpool_limits
 
-from hybriduad import preprocess
+from hybriduad import prepared_cache
 from hybriduad.brain import fill_slices, find_brain, find_head
 from hybriduad.config import Anatomy
 from hybriduad.errors import DataError
 from hybriduad.model_grid import Grid, apply_weights, area_weights, find_slice_axis, linear_weights
-from hybriduad.preprocess import PreparedCache, intensity_from_model, prepare, restore
+from hybriduad.prepared_cache import PreparedCache
+from hybriduad.preprocess import intensity_from_model, prepare, restore
 from hybriduad.types import Case
 from hybriduad.volumes import VolumeGrid, read_grid, read_volume, to_ras
 
@@ -430,7 +431,7 @@ def test_cache_is_equal_read_only_and_keyed_by_content(tmp_path, monkeypatch):
     with pytest.raises(ValueError):
         first.image[0, 0, 0, 0] = 0
     calls = []
-    monkeypatch.setattr(preprocess, "prepare", lambda *a: calls.append(a) or direct)
+    monkeypatch.setattr(prepared_cache, "prepare", lambda *a: calls.append(a) or direct)
     moved = Case("other", "07", {"FLAIR": case.images["FLAIR"].rename(tmp_path / "b.nii.gz")}, lesion=case.lesion)
     cache.get(moved, FLAIR)
     PreparedCache(tmp_path / "cache").get(moved, FLAIR.model_copy(update={"lesion_margin_mm": 3.0}))
@@ -451,7 +452,7 @@ def test_cache_with_a_faster_process_and_a_damaged_entry(tmp_path, monkeypatch):
         rival.get(*arguments)  # the other process finishes first
         return prepare(*arguments)
 
-    monkeypatch.setattr(preprocess, "prepare", slow)
+    monkeypatch.setattr(prepared_cache, "prepare", slow)
     assert cache.get(case, FLAIR).image.shape == (1, 64, 64, 10)
     (entry,) = (tmp_path / "cache").iterdir()
     (entry / "image.npy").write_bytes(b"half")
@@ -466,10 +467,10 @@ def test_what_a_killed_process_left_half_built_is_removed_and_nothing_else(tmp_p
     PreparedCache(cache).get(case, FLAIR)
     (entry,) = cache.iterdir()
     code = (
-        "import os, signal, sys; from pathlib import Path; from hybriduad import preprocess;"
-        "cache = preprocess.PreparedCache(sys.argv[1]);"
-        "preprocess.np.save = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL);"
-        "cache._build(Path(sys.argv[1]) / 'x', preprocess._load(Path(sys.argv[2])))"
+        "import os, signal, sys; from pathlib import Path; from hybriduad import prepared_cache;"
+        "cache = prepared_cache.PreparedCache(sys.argv[1]);"
+        "prepared_cache.np.save = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL);"
+        "cache._build(Path(sys.argv[1]) / 'x', prepared_cache._load(Path(sys.argv[2])))"
     )
     subprocess.run([sys.executable, "-c", code, str(cache), str(entry)], timeout=300, check=False)
     (killed,) = cache.glob(".partial-*")

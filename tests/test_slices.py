@@ -16,7 +16,8 @@ from hybriduad import plugins
 from hybriduad.config import Augmentation, Mix, PluginConfig
 from hybriduad.errors import DataError
 from hybriduad.manifest import read_cohort, write_manifest
-from hybriduad.preprocess import Prepared, PreparedCache
+from hybriduad.prepared_cache import PreparedCache
+from hybriduad.preprocess import Prepared
 from hybriduad.rng import slice_key
 from hybriduad.slices import SMALLEST_BRAIN_MM2, RemainingSteps, SampleStream, SlicePool, build_pool, slices_of
 from hybriduad.training_data import (

@@ -27,10 +27,10 @@ def test_what_cannot_be_read_is_named_and_ends_nothing(
         return known(path) if path != cases[1].images["FLAIR"] else [][0]
 
     monkeypatch.setattr(volumes, "voxel_digest", faulty)
-    failed = check_unseen([broken, cases[1]], used)
+    failed = check_unseen([broken, cases[1]], used, ["FLAIR"])
     assert list(failed) == ["sub-01", "sub-02"]
     assert "broken.nii.gz" in failed["sub-01"]
     assert failed["sub-02"].startswith("unexpected IndexError: list index out of range")
     with pytest.raises(LeakageError, match=r"1 of 1 cases.*sub-03.*role fit"):
-        check_unseen([broken, *cases[1:]], used)
-    assert check_unseen([broken, *cases[1:]], {}) == {}
+        check_unseen([broken, *cases[1:]], used, ["FLAIR"])
+    assert check_unseen([broken, *cases[1:]], {}, ["FLAIR"]) == {}
