@@ -268,12 +268,10 @@ def resolve_device(device: str) -> torch.device:
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        chosen = torch.device(device)
-        torch.empty(0, device=chosen)
+        return torch.empty(0, device=device).device
     except (RuntimeError, AssertionError) as error:
         usable = ["auto", "cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))]
         raise ConfigError("no such device on this machine", got=repr(device), expected=", ".join(usable)) from error
-    return chosen
 
 
 def _write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:

@@ -146,15 +146,12 @@ def _table(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
         raise DataError("cannot read manifest", where=path, got=error.strerror) from error
     except (UnicodeDecodeError, csv.Error) as error:
         raise DataError("manifest is not a CSV", where=path, got=error, expected="UTF-8, comma-separated") from error
-    semicolons = bool(lines) and len(lines[0]) == 1 and ";" in lines[0][0]
-    if "\0" in text or not lines or semicolons:
-        fault = "separated by semicolons" if semicolons else "empty or not text"
-        raise DataError(f"manifest is {fault}", where=path, expected="UTF-8, comma-separated")
+    if "\0" in text or not lines:
+        raise DataError("manifest is empty or not text", where=path, expected="UTF-8, comma-separated")
     header = [name.strip() for name in lines[0]]
     right = {column.casefold(): column for column in COLUMNS}
-    wrong = [
-        f"{name!r} must be {right[name.casefold()]!r}" for name in header if right.get(name.casefold(), name) != name
-    ]
+    wrong = ["columns are separated by semicolons, not commas"] if len(header) == 1 and ";" in header[0] else []
+    wrong += [f"{n!r} must be {right[n.casefold()]!r}" for n in header if right.get(n.casefold(), n) != n]
     wrong += [
         f"{name!r} is missing" for name in ("dataset", "subject") if name.casefold() not in map(str.casefold, header)
     ]
