@@ -125,7 +125,8 @@ def predict_cohort(
         mend = "predict each data set into a folder of its own"
         raise DataError("cases of one name in different data sets", where=cohort, got=twins, mend=mend)
     detector = load_detector(bundle, device)
-    detector.thresholds.of("score", rule)
+    if detector.thresholds.of("score", rule) is None and "mask" in wanted:
+        log.warning("no masks: the bundle has no threshold yet; 'hybriduad calibrate' gives it one")
     folder = Path(out)
     begin_folder(folder, model, {"maps": list(wanted), "rule": rule, "bundle": model.digest}, overwrite)
     store = PreparedCache(cache) if cache is not None else None
@@ -141,6 +142,8 @@ def predict_cohort(
                 continue
             began = time.perf_counter()
             found = predict_case(detector, case, rule=rule, cache=store)
+            if absent := found.notes["absent_contrasts"]:
+                log.warning("%s lacks %s: less sure, and thresholds may not fit", case.name, ", ".join(absent))
             write_case(folder, case, found, wanted, model, rule or detector.thresholds.default, began)
         except Exception as error:  # whatever it is, it is of this case, and the others are waiting
             outcome.failed[case.name] = reason_of(error)

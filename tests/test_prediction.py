@@ -229,16 +229,33 @@ class TestCohort:
         assert not (tmp_path / "no").exists()
 
     def test_a_part_that_the_bundle_lacks_is_absent(
-        self, cases: list[Case], tiny_reconstructor: Path, tmp_path: Path
+        self, cases: list[Case], tiny_reconstructor: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
     ) -> None:
         out = tmp_path / "out"
         predict_cohort(tiny_reconstructor, cohort_of([cases[0]], tmp_path), out=out, maps=("all",), device="cpu")
+        assert "no masks: the bundle has no threshold yet" in caplog.text
         lacking = {"probability", "uncertainty", "mask"}
         for what in SUFFIXES:
             assert part(out, "sub-01", what).exists() == (what not in lacking), what
         record = json.loads((out / "sub-01/anat/sub-01_desc-anomaly_probseg.json").read_text())
         assert set(record["parts"]) == set(SUFFIXES) - lacking
         assert record["threshold"] is None
+
+    def test_a_case_that_lacks_a_contrast_is_named(
+        self, cases: list[Case], tiny_reconstructor: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        record = json.loads((tiny_reconstructor / "bundle.json").read_text())
+        both = load_detector(tiny_reconstructor, device="cpu")
+        assert record["anatomy"]["contrasts"] == ["FLAIR"]
+        both.anatomy = both.anatomy.model_copy(update={"contrasts": ("FLAIR", "T1w")})
+        both.reconstructor.reconstruct = lambda image, *_: image[None]  # it knows one contrast only
+        alone = replace(cases[0], images={"FLAIR": cases[0].images["FLAIR"]})
+        assert predict_case(both, alone).notes["absent_contrasts"] == ["T1w"]
+        assert predict_case(both, cases[0]).notes["absent_contrasts"] == []
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(prediction, "load_detector", lambda *_: both)
+            predict_cohort(tiny_reconstructor, cohort_of([alone], tmp_path), out=tmp_path / "out", device="cpu")
+        assert "sub-01 lacks T1w: less sure, and thresholds may not fit" in caplog.text
 
     def test_one_bad_case_never_ends_a_cohort(
         self, cases: list[Case], tiny_detector: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
