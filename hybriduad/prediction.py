@@ -125,10 +125,11 @@ def predict_cohort(
         mend = "predict each data set into a folder of its own"
         raise DataError("cases of one name in different data sets", where=cohort, got=twins, mend=mend)
     detector = load_detector(bundle, device)
-    if detector.thresholds.of("score", rule) is None and "mask" in wanted:
-        log.warning("no masks: the bundle has no threshold yet; 'hybriduad calibrate' gives it one")
+    threshold = detector.thresholds.of("score", rule)
     folder = Path(out)
     begin_folder(folder, model, {"maps": list(wanted), "rule": rule, "bundle": model.digest}, overwrite)
+    if threshold is None and "mask" in wanted:
+        log.warning("no masks: the bundle has no threshold yet; 'hybriduad calibrate' gives it one")
     store = PreparedCache(cache) if cache is not None else None
     outcome = Outcome(folder)
     for case in cases:
