@@ -18,7 +18,7 @@ from hybriduad.metrics import ScoreHistogram
 from hybriduad.model_grid import DIRECTIONS, find_slice_axis, in_plane, to_slices
 from hybriduad.slices import SMALLEST_BRAIN_MM2, enough_brain
 from hybriduad.types import Case
-from hybriduad.volumes import Image, VolumeGrid, from_ras, read_mask, readable_grids, same_grid, spacing_of, to_ras
+from hybriduad.volumes import Image, VolumeGrid, check_mask_grid, from_ras, read_mask, same_grid, spacing_of, to_ras
 
 CLEAR_MM = 10.0
 """A slice is lesion-free when this far, and at least a slice, from every lesion and ignored voxel."""
@@ -137,10 +137,7 @@ def _mask(case: Case, path: Path | None, grid: VolumeGrid, kind: str) -> np.ndar
     mask = read_mask(path, case.mask_labels(kind))
     data, affine, _ = to_ras(mask)
     if not same_grid(mask.grid, grid):
-        if not any(same_grid(mask.grid, other) for other in readable_grids(case.images).values()):
-            raise DataError(
-                f"{kind} mask on none of the case's grids", where=path, got=mask.grid.shape, expected=grid.shape
-            )
+        check_mask_grid(path, mask.grid, case.images, kind)
         index = np.linalg.inv(affine) @ grid.affine_ras
         data = ndimage.affine_transform(
             data.astype(np.uint8), index[:3, :3], index[:3, 3], output_shape=grid.shape_ras, order=0

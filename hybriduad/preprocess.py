@@ -30,10 +30,10 @@ from hybriduad.types import Case
 from hybriduad.volumes import (
     Image,
     VolumeGrid,
+    check_mask_grid,
     from_ras,
     read_mask,
     read_volume,
-    readable_grids,
     same_grid,
     spacing_of,
     to_ras,
@@ -146,12 +146,7 @@ def scan_on_grid(path: Path, target: VolumeGrid) -> np.ndarray:
 
 def _read_mask(path: Path, case: Case, kind: str) -> Image:
     mask = read_mask(path, case.mask_labels(kind))
-    grids = readable_grids(case.images)
-    if not any(same_grid(mask.grid, grid) for grid in grids.values()):
-        shapes = {name: grid.shape for name, grid in grids.items()}
-        raise DataError(
-            f"{kind} mask on none of the case's grids", where=path, got=f"shape {mask.grid.shape}", expected=shapes
-        )
+    check_mask_grid(path, mask.grid, case.images, kind)
     return mask
 
 

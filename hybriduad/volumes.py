@@ -229,6 +229,25 @@ def readable_grids(images: Mapping[str, Path]) -> dict[str, VolumeGrid]:
     return grids
 
 
+def check_mask_grid(path: Path, grid: VolumeGrid, images: Mapping[str, Path], kind: str) -> None:
+    """Make sure that a mask lies on the grid of one of its case's images.
+
+    Raises:
+        DataError: on none of them; the sentence tells another shape from the same shape in another place.
+    """
+    grids = readable_grids(images)
+    if any(same_grid(grid, other) for other in grids.values()):
+        return
+    elsewhere = ", in another place than theirs" if grid.shape in [other.shape for other in grids.values()] else ""
+    raise DataError(
+        f"{kind} mask on none of the case's grids",
+        where=path,
+        got=f"shape {grid.shape}{elsewhere}",
+        expected=", ".join(f"{name} {other.shape}" for name, other in grids.items()),
+        mend="resample it onto the scan that it was drawn on",
+    )
+
+
 def voxel_digest(path: str | Path) -> str:
     """The identity of a scan: sha256 (hex) of its shape and float32 voxels in RAS.
 

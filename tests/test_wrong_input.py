@@ -132,7 +132,7 @@ def test_mask_on_none_of_the_grids(tiny_reconstructor: Path, case: Case, tmp_pat
     write_manifest([replace(case, brain=mask)], tmp_path / "cohort.csv")
     sentence = failed(tiny_reconstructor, tmp_path / "cohort.csv", tmp_path / "p")
     assert f"brain mask on none of the case's grids in {mask}: got shape (30, 30, 20)" in sentence
-    assert "'FLAIR': (34, 41, 22)" in sentence
+    assert "expected FLAIR (34, 41, 22), T1w (34, 41, 22); resample it onto the scan" in sentence
 
 
 def test_mask_of_the_right_shape_but_elsewhere(case: Case, tmp_path: Path) -> None:
@@ -142,7 +142,7 @@ def test_mask_of_the_right_shape_but_elsewhere(case: Case, tmp_path: Path) -> No
     affine = nib.load(case.images["FLAIR"]).affine.copy()
     affine[0, 3] += 10
     mask = write_nifti(tmp_path / "lesion.nii.gz", np.zeros((34, 41, 22), np.uint8), affine)
-    with pytest.raises(DataError, match="lesion mask on none of the case's grids"):
+    with pytest.raises(DataError, match=r"none of the case's grids.*shape \(34, 41, 22\), in another place than theirs"):
         prepare(replace(case, lesion=mask), Anatomy(contrasts=("FLAIR",), size=32))
 
 
