@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from hybriduad.anomalies._base import present
 from hybriduad.config import Augmentation
 from hybriduad.types import BACKGROUND
 
@@ -39,7 +40,7 @@ def augment(
 
 
 def _without_some(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    there = np.flatnonzero((image > BACKGROUND).any(axis=(1, 2)))
+    there = np.flatnonzero(present(image))
     if len(there) < 2:
         return image
     left = image.copy()
@@ -67,7 +68,7 @@ def _altered(steps: list[str], image: np.ndarray, seed: int) -> np.ndarray:
     import torch
     import torchio
 
-    absent = np.all(image <= BACKGROUND, axis=(1, 2))
+    absent = ~present(image)
     unit = torch.from_numpy((np.ascontiguousarray(image, dtype=np.float32)[..., None] + 1.0) / 2.0)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

@@ -9,13 +9,12 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from hybriduad import __version__
+from hybriduad import __version__, plugins
 from hybriduad.errors import DataError
 
 log = logging.getLogger("hybriduad")
 USER_ERROR, FAILED_CASES = 2, 3
-"""Exit codes: something that the user can mend; some cases of a cohort failed or are missing and the
-others are done."""
+"""Exit codes: something that the user can mend; some cases of a cohort failed or are missing, the others are done."""
 COHORT = ("cohort", "a manifest .csv, a BIDS folder, or an image .nii or .nii.gz")
 BUNDLE = ("bundle", "a folder made by fit-reconstructor or fit-detector")
 """What an argument names, and what would be right."""
@@ -76,9 +75,7 @@ Predictions = Annotated[
         help="Folder made by predict; with --maps all every map is evaluated beside the score.",
     ),
 ]
-Layout = Annotated[
-    str, typer.Argument(metavar="LAYOUT", help="atlas2, bids, brats2021, brats2023, ixi, mslub or wmh2017.")
-]
+Layout = Annotated[str, typer.Argument(metavar="LAYOUT", help=f"One of {', '.join(plugins.names('datasets'))}.")]
 Dataset = Annotated[
     Path, typer.Argument(metavar="DATASET", callback=_there("data set", "a folder"), help="Folder of the data set.")
 ]
@@ -93,7 +90,7 @@ Out = Annotated[Path, typer.Option("--out", help="Folder of the result; what is 
 OutTables = Annotated[Path, typer.Option("--out", help="Folder of the tables.")]
 OutFile = Annotated[Path, typer.Option("--out", help="The file to write.")]
 Overrides = Annotated[list[str], _repeated("--set", metavar="KEY=VALUE", help="As train.lr=3.0e-4; repeat.")]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what another request left in --out.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Do it anew, in place of what is in --out.")]
 Cache = Annotated[Path | None, typer.Option("--cache", help="Folder for prepared volumes, shared by runs.")]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:1.")]
 SplitName = Annotated[

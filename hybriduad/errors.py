@@ -36,19 +36,6 @@ class HybridUADError(Exception):
         super().__init__(sentence + ".")
 
 
-def reason_of(error: Exception) -> str:
-    """Why a case failed, in one sentence, for tables and logs that go on with the next case.
-
-    An error raised on purpose says it itself, and so do the system and a lack of memory. Any other is called unexpected
-    by its type: most likely a fault of this package, whose traceback the caller logs.
-    """
-    text = " ".join(str(error).split())
-    if isinstance(error, HybridUADError | OSError | MemoryError):
-        return text or type(error).__name__
-    text = f": {text[:300]}" if text else ""
-    return f"unexpected {type(error).__name__}{text}; leave the case out, or report it with the log of --verbose."
-
-
 class ConfigError(HybridUADError):
     """A configuration, option or plug-in name that cannot be used."""
 
@@ -63,6 +50,19 @@ class BundleError(HybridUADError):
 
 class LeakageError(HybridUADError):
     """A case that was used to fit or calibrate a model is about to be used to evaluate it."""
+
+
+def reason_of(error: Exception) -> str:
+    """Why a case failed, in one sentence, for tables and logs that go on with the next case.
+
+    An error raised on purpose says it itself, and so do the system and a lack of memory. Any other is called unexpected
+    by its type: most likely a fault of this package, whose traceback the caller logs.
+    """
+    text = " ".join(str(error).split())
+    if isinstance(error, HybridUADError | OSError | MemoryError):
+        return text or type(error).__name__
+    text = f": {text[:300]}" if text else ""
+    return f"unexpected {type(error).__name__}{text}; leave the case out, or report it with the log of --verbose."
 
 
 def unusable(error: OSError) -> DataError:

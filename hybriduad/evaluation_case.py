@@ -34,7 +34,7 @@ from hybriduad.preprocess import WHITE, scan_on_grid
 from hybriduad.types import Case
 from hybriduad.volumes import read_mask, read_volume, same_grid, write_atomically
 
-FORMAT = 1
+FORMAT = 2
 """Part of a case's key: raised whenever :func:`evaluate_case` gives other numbers."""
 RECORD_END = f"_{SUFFIXES['score']}.json"
 """How the record of a predicted case ends, see :mod:`hybriduad.prediction`."""
@@ -77,9 +77,7 @@ def case_key(record: Path, case: Case, thresholds: Mapping[str, float]) -> str:
     Raises:
         DataError: as :func:`truth_key`, or the record cannot be read.
     """
-    depends = [FORMAT, sorted(thresholds.items()), case.health]
-    if case.reference:  # only where it is stated, so that figures kept from before are found again
-        depends.append(case.reference)
+    depends = [FORMAT, sorted(thresholds.items()), case.health, case.reference]
     digest = hashlib.sha256(json.dumps(depends).encode())
     digest.update(bytes.fromhex(file_digest(record)))
     digest.update(truth_key(case).encode())

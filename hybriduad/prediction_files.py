@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import time
 from collections.abc import Sequence
@@ -13,6 +12,7 @@ import numpy as np
 
 from hybriduad import __version__
 from hybriduad.bundle import Bundle, versions
+from hybriduad.contents import file_digest
 from hybriduad.errors import ConfigError, DataError
 from hybriduad.types import Case, Prediction
 from hybriduad.volumes import VolumeGrid, write_atomically, write_volume
@@ -178,7 +178,7 @@ def _inputs(case: Case, contrasts: tuple[str, ...]) -> dict[str, Any]:
     """The sha256 of each file that the prediction was made from: the images and, where there is one, the brain mask."""
     seen = {*contrasts, case.reference_contrast(contrasts)}
     used = {name: path for name, path in case.images.items() if name in seen} | {"brain": case.brain}
-    return {name: {"sha256": hashlib.sha256(path.read_bytes()).hexdigest()} for name, path in used.items() if path}
+    return {name: {"sha256": file_digest(path)} for name, path in used.items() if path}
 
 
 def _write_json(path: Path, content: Any) -> None:

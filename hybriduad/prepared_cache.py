@@ -121,7 +121,6 @@ def _cache_key(case: Case, anatomy: Anatomy, direction: str | None) -> str:
             if name not in case.images or name in {*anatomy.contrasts, reference}:
                 raise
             digests[name] = None  # of this one at most the grid would have been used
-    labels = [case.mask_labels(kind) for kind in ("lesion", "ignore")]
-    labels += [of_brain] if (of_brain := case.mask_labels("brain")) else []
+    labels = [case.mask_labels(kind) for kind in mask_files(case)]
     config = [FORMAT, list(anatomy.contrasts), anatomy.space, anatomy.size, reference, direction, labels, digests]
     return hashlib.sha256(json.dumps(config).encode()).hexdigest()[:32]

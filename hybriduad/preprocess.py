@@ -12,6 +12,7 @@ from scipy import ndimage
 from hybriduad.brain import find_brain, find_head
 from hybriduad.brain_surface import Spacing
 from hybriduad.config import Anatomy
+from hybriduad.contents import mask_files
 from hybriduad.errors import DataError
 from hybriduad.model_grid import (
     WHITE,
@@ -102,8 +103,7 @@ def prepare(case: Case, anatomy: Anatomy, direction: str | None = None) -> Prepa
     slices = {name: to_slices(_on_grid(scan, image.grid, linear=True), axis) for name, scan in scans.items()}
     masks = {
         kind: to_slices(_on_grid(_read_mask(path, case, kind), image.grid, linear=False), axis) > 0.5
-        for kind in ("brain", "lesion", "ignore")
-        if (path := getattr(case, kind)) is not None
+        for kind, path in mask_files(case).items()
     }
     h, w = in_plane(axis)
     head = find_head(slices[reference])

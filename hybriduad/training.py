@@ -59,7 +59,7 @@ def run_training(
     Afterwards the task holds the averaged weights. ``draw(path)`` draws samples of the current weights.
 
     Raises:
-        HybridUADError: the loss is not finite; the last good checkpoint stays.
+        HybridUADError: the loss or its gradient is not finite; the last good checkpoint stays.
     """
     checkpoint = folder / CHECKPOINT
     start = _reached(checkpoint)

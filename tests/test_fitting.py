@@ -384,43 +384,27 @@ class TestContinuing:
             straight.folder / "statistics.safetensors"
         ).read_bytes()
 
-    def test_a_loss_that_is_not_finite_keeps_the_last_good_checkpoint(
-        self, fitted: Fitted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    @pytest.mark.parametrize("what", ["loss", "gradient"])
+    def test_what_is_not_finite_keeps_the_last_good_checkpoint(
+        self, what: str, fitted: Fitted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         good, calls = Model.loss, []
 
         def spoilt(self: Model, *arguments: Any) -> dict[str, torch.Tensor]:
             calls.append(1)
             losses = good(self, *arguments)
-            return losses if len(calls) < 8 else {"loss": losses["loss"] * float("nan")}
-
-        config, out = fitted.configs["reconstructor"], tmp_path / "out"
-        with monkeypatch.context() as patch:
-            patch.setattr(Model, "loss", spoilt)
-            with pytest.raises(DataError, match=r"loss is not finite.*nan.*last good checkpoint.*\.$"):
-                fit_reconstructor(config, fitted.cohort, out=out, device="cpu")
-        assert _reached(tmp_path / "out.partial" / CHECKPOINT) == 5
-        assert list((tmp_path / "out.partial" / "tensorboard").glob("events.*"))
-        again = fit_reconstructor(config, fitted.cohort, out=out, device="cpu")
-        assert_same_weights(again.folder, fitted.reconstructor.folder)
-
-    def test_a_gradient_that_is_not_finite_touches_no_weight(
-        self, fitted: Fitted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        good, calls = Model.loss, []
-
-        def spoilt(self: Model, *arguments: Any) -> dict[str, torch.Tensor]:
-            calls.append(1)
-            losses = good(self, *arguments)
-            if len(calls) == 6:  # the root of 0 has the value 0 and no slope
-                losses["loss"] = losses["loss"] + (losses["loss"] - losses["loss"]).abs().sqrt()
+            if len(calls) == 8:
+                nothing = losses["loss"] - losses["loss"]  # whose root has a value, 0, and no slope
+                losses["loss"] = losses["loss"] * float("nan") if what == "loss" else losses["loss"] + nothing.sqrt()
             return losses
 
         config, out = fitted.configs["reconstructor"], tmp_path / "out"
         with monkeypatch.context() as patch:
             patch.setattr(Model, "loss", spoilt)
-            with pytest.raises(DataError, match=r"gradient is not finite.*last good checkpoint.*\.$"):
+            with pytest.raises(DataError, match=rf"{what} is not finite.*nan.*last good checkpoint.*\.$"):
                 fit_reconstructor(config, fitted.cohort, out=out, device="cpu")
+        assert _reached(tmp_path / "out.partial" / CHECKPOINT) == 5
+        assert list((tmp_path / "out.partial" / "tensorboard").glob("events.*"))
         again = fit_reconstructor(config, fitted.cohort, out=out, device="cpu")
         assert_same_weights(again.folder, fitted.reconstructor.folder)
 
