@@ -253,6 +253,7 @@ def load_detector(folder: str | Path, device: str = "auto") -> Detector:
         residual=stage1.run.residual if stage1 is not None else None,
         fusion=bundle.run.fusion if bundle.kind == "detector" else None,
         thresholds=bundle.thresholds,
+        mirror=bundle.run.mirror,
         seed=bundle.record["seed"],
         precision=bundle.record["precision"],
         device=resolve_device(device),
@@ -282,8 +283,8 @@ def _write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
 
 def _files(folder: Path) -> list[str]:
     """The files a bundle answers for: its own, and the record of a nested one, which answers for the rest."""
-    own = [entry.name for entry in folder.iterdir() if entry.is_file() and entry.name != RECORD]
-    own = [name for name in own if name != f".{RECORD}.partial"]
+    others = (RECORD, f".{RECORD}.partial")
+    own = [entry.name for entry in folder.iterdir() if entry.is_file() and entry.name not in others]
     return sorted(own + ([f"{RECONSTRUCTOR}/{RECORD}"] if (folder / RECONSTRUCTOR).is_dir() else []))
 
 

@@ -146,7 +146,18 @@ class Mix(Strict):
         return self
 
 
-class ReconstructorRun(Strict):
+class _Run(Strict):
+    """What both stages state. ``mirror``: inference judges every slice as it is and mirrored, and averages the two."""
+
+    seed: int = 0
+    mix: Mix = Mix()
+    anomalies: tuple[AnomalyBlock, ...] = ()
+    augmentation: Augmentation = Augmentation()
+    mirror: bool = False
+    train: Train
+
+
+class ReconstructorRun(_Run):
     """``fit-reconstructor``: stage 1. No mask is ever learnt from, so ``mix`` has no labelled share.
 
     A synthetic share paints anomalies into the input and keeps the clean slice as the target, so that the network
@@ -154,14 +165,9 @@ class ReconstructorRun(Strict):
     """
 
     kind: Literal["reconstructor"]
-    seed: int = 0
     anatomy: Anatomy
     model: ReconstructorBlock
     residual: Residual = Residual()
-    mix: Mix = Mix()
-    anomalies: tuple[AnomalyBlock, ...] = ()
-    augmentation: Augmentation = Augmentation()
-    train: Train
 
 
 class Segmenter(Strict):
@@ -198,22 +204,16 @@ class Fusion(Strict):
     smooth_mm: float = Field(0.0, ge=0)
 
 
-class DetectorRun(Strict):
-    """``fit-detector``: stage 2 and few-label fine-tuning.
-
-    ``anatomy`` is given only for a segmenter of the image alone: with a reconstructor it is that of its bundle.
+class DetectorRun(_Run):
+    """``fit-detector``: stage 2 and few-label fine-tuning. ``anatomy`` is only for a segmenter of the image alone; with
+    a reconstructor it is that of its bundle, whose ``mirror`` does not count here.
     """
 
     kind: Literal["detector"]
-    seed: int = 0
     anatomy: Anatomy | None = None
     segmenter: Segmenter = Segmenter()
-    mix: Mix = Mix()
-    anomalies: tuple[AnomalyBlock, ...] = ()
-    augmentation: Augmentation = Augmentation()
     loss: Loss = Loss()
     fusion: Fusion = Fusion()
-    train: Train
 
 
 RUNS: dict[str, type[ReconstructorRun | DetectorRun]] = {"reconstructor": ReconstructorRun, "detector": DetectorRun}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
@@ -59,7 +59,8 @@ class Thresholds:
 class Detector:
     """Built once, called many times; every call is a pure function of the bundle and the scan.
 
-    The networks are put in evaluation mode and their gradients switched off.
+    The networks are put in evaluation mode and their gradients switched off. ``mirror``: every slice is judged mirrored
+    too, which is right for networks that learnt from mirrored slices.
 
     Raises:
         BundleError: neither a reconstructor nor a segmenter, or a segmenter that lacks the reconstruction it needs.
@@ -75,6 +76,7 @@ class Detector:
         residual: Residual | None = None,
         fusion: Fusion | None = None,
         thresholds: Thresholds | None = None,
+        mirror: bool = False,
         seed: int = 0,
         precision: Precision = "float32",
         device: torch.device | str = "cpu",
@@ -84,27 +86,44 @@ class Detector:
         self.anatomy, self.direction = anatomy, direction
         self.residual, self.fusion = residual or Residual(), fusion or Fusion()
         self.thresholds = thresholds or Thresholds()
-        self.seed, self.precision, self.device = seed, precision, torch.device(device)
+        self.mirror, self.seed, self.precision, self.device = mirror, seed, precision, torch.device(device)
         self.reconstructor = _frozen(reconstructor, self.device)
         self.segmenter = _frozen(segmenter, self.device)
 
     @torch.inference_mode()
     def slice_maps(self, batch: Batch) -> SliceMaps:
-        """The maps of a batch of slices; the probability is averaged over the reconstructions, as in SADM."""
+        """The maps of a batch of slices; the probability is averaged over the reconstructions, as in SADM.
+
+        A mirroring detector judges every slice as it is and mirrored, and averages the two: a lesion is one on either
+        side, while much of what looks like one by chance is not (test-time augmentation,
+        DOI 10.1016/j.neucom.2019.01.103).
+        """
         moved = batch.to(self.device)
-        image = moved.image.contiguous(memory_format=torch.channels_last)
+        views: list[tuple[Tensor | None, ...]] = [self._view(moved)]
+        if self.mirror:
+            views.append(tuple(None if part is None else part.flip(-2) for part in self._view(moved.mirrored())))
+        anomaly, members, each = (_mean(parts) for parts in zip(*views, strict=True))
+        return SliceMaps(
+            map=anomaly,
+            probability=None if each is None else each.mean(dim=0),
+            reconstruction=None if members is None else members.mean(dim=0),
+            uncertainty=None if each is None or len(each) == 1 else each.std(dim=0, correction=0),
+        )
+
+    def _view(self, batch: Batch) -> tuple[Tensor | None, ...]:
+        """Map (B, H, W), K reconstructions (K, B, C, H, W) and the probability by each of them (K, B, H, W)."""
+        image = batch.image.contiguous(memory_format=torch.channels_last)
         bfloat16 = self.precision == "bfloat16"
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=bfloat16):
             if self.reconstructor is None:
-                return SliceMaps(probability=self._probability(image, moved.brain, None))
-            members = self.reconstructor.reconstruct(image, moved.brain, batch.keys).float()
-            found = spread = None
+                return None, None, self._probability(image, batch.brain, None)[None]
+            members = self.reconstructor.reconstruct(image, batch.brain, batch.keys).float()
+            each = None
             if self.segmenter is not None:
                 seen = members if self.segmenter.needs_reconstruction else members[:1]
-                each = torch.stack([self._probability(image, moved.brain, one) for one in seen])
-                found, spread = each.mean(dim=0), each.std(dim=0, correction=0) if len(each) > 1 else None
-        anomaly = self.reconstructor.anomaly_map(moved.image, moved.present, moved.brain, members, self.residual)
-        return SliceMaps(anomaly, found, members.mean(dim=0), spread)
+                each = torch.stack([self._probability(image, batch.brain, one) for one in seen])
+        anomaly = self.reconstructor.anomaly_map(batch.image, batch.present, batch.brain, members, self.residual)
+        return anomaly, members, each
 
     def _probability(self, image: Tensor, brain: Tensor, reconstruction: Tensor | None) -> Tensor:
         assert self.segmenter is not None
@@ -172,6 +191,11 @@ class Detector:
 
 def _frozen(module: Any, device: torch.device) -> Any:
     return None if module is None else module.to(device, memory_format=torch.channels_last).eval().requires_grad_(False)
+
+
+def _mean(views: Sequence[Tensor | None]) -> Tensor | None:
+    computed = [one for one in views if one is not None]
+    return torch.stack(computed).mean(dim=0) if computed else None
 
 
 def _volume(slices: list[Tensor | None], indices: list[int], shape: tuple[int, ...]) -> np.ndarray | None:

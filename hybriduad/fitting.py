@@ -210,7 +210,13 @@ def _fit(
     def detector() -> Detector:
         # Of copies: a detector freezes its parts, and these are still being trained.
         return Detector(
-            anatomy=anatomy, direction=data.direction, seed=run.seed, precision=precision, device=device, **parts()
+            anatomy=anatomy,
+            direction=data.direction,
+            mirror=run.mirror,
+            seed=run.seed,
+            precision=precision,
+            device=device,
+            **parts(),
         )
 
     run_training(

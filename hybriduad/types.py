@@ -149,6 +149,11 @@ class Batch:
         moved = {f.name: getattr(self, f.name).to(device) for f in fields(self) if f.name != "keys"}
         return replace(self, **moved)
 
+    def mirrored(self) -> Batch:
+        """The slices mirrored along H (left to right in axial and coronal ones); ``keys`` stay, so noise does too."""
+        spatial = ("image", "healthy", "brain", "lesion", "ignore", "target")
+        return replace(self, **{name: getattr(self, name).flip(-2) for name in spatial})
+
     @staticmethod
     def stack(batches: list[Batch]) -> Batch:
         """Concatenate along B."""

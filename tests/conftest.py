@@ -24,6 +24,7 @@ RECONSTRUCTOR = {
     "kind": "reconstructor",
     "anatomy": {"contrasts": ["FLAIR"], "size": 32},
     "model": {"name": "ddpm", "widths": [16, 16], "blocks": 1, "unshuffle": 2, "levels": [250, 500]},
+    "mirror": True,
     "train": {"steps": 2, "lr": 1.0e-3, "batch": 2},
 }
 """The config of the tiny reconstructor; training it for two steps takes seconds."""
@@ -32,6 +33,7 @@ DETECTOR = {
     "segmenter": {"encoder": "resnet18", "decoder_channels": [16, 16, 16, 16, 16]},
     "mix": {"healthy": 1.0, "synthetic": 1.0},
     "anomalies": [{"name": "perlin"}],
+    "mirror": True,
     "train": {"steps": 2, "lr": 1.0e-3, "batch": 2},
 }
 
