@@ -27,6 +27,8 @@ SMALLEST_BRAIN_MM2 = 1500.0
 """Slices with less brain than that (under 4 cm across) teach nothing about anatomy, and are not judged either."""
 SMALLEST_LESION_VOXELS = 6
 KINDS = ("healthy", "synthetic", "labelled")
+HEIGHTS = 10
+"""Parts of equal depth into which the judged slices of a case are divided, to balance what is drawn."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,23 @@ def build_pool(
     return SlicePool(prepared, tuple(healthy), tuple(lesions))
 
 
+def height_weights(pool: SlicePool) -> np.ndarray:
+    """How often each healthy slice is to be drawn: (healthy slices,) float64, of sum 1.
+
+    Lesion-free slices of annotated patients lie mostly above and below the lesions. Weighted, every height of the brain
+    comes as often as among all judged slices, though it may have to come from fewer cases; of cases that are healthy
+    throughout all slices weigh the same.
+    """
+    every: dict[tuple[int, int], int] = {}
+    for index, case in enumerate(pool.prepared):
+        judged = np.flatnonzero(enough_brain(case.brain, case.spacing_mm))
+        every |= {(index, int(k)): int(HEIGHTS * place / len(judged)) for place, k in enumerate(judged)}
+    heights = np.array([every[one] for one in pool.healthy])
+    wanted = np.bincount(list(every.values()), minlength=HEIGHTS)
+    weights: np.ndarray = (wanted / np.bincount(heights, minlength=HEIGHTS).clip(min=1))[heights]
+    return weights / weights.sum()
+
+
 class SampleStream(Dataset[Batch]):
     """Item ``step`` is that step's whole batch."""
 
@@ -108,6 +127,7 @@ class SampleStream(Dataset[Batch]):
             raise DataError("no anomaly generator", got="mix.synthetic > 0", mend="name one under 'anomalies'")
         self.pool, self.seed, self.batch, self.steps = pool, seed, batch, steps
         self.limits = np.cumsum(shares / shares.sum())
+        self.healthy_limits = np.cumsum(height_weights(pool))
         self.augmentation = augmentation
         self.anomalies = tuple((config, plugins.load("anomalies", config.name).corrupt) for config in anomalies)
 
@@ -125,8 +145,7 @@ class SampleStream(Dataset[Batch]):
         """One slice as a Batch of 1."""
         generator = rng.numpy_rng(self.seed, "sample", step, index)
         kind = self._drawn_kind(generator)
-        source = self.pool.labelled if kind == "labelled" else self.pool.healthy
-        case_index, slice_index = source[int(generator.integers(len(source)))]
+        case_index, slice_index = self._labelled(generator) if kind == "labelled" else self._healthy(generator)
         case = self.pool.prepared[case_index]
         clean, brain, lesion, ignore = self._altered(case_index, slice_index, generator)
         lesion &= brain
@@ -158,6 +177,13 @@ class SampleStream(Dataset[Batch]):
     def _drawn_kind(self, generator: np.random.Generator) -> str:
         return KINDS[int(np.searchsorted(self.limits, generator.random(), side="right"))]
 
+    def _healthy(self, generator: np.random.Generator) -> tuple[int, int]:
+        place = int(np.searchsorted(self.healthy_limits, generator.random(), side="right"))
+        return self.pool.healthy[min(place, len(self.pool.healthy) - 1)]  # the last limit may be rounded to under 1
+
+    def _labelled(self, generator: np.random.Generator) -> tuple[int, int]:
+        return self.pool.labelled[int(generator.integers(len(self.pool.labelled)))]
+
     def _altered(
         self, case_index: int, slice_index: int, generator: np.random.Generator
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
@@ -168,7 +194,7 @@ class SampleStream(Dataset[Batch]):
 
     def _donor(self, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Another healthy slice as it is: image (C, H, W), brain and (empty) lesion (H, W)."""
-        case_index, slice_index = self.pool.healthy[int(generator.integers(len(self.pool.healthy)))]
+        case_index, slice_index = self._healthy(generator)
         case = self.pool.prepared[case_index]
         cut = (case.image[..., slice_index], case.brain[..., slice_index], case.lesion[..., slice_index])
         return np.array(cut[0]), np.array(cut[1]), np.array(cut[2])

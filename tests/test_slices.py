@@ -19,7 +19,16 @@ from hybriduad.manifest import read_cohort, write_manifest
 from hybriduad.prepared_cache import PreparedCache
 from hybriduad.preprocess import Prepared
 from hybriduad.rng import slice_key
-from hybriduad.slices import SMALLEST_BRAIN_MM2, RemainingSteps, SampleStream, SlicePool, build_pool, slices_of
+from hybriduad.slices import (
+    SMALLEST_BRAIN_MM2,
+    RemainingSteps,
+    SampleStream,
+    SlicePool,
+    build_pool,
+    enough_brain,
+    height_weights,
+    slices_of,
+)
 from hybriduad.training_data import (
     TrainingData,
     labelled_cases,
@@ -153,6 +162,20 @@ class TestStream:
     def test_the_shares_are_those_of_the_mix(self, pool: SlicePool) -> None:
         batch = stream(pool, Mix(healthy=2.0, synthetic=0.0, labelled=1.0), batch=150, augmentation=STILL)[0]
         assert float(batch.lesion.flatten(1).any(dim=1).float().mean()) == pytest.approx(1 / 3, abs=0.12)
+
+    def test_every_height_of_the_brain_is_drawn_as_often_as_it_is_judged(self, prepared: list[Prepared]) -> None:
+        case = prepared[2]
+        judged = np.flatnonzero(enough_brain(case.brain, case.spacing_mm))
+        lesion = np.zeros_like(case.lesion)
+        lesion[16, 16, judged[len(judged) // 2] :] = True
+        sick = replace(case, lesion=lesion, has_lesion_mask=True)
+        pool = build_pool([sick, sick, sick, case], ["lesion"] * 3 + ["healthy"], lesion_margin_mm=0.0)
+        drawn = stream(pool, Mix(), batch=1000, augmentation=STILL)[0].slice_index.numpy()
+        middle = judged[len(judged) // 2]
+        assert np.mean([k >= middle for _, k in pool.healthy]) < 0.3
+        assert np.mean(drawn >= middle) == pytest.approx(np.mean(judged >= middle), abs=0.05)
+        healthy = height_weights(build_pool(prepared[2:], HEALTH[2:], lesion_margin_mm=8.0))
+        np.testing.assert_allclose(healthy, 1 / len(healthy))
 
     def test_a_labelled_lesion_outside_the_brain_is_no_target(self, prepared: list[Prepared]) -> None:
         spilled = replace(prepared[0], lesion=prepared[0].lesion | np.roll(prepared[0].lesion, 9, axis=0))
