@@ -193,8 +193,8 @@ class SampleStream(Dataset[Batch]):
         return image, masks[0], masks[1], masks[2]
 
     def _donor(self, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Another healthy slice as it is: image (C, H, W), brain and (empty) lesion (H, W)."""
-        case_index, slice_index = self._healthy(generator)
+        """Another slice as it is, labelled where there are any: image (C, H, W), brain and lesion (H, W)."""
+        case_index, slice_index = (self._labelled if self.pool.labelled else self._healthy)(generator)
         case = self.pool.prepared[case_index]
         cut = (case.image[..., slice_index], case.brain[..., slice_index], case.lesion[..., slice_index])
         return np.array(cut[0]), np.array(cut[1]), np.array(cut[2])

@@ -14,7 +14,7 @@ import torch
 from scipy import ndimage
 
 from hybriduad import plugins, rng
-from hybriduad.anomalies._base import VISIBLE_CHANGE, finish, unchanged
+from hybriduad.anomalies._base import VISIBLE_CHANGE, Donors, finish, unchanged
 from hybriduad.anomalies._noise import smooth
 from hybriduad.config import checked
 from hybriduad.errors import ConfigError
@@ -45,21 +45,40 @@ def global_state() -> tuple[Any, ...]:
     return random.getstate(), str(np.random.get_state()), torch.get_rng_state().numpy().tobytes()  # noqa: NPY002
 
 
+def donors(shape: tuple[int, ...]) -> Donors:
+    """Other heads, each with a bright ball as its lesion; the last of them has none."""
+
+    def draw(generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        number = int(generator.integers(4))
+        image, brain = head(shape, 20 + number)
+        places = np.argwhere(ndimage.binary_erosion(brain, iterations=3))
+        place = places[rng.numpy_rng(number, "donor").integers(len(places))]
+        seed = np.ones(shape)
+        seed[tuple(place)] = 0
+        lesion = (ndimage.distance_transform_edt(seed, sampling=(*SPACING_MM, 4.0)[: len(shape)]) < 12) & brain
+        lesion &= number < 3
+        image[:2, lesion] = np.clip(image[:2, lesion] + np.float32(0.6), -1, 1)
+        return image, brain, lesion
+
+    return draw
+
+
 def problems(corrupt: Callable[..., Corruption], config: Any, shape: tuple[int, ...], draws: int) -> list[str]:
     """Every clause of the contract that ``corrupt`` breaks over ``draws`` keyed draws on heads of ``shape``."""
     found: set[str] = set()
     heads = [head(shape, seed) for seed in range(4)]
     spacing = (*SPACING_MM, 4.0)[: len(shape)]
     before = global_state()
+    given = donors(shape)
     lesions, results = 0, []
     for key in range(draws):
         image, brain = heads[key % len(heads)]
         kept_image, kept_brain = image.copy(), brain.copy()
-        got = corrupt(config, image, brain, rng.numpy_rng(7, key), spacing_mm=spacing, donors=None)
+        got = corrupt(config, image, brain, rng.numpy_rng(7, key), spacing_mm=spacing, donors=given)
         if not (np.array_equal(image, kept_image) and np.array_equal(brain, kept_brain)):
             found.add("arguments modified")
             image[...], brain[...] = kept_image, kept_brain
-        again = corrupt(config, image, brain, rng.numpy_rng(7, key), spacing_mm=spacing, donors=None)
+        again = corrupt(config, image, brain, rng.numpy_rng(7, key), spacing_mm=spacing, donors=given)
         if not all(np.array_equal(a, b) for a, b in zip(vars(got).values(), vars(again).values(), strict=True)):
             found.add("same key, another result")
         found |= faults(got, image, brain)

@@ -1,0 +1,135 @@
+"""Real lesions of labelled slices, carried into lesion-free slices of others (CarveMix, arXiv 2108.06883).
+
+The lesion is mirrored, turned, scaled and shifted, and blended into the slice with a margin; its surroundings are
+brought to the intensity of the tissue that they meet there. A few labelled patients thus show their lesions in the
+brains of all the others. It needs labelled slices to draw from, so it is no generator for the first stage.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+from pydantic import Field, model_validator
+from scipy import ndimage
+
+from hybriduad.anomalies._base import MINIMUM_BRAIN_VOXELS, Donors, finish, present, unchanged
+from hybriduad.config import PluginConfig
+from hybriduad.errors import DataError
+from hybriduad.types import BACKGROUND, Corruption
+
+TRIES = 8
+"""Donors and places that are tried before a slice is left as it is."""
+SURROUNDINGS_MM = 8.0
+"""How far around the lesion tissue is compared."""
+
+
+class Config(PluginConfig):
+    """``margin_mm``: (least, most) width of the blended border. ``shift_mm``: the most that a lesion moves along an
+    axis, from its place relative to the centre of the brain. ``turn_degrees``: the most that it turns in plane.
+    ``ln_scale``: the most that the logarithm of its size changes. ``inside``: the least share of it in the brain.
+    """
+
+    name: Literal["transplant"] = "transplant"
+    margin_mm: tuple[float, float] = (1.0, 6.0)
+    shift_mm: float = Field(15.0, ge=0)
+    turn_degrees: float = Field(20.0, ge=0)
+    ln_scale: float = Field(0.2, ge=0)
+    inside: float = Field(0.7, gt=0, le=1)
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Config:
+        if not 0 < self.margin_mm[0] <= self.margin_mm[1]:
+            raise ValueError("margin_mm must be two numbers, 0 < least <= most")
+        return self
+
+
+def corrupt(
+    config: Config,
+    image: np.ndarray,
+    brain: np.ndarray,
+    rng: np.random.Generator,
+    *,
+    spacing_mm: tuple[float, ...],
+    donors: Donors | None = None,
+) -> Corruption:
+    """Carry one labelled lesion into an image.
+
+    Args:
+        config: how the lesion may be moved and how it is blended in.
+        image: (C, *space) float32 in [-1, 1], two or three spatial axes.
+        brain: (*space) bool.
+        rng: the only source of randomness.
+        spacing_mm: voxel size, one number a spatial axis.
+        donors: labelled images of the same shape.
+
+    Returns:
+        The image with the lesion, its mask and visibility; the blended border is ignored.
+
+    Raises:
+        DataError: no donor has a lesion.
+    """
+    here = present(image)
+    if np.count_nonzero(brain) < MINIMUM_BRAIN_VOXELS or not here.any():
+        return unchanged(image)
+    if donors is None:
+        raise _no_lesion("no donors")
+    lesions_seen = 0
+    for _ in range(TRIES):
+        donor, donor_brain, donor_lesion = donors(rng)
+        lesions_seen += bool(donor_lesion.any())
+        if not donor_lesion.any() or not present(donor)[here].all():
+            continue
+        source, around, lesion = _moved(config, donor, donor_brain, donor_lesion, brain, rng, spacing_mm)
+        if lesion.any() and np.count_nonzero(lesion & brain) >= config.inside * np.count_nonzero(lesion):
+            break
+    else:
+        if not lesions_seen:
+            raise _no_lesion("donors without a lesion")
+        return unchanged(image)
+    shared = around & brain
+    distance_mm = ndimage.distance_transform_edt(~lesion, sampling=spacing_mm)
+    weight = np.where(shared, np.clip(1 - distance_mm / rng.uniform(*config.margin_mm), 0, 1), 0).astype(np.float32)
+    ring = shared & (distance_mm > 0) & (distance_mm < SURROUNDINGS_MM)
+    changed = image.astype(np.float32)
+    for contrast in np.flatnonzero(here):
+        offset = float(np.median(image[contrast][ring]) - np.median(source[contrast][ring])) if ring.any() else 0.0
+        changed[contrast] += weight * (source[contrast] + offset - image[contrast])
+    return finish(image, changed, lesion & shared, weight > 0, brain)
+
+
+def _no_lesion(got: str) -> DataError:
+    mend = "give labelled slices a share (mix.labelled), or leave 'transplant' out"
+    return DataError("no lesion to transplant", got=got, mend=mend)
+
+
+def _moved(
+    config: Config,
+    image: np.ndarray,
+    brain: np.ndarray,
+    lesion: np.ndarray,
+    target: np.ndarray,
+    rng: np.random.Generator,
+    spacing_mm: tuple[float, ...],
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """A donor's image, brain and lesion mirrored or not, turned, scaled and shifted towards the ``target`` brain."""
+    if rng.random() < 0.5:
+        image, brain, lesion = image[:, ::-1], brain[::-1], lesion[::-1]
+    axes = lesion.ndim
+    angle, scale = np.deg2rad(rng.uniform(-1, 1) * config.turn_degrees), np.exp(rng.uniform(-1, 1) * config.ln_scale)
+    matrix = np.eye(axes)
+    matrix[:2, :2] = [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
+    matrix /= scale
+    shift = np.subtract(ndimage.center_of_mass(target), ndimage.center_of_mass(brain))
+    shift += rng.uniform(-1, 1, axes) * config.shift_mm / np.asarray(spacing_mm)
+    centre = np.array(ndimage.center_of_mass(lesion))
+    offset = centre - matrix @ (centre + shift)
+
+    def move(values: np.ndarray, outside: float) -> np.ndarray:
+        moved: np.ndarray = ndimage.affine_transform(
+            values.astype(np.float32), matrix, offset, order=1, mode="constant", cval=outside
+        )
+        return moved
+
+    pictures = np.stack([move(contrast, BACKGROUND) for contrast in image])
+    return pictures, move(brain, 0.0) > 0.5, move(lesion, 0.0) > 0.5
