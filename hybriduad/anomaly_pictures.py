@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from hybriduad import config as configs
+from hybriduad import config_files as configs
 from hybriduad.config import Anatomy, Mix
 from hybriduad.errors import ConfigError
 from hybriduad.manifest import read_case

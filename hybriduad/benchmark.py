@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 from hybriduad import bundle as bundles
-from hybriduad import config as configs
+from hybriduad import config_files as configs
 from hybriduad.benchmark_networks import (
     Bench,
     Measure,

@@ -21,9 +21,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hybriduad import config as configs
+from hybriduad import config_files as configs
 from hybriduad import plugins
-from hybriduad.config import DetectorRun, ReconstructorRun
+from hybriduad.config import Anatomy, DetectorRun, ReconstructorRun, checked
 from hybriduad.detector import Detector, Precision, Thresholds
 from hybriduad.errors import BundleError, ConfigError
 from hybriduad.reconstructors._base import Reconstructor
@@ -63,9 +63,9 @@ class Bundle:
         return str(self.record["digest"])
 
     @property
-    def anatomy(self) -> configs.Anatomy:
+    def anatomy(self) -> Anatomy:
         """The contrasts and the model grid."""
-        return configs.checked(configs.Anatomy, self.record["anatomy"], str(self.folder / RECORD))
+        return checked(Anatomy, self.record["anatomy"], str(self.folder / RECORD))
 
     @property
     def used(self) -> dict[str, str]:
@@ -88,7 +88,7 @@ class Description:
     ``precision`` is resolved ("auto" never gets here); ``thresholds`` is the JSON form, see :mod:`calibration`.
     """
 
-    anatomy: configs.Anatomy
+    anatomy: Anatomy
     direction: str
     precision: Precision
     training: Mapping[str, Any]
@@ -250,7 +250,7 @@ def load_detector(folder: str | Path, device: str = "auto") -> Detector:
         direction=bundle.record["direction"],
         reconstructor=load_reconstructor(bundle) if stage1 is not None else None,
         segmenter=load_segmenter(bundle) if bundle.kind == "detector" else None,
-        residual=stage1.run.residual if stage1 is not None else None,
+        residual=bundle.run.residual or (stage1.run.residual if stage1 is not None else None),
         fusion=bundle.run.fusion if bundle.kind == "detector" else None,
         thresholds=bundle.thresholds,
         mirror=bundle.run.mirror,

@@ -8,15 +8,15 @@ from pathlib import Path
 
 import yaml
 
-from hybriduad import config as configs
+from hybriduad import config_files as configs
 from hybriduad.errors import ConfigError
 
 
 def describe(what: str | Path, overrides: Sequence[str] = ()) -> str:
     """The resolved config that ``what`` names, or what the bundle in the folder ``what`` says of itself.
 
-    A config comes back as :func:`hybriduad.config.load` reads it; a bundle as its checked ``bundle.json`` without the
-    digests of its scans, which are counted by role, and with its resolved config.
+    A config comes back as :func:`hybriduad.config_files.load` reads it; a bundle as its checked ``bundle.json`` without
+    the digests of its scans, which are counted by role, and with its resolved config.
 
     Raises:
         ConfigError: no such config, or overrides for a bundle, which never changes.

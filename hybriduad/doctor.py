@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 from hybriduad import __version__
-from hybriduad import config as configs
+from hybriduad import config_files as configs
 from hybriduad.bundle import INTENDED_USE, load_detector, resolve_device, verify
 from hybriduad.errors import HybridUADError
 from hybriduad.training import resolve_precision

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from hybriduad import bundle as bundles
-from hybriduad import config as configs
+from hybriduad import config_files as configs
 from hybriduad import plugins, rng
 from hybriduad.bundle import Bundle, Description
 from hybriduad.config import Anatomy, DetectorRun, ReconstructorRun
@@ -110,7 +110,8 @@ def fit_detector(
         config: path or name of a shipped config of kind ``detector``.
         cohort, out, overrides, **place: as in :func:`fit_reconstructor`.
         reconstructor: stage 1's bundle; with neither it nor ``init`` the segmenter sees the image alone.
-        init: a detector's bundle to continue from; its reconstructor and segmenter layout are taken over.
+        init: a detector's bundle to continue from; its reconstructor and segmenter layout are taken over. With
+            ``train.steps=0`` its weights too: the same networks under another ``fusion``, ``residual`` or ``mirror``.
         limit: how many labelled cases may be learnt from, drawn by the seed; all by default.
 
     Raises:
@@ -157,7 +158,7 @@ def fit_detector(
         parts=lambda: {
             "segmenter": copy.deepcopy(segmenter),
             "reconstructor": copy.deepcopy(frozen),
-            "residual": stage1.run.residual if stage1 is not None else None,
+            "residual": run.residual or (stage1.run.residual if stage1 is not None else None),
             "fusion": run.fusion,
         },
         parents=tuple(one for one in (parent, stage1) if one is not None),
@@ -180,6 +181,8 @@ def _fit(
     limit: int | None = None,
 ) -> Bundle:
     """What both stages do around their network: find the work, prepare, train, describe, write the bundle."""
+    if run.train.steps == 0 and not any(parent.kind == run.kind for parent in parents):
+        raise ConfigError("no training at all", got="train.steps 0", expected="1 or more, or a detector as --init")
     cases = training_cases(cohort)
     workshop = Workshop(place.out, _request(run, cases, parents, limit), overwrite=place.overwrite)
     if (found := workshop.finished) is not None:

@@ -56,11 +56,14 @@ def run_training(
 ) -> None:
     """Train ``task`` for ``train.steps`` steps in ``folder``, from its checkpoint where there is one.
 
-    Afterwards the task holds the averaged weights. ``draw(path)`` draws samples of the current weights.
+    Afterwards the task holds the averaged weights, without any step those it came with. ``draw(path)`` draws samples of
+    the current weights.
 
     Raises:
         HybridUADError: the loss or its gradient is not finite; the last good checkpoint stays.
     """
+    if train.steps == 0:
+        return draw(folder / PICTURES / "final.png")
     checkpoint = folder / CHECKPOINT
     start = _reached(checkpoint)
     if start >= train.steps:

@@ -11,9 +11,11 @@ while [[ $# -gt 0 ]]; do
 done
 contrast=${CONTRAST:-FLAIR}
 anatomy=(--set "anatomy.contrasts=[$contrast]")
+painted=() few=()
 if [[ $contrast == T1w ]]; then
   # The shipped configs are for lesions that are mostly bright; on T1w they are mostly dark.
-  settings=(--set 'anomalies=[{name: lesion, bright: 0.1}]' "${settings[@]}")
+  painted=(--set 'anomalies=[{name: lesion, bright: 0.1}]')
+  few=(--set 'anomalies=[{name: lesion, bright: 0.1}, {name: transplant}]')
 fi
 fit=(--cache "$out/cache" --device "${DEVICE:-auto}")
 

@@ -20,6 +20,7 @@ environment:
 Rows, one folder of scores each, in OUT/fold-K:
   cddpm, cddpm-healthy, dae   reconstruction alone: conditioned diffusion with and without painted anomalies, DAE
   pair, image                 UNet on synthetic lesions with cddpm's reconstruction (fused) and without any
+  pair-sum                    the networks of pair under the paper's score, 1 - SSIM + probability
   dae-pair                    as pair, with the DAE's reconstruction
   pair-few, image-few         both, fine-tuned with the masks of 7 training patients
 Plain intensity stands in every summary. OUT/comparison-NAME/comparison.md holds the paired differences over all the
@@ -32,7 +33,7 @@ TEXT
 source "$(dirname "${BASH_SOURCE[0]}")/cohort_arguments.sh"
 count=${FOLDS:-3}
 folds=${ONLY:-$(seq "$count")}
-known="cddpm cddpm-healthy dae pair dae-pair image pair-few image-few"
+known="cddpm cddpm-healthy dae pair pair-sum dae-pair image pair-few image-few"
 rows=${ROWS:-$known}
 for row in $rows; do [[ " $known " == *" $row "* ]] || usage; done
 
@@ -46,7 +47,7 @@ for fold in $folds; do
   run index bids "$bids" --out "$cohort" --fold "$fold/$count" --split train=0.8 --split validation=0.2 --seed 0
 
   reconstructor() {
-    run fit-reconstructor "$2" "$cohort" --out "$here/$1.model" "${fit[@]}" "${anatomy[@]}" "${settings[@]}"
+    run fit-reconstructor "$2" "$cohort" --out "$here/$1.model" "${fit[@]}" "${anatomy[@]}" "${@:3}" "${settings[@]}"
   }
   detector() { run fit-detector "$2" "$cohort" --out "$here/$1.model" "${fit[@]}" "${@:3}" "${settings[@]}"; }
   scores() {
@@ -54,14 +55,17 @@ for fold in $folds; do
     run_cases predict "$here/$1.calibrated" "$cohort" --split test --maps all --out "$here/$1.predictions" "${fit[@]}"
     run_cases evaluate "$here/$1.predictions" "$cohort" --split test --out "$here/$1"
   }
-  if asked cddpm pair pair-few; then reconstructor cddpm cddpm-small; fi
+  if asked cddpm pair pair-sum pair-few; then reconstructor cddpm cddpm-small "${painted[@]}"; fi
   if asked cddpm-healthy; then reconstructor cddpm-healthy cddpm-small-healthy; fi
   if asked dae dae-pair; then reconstructor dae dae; fi
-  if asked pair pair-few; then detector pair synthetic --reconstructor "$here/cddpm.model"; fi
-  if asked dae-pair; then detector dae-pair synthetic --reconstructor "$here/dae.model"; fi
-  if asked image image-few; then detector image synthetic-image "${anatomy[@]}"; fi
-  if asked pair-few; then detector pair-few few-labels --init "$here/pair.model" --limit 7; fi
-  if asked image-few; then detector image-few few-labels --init "$here/image.model" --limit 7; fi
+  if asked pair pair-sum pair-few; then detector pair synthetic --reconstructor "$here/cddpm.model" "${painted[@]}"; fi
+  if asked pair-sum; then
+    run fit-detector paper-score "$cohort" --init "$here/pair.model" --out "$here/pair-sum.model" "${fit[@]}"
+  fi
+  if asked dae-pair; then detector dae-pair synthetic --reconstructor "$here/dae.model" "${painted[@]}"; fi
+  if asked image image-few; then detector image synthetic-image "${anatomy[@]}" "${painted[@]}"; fi
+  if asked pair-few; then detector pair-few few-labels --init "$here/pair.model" --limit 7 "${few[@]}"; fi
+  if asked image-few; then detector image-few few-labels --init "$here/image.model" --limit 7 "${few[@]}"; fi
   for row in $rows; do scores "$row"; done
 done
 
@@ -79,6 +83,7 @@ against cddpm-healthy dae
 against cddpm cddpm-healthy
 against pair cddpm
 against pair image
+against pair pair-sum
 against pair dae-pair
 against pair-few pair
 against pair-few image-few

@@ -39,11 +39,11 @@ cohort=$out/cohort.csv
 run index bids "$bids" --out "$cohort" --split train=0.64 --split validation=0.16 --split test=0.20 --seed 0
 
 run fit-reconstructor "${RECONSTRUCTOR:-cddpm-small}" "$cohort" --out "$out/reconstructor" \
-  "${fit[@]}" "${anatomy[@]}" "${settings[@]}"
+  "${fit[@]}" "${anatomy[@]}" "${painted[@]}" "${settings[@]}"
 run fit-detector "${DETECTOR:-synthetic}" "$cohort" --reconstructor "$out/reconstructor" \
-  --out "$out/detector-uncalibrated" "${fit[@]}" "${settings[@]}"
+  --out "$out/detector-uncalibrated" "${fit[@]}" "${painted[@]}" "${settings[@]}"
 run fit-detector "${FEW_LABELS:-few-labels}" "$cohort" --init "$out/detector-uncalibrated" --limit "$labelled" \
-  --out "$out/detector-few-uncalibrated" "${fit[@]}" "${settings[@]}"
+  --out "$out/detector-few-uncalibrated" "${fit[@]}" "${few[@]}" "${settings[@]}"
 
 by=()
 if head -n 1 "$cohort" | tr -d '\r' | tr ',' '\n' | grep -qx site; then by=(--by site); fi

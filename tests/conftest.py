@@ -89,9 +89,10 @@ def tiny_cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def tiny_reconstructor(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The bundle of an untrained DDPM for FLAIR, 32 x 32, axial, two levels; it has used no scan."""
-    from hybriduad import bundle, config, plugins, rng
+    from hybriduad import bundle, plugins, rng
+    from hybriduad import config_files as configs
 
-    run = config.parse(RECONSTRUCTOR, "tests", "reconstructor")
+    run = configs.parse(RECONSTRUCTOR, "tests", "reconstructor")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(rng.fold(0, "tiny"))
         model = plugins.load("reconstructors", "ddpm").Model(run.model, 1, run.anatomy.size)
@@ -103,10 +104,11 @@ def tiny_reconstructor(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def tiny_detector(tiny_reconstructor: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The bundle of an untrained detector around :func:`tiny_reconstructor`, calibrated by the rule ``best-dice``."""
-    from hybriduad import bundle, config, rng
+    from hybriduad import bundle, rng
+    from hybriduad import config_files as configs
     from hybriduad.segmenter import Segmenter
 
-    run = config.parse(DETECTOR, "tests", "detector")
+    run = configs.parse(DETECTOR, "tests", "detector")
     parent = bundle.verify(tiny_reconstructor)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(rng.fold(0, "tiny segmenter"))

@@ -24,7 +24,7 @@ from hybriduad.benchmark_networks import (
     timed,
 )
 from hybriduad.benchmark_scans import predict_scans, write_scans
-from hybriduad.config import parse
+from hybriduad.config_files import parse
 from hybriduad.errors import ConfigError, DataError
 from hybriduad.manifest import read_manifest
 from hybriduad.preprocess import prepare

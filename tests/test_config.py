@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from hybriduad import config
+from hybriduad import config_files as configs
 from hybriduad.config import DetectorRun, ReconstructorRun
 from hybriduad.errors import ConfigError
 
@@ -42,7 +42,7 @@ def detector(tmp_path: Path) -> Path:
 
 def refused(path: Path | str, *overrides: str, kind: str | None = None) -> str:
     with pytest.raises(ConfigError) as caught:
-        config.load(path, list(overrides), kind)
+        configs.load(path, list(overrides), kind)
     sentence = str(caught.value)
     assert sentence.endswith(".")
     assert "\n" not in sentence
@@ -50,7 +50,7 @@ def refused(path: Path | str, *overrides: str, kind: str | None = None) -> str:
 
 
 def test_loads_as_the_run_of_its_kind(reconstructor: Path, detector: Path) -> None:
-    stage1, stage2 = config.load(reconstructor), config.load(detector)
+    stage1, stage2 = configs.load(reconstructor), configs.load(detector)
     assert isinstance(stage1, ReconstructorRun)
     assert isinstance(stage2, DetectorRun)
     assert stage1.anatomy.contrasts == ("FLAIR", "T1w")
@@ -60,21 +60,21 @@ def test_loads_as_the_run_of_its_kind(reconstructor: Path, detector: Path) -> No
 
 
 def test_is_frozen(reconstructor: Path) -> None:
-    run = config.load(reconstructor)
+    run = configs.load(reconstructor)
     with pytest.raises(ValueError, match="frozen"):
         run.train.steps = 5
 
 
-@pytest.mark.parametrize("name", config.shipped())
+@pytest.mark.parametrize("name", configs.shipped())
 def test_shipped_configs_load_and_survive_writing(name: str, tmp_path: Path) -> None:
-    run = config.load(name)
+    run = configs.load(name)
     written = tmp_path / "again.yaml"
-    written.write_text(config.dump(run))
-    assert config.load(written) == run
+    written.write_text(configs.dump(run))
+    assert configs.load(written) == run
 
 
 def test_there_are_shipped_configs_of_both_kinds() -> None:
-    assert {config.load(name).kind for name in config.shipped()} == {"reconstructor", "detector"}
+    assert {configs.load(name).kind for name in configs.shipped()} == {"reconstructor", "detector"}
 
 
 @pytest.mark.parametrize(
@@ -129,7 +129,7 @@ def test_unknown_plugin_names_the_nearest(detector: Path) -> None:
 @pytest.mark.parametrize(
     ("override", "said"),
     [
-        ("train.steps=0", "'train.steps'.*got 0.*greater than or equal to 1"),
+        ("train.steps=-1", "'train.steps'.*got -1.*greater than or equal to 0"),
         ("train.steps=1.5", "'train.steps'.*got 1.5.*integer"),
         ("train.lr=fast", "'train.lr'.*got 'fast'.*number"),
         ("train.lr=.nan", "'train.lr'.*got nan"),
@@ -149,9 +149,9 @@ def test_bad_value_names_key_and_value(reconstructor: Path, override: str, said:
 def test_floats_in_any_notation(reconstructor: Path, written: str) -> None:
     """PyYAML reads 1e-4 as a string; it must be a number all the same."""
     assert yaml.safe_load("1e-4") == "1e-4"
-    assert config.load(reconstructor, [f"train.lr={written}"]).train.lr == 1e-4
+    assert configs.load(reconstructor, [f"train.lr={written}"]).train.lr == 1e-4
     reconstructor.write_text(RECONSTRUCTOR.replace("1.0e-4", written))
-    assert config.load(reconstructor).train.lr == 1e-4
+    assert configs.load(reconstructor).train.lr == 1e-4
 
 
 def test_integers_in_float_notation_are_refused_with_the_key(reconstructor: Path) -> None:
@@ -159,7 +159,7 @@ def test_integers_in_float_notation_are_refused_with_the_key(reconstructor: Path
 
 
 def test_overrides_replace_add_and_keep(reconstructor: Path) -> None:
-    run = config.load(reconstructor, ["train.steps=3", "mix.synthetic=0.5", "anomalies=[{name: perlin}]", "seed=4"])
+    run = configs.load(reconstructor, ["train.steps=3", "mix.synthetic=0.5", "anomalies=[{name: perlin}]", "seed=4"])
     assert (run.train.steps, run.train.lr) == (3, 1e-4)
     assert (run.mix.healthy, run.mix.synthetic) == (1.0, 0.5)
     assert (len(run.anomalies), run.seed) == (1, 4)
@@ -167,7 +167,7 @@ def test_overrides_replace_add_and_keep(reconstructor: Path) -> None:
 
 def test_override_changes_no_argument() -> None:
     data = {"a": {"b": 1}}
-    assert config.override(data, ["a.b=2", "a.c=x=y"]) == {"a": {"b": 2, "c": "x=y"}}
+    assert configs.override(data, ["a.b=2", "a.c=x=y"]) == {"a": {"b": 2, "c": "x=y"}}
     assert data == {"a": {"b": 1}}
 
 

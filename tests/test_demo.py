@@ -11,7 +11,7 @@ import pytest
 import yaml
 from conftest import DETECTOR, RECONSTRUCTOR
 
-from hybriduad import config as configs
+from hybriduad import config_files as configs
 from hybriduad.demo import ALARM_ML, PLAN, SUMMARY, Count, DemoError, Plan, run_demo, shortcomings
 from hybriduad.demo_report import Healthy, Outcome, summary
 from hybriduad.evaluation_figures import Figure

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from hybriduad import bundle, config
+from hybriduad import bundle
+from hybriduad import config_files as configs
 from hybriduad.description import describe
 from hybriduad.errors import BundleError
 
@@ -15,7 +16,7 @@ from hybriduad.errors import BundleError
 def test_a_config_comes_back_as_itself(tmp_path: Path) -> None:
     path = tmp_path / "shown.yaml"
     path.write_text(describe("cddpm-small", ["train.steps=7"]))
-    assert config.load(path) == config.load("cddpm-small", ["train.steps=7"])
+    assert configs.load(path) == configs.load("cddpm-small", ["train.steps=7"])
 
 
 def test_a_folder_named_like_a_shipped_config_does_not_hide_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -37,7 +38,7 @@ def test_a_bundle_without_digests_of_its_scans(tiny_reconstructor: Path, tmp_pat
     assert "a" * 64 not in text
     assert shown["training"] == {"cases": 2}
     assert shown["parts"] == ["config.yaml", "statistics.safetensors", "weights.safetensors"]
-    assert config.parse(shown["config"], "shown") == source.run
+    assert configs.parse(shown["config"], "shown") == source.run
 
 
 def test_a_folder_without_a_bundle(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from conftest import DETECTOR, RECONSTRUCTOR, SPACING_MM, write_nifti
 from safetensors.torch import load_file
 from tiny import generators
 
-from hybriduad import config as configs
+from hybriduad import config_files as configs
 from hybriduad import fitting
 from hybriduad.bundle import Bundle, load_detector, load_reconstructor, verify
 from hybriduad.calibration import calibrate
@@ -242,6 +242,27 @@ def test_calibrated_predicted_and_evaluated(fitted: Fitted, tmp_path: Path) -> N
     predict_cohort(site.folder, validation, out=tmp_path / "seen", maps=("all",), device="cpu")
     with pytest.raises(LeakageError, match="role calibrate"):
         evaluate(tmp_path / "seen", validation, out=tmp_path / "no", draws=20)
+
+
+class TestNoSteps:
+    def test_the_same_networks_under_another_score(self, fitted: Fitted, tmp_path: Path) -> None:
+        changes = ["train.steps=0", "residual.kind=absolute", "fusion={form: sum, weight: 2.0}", "mirror=true"]
+        place: dict[str, Any] = {"out": tmp_path / "out", "device": "cpu", "overrides": changes}
+        made = fit_detector(fitted.configs["synthetic"], fitted.cohort, init=fitted.synthetic.folder, **place)
+        assert_same_weights(fitted.synthetic.folder, made.folder)
+        before, after = (load_detector(one.folder, "cpu") for one in (fitted.synthetic, made))
+        assert (before.residual.kind, after.residual.kind) == ("ssim", "absolute")
+        assert (after.fusion.form, after.fusion.weight, after.mirror) == ("sum", 2.0, True)
+        assert (made.folder / "pictures" / "final.png").is_file()
+        tables = [load_file(one.folder / "statistics.safetensors") for one in (fitted.synthetic, made)]
+        assert any(not torch.equal(tables[0][name], tables[1][name]) for name in tables[0])  # they hold the score
+
+    def test_nothing_to_keep(self, fitted: Fitted, tmp_path: Path) -> None:
+        place: dict[str, Any] = {"out": tmp_path / "out", "device": "cpu", "overrides": ["train.steps=0"]}
+        with pytest.raises(ConfigError, match=r"no training at all.*--init"):
+            fit_reconstructor(fitted.configs["reconstructor"], fitted.cohort, **place)
+        with pytest.raises(ConfigError, match=r"no training at all.*--init"):
+            fit_detector(fitted.configs["synthetic"], fitted.cohort, reconstructor=fitted.reconstructor.folder, **place)
 
 
 class TestContinuing:

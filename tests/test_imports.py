@@ -14,7 +14,8 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "hybriduad"
 LEVELS = {
     0: "errors types rng plugins",
-    1: "config nifti volumes manifest splits metrics losses scoring pictures phantom anomalies reconstructors datasets",
+    1: "config config_files nifti volumes manifest splits metrics losses scoring pictures phantom anomalies "
+    "reconstructors datasets",
     2: "preprocess prepared_cache model_grid brain brain_surface augmentation segmenter unseen contents",
     3: "detector slices anomaly_pictures",
     4: "bundle tasks training training_data workshop reference_statistics prediction_files",

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny import generators, lesion_slices, prepared_cases, some_batch
 
-from hybriduad import config as configs
+from hybriduad import config_files as configs
 from hybriduad import plugins, rng
 from hybriduad.config import Augmentation, Mix, Residual, checked
 from hybriduad.errors import ConfigError

@@ -22,7 +22,7 @@ import yaml
 from conftest import DETECTOR, RECONSTRUCTOR
 from typer.testing import CliRunner
 
-from hybriduad import config as configs
+from hybriduad import config_files as configs
 
 SCRIPT = Path(__file__).parent.parent / "scripts" / "train_cohort.sh"
 SUBJECTS = 12
@@ -119,6 +119,7 @@ def test_another_contrast(tmp_path: Path) -> None:
     fits = {call[1]: call for call in calls if call[0].startswith("fit-")}
     assert "anatomy.contrasts=[T1w]" in fits["cddpm-small"]
     assert all(any("bright: 0.1" in word for word in call) for call in fits.values())
+    assert [name for name, call in fits.items() if any("transplant" in word for word in call)] == ["few-labels"]
     # What the user sets comes after what the script sets, and so overrules it.
     assert all(call[-4:] == TINY for call in fits.values())
     for name, call in fits.items():

@@ -73,7 +73,9 @@ def test_runs_outside_the_checkout(installed: Path, tmp_path: Path) -> None:
     shown = yaml.safe_load(command(installed, tmp_path, "show", "cddpm-small"))
     assert shown["model"]["name"] == "ddpm"
     # The configs come from the wheel, not from a checkout beside it.
-    folder = run(installed, "from hybriduad.config import shipped_folder; print(shipped_folder())", tmp_path).strip()
+    folder = run(
+        installed, "from hybriduad.config_files import shipped_folder; print(shipped_folder())", tmp_path
+    ).strip()
     assert folder == str(installed / "hybriduad" / "configs")
 
 

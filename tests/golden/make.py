@@ -13,7 +13,8 @@ import numpy as np
 import torch
 
 from hybriduad import bundle as bundles
-from hybriduad import config, plugins, rng
+from hybriduad import config_files as configs
+from hybriduad import plugins, rng
 from hybriduad.phantom.subject import make_subject
 from hybriduad.preprocess import prepare
 from hybriduad.segmenter import Segmenter
@@ -48,8 +49,8 @@ def main() -> None:
     """Write the bundle, untrained but with weights of some size, and its prediction of a phantom on the model grid."""
     shutil.rmtree(BUNDLE, ignore_errors=True)
     made = make_subject(21, 1, pathology="glioma", contrasts=("FLAIR",), spacing_mm=(5.0, 5.0, 8.0))
-    first = config.parse(RECONSTRUCTOR, "golden", "reconstructor")
-    second = config.parse(DETECTOR, "golden", "detector")
+    first = configs.parse(RECONSTRUCTOR, "golden", "reconstructor")
+    second = configs.parse(DETECTOR, "golden", "detector")
     torch.manual_seed(rng.fold(0, "golden"))
     model = plugins.load("reconstructors", "ddpm").Model(first.model, 1, 32)
     segmenter = Segmenter(second.segmenter, 1)
