@@ -145,6 +145,8 @@ def predict_cohort(
             found = predict_case(detector, case, rule=rule, cache=store)
             if absent := found.notes["absent_contrasts"]:
                 log.warning("%s lacks %s: less sure, and thresholds may not fit", case.name, ", ".join(absent))
+            if not found.notes["orientation_stated"]:
+                log.warning("%s states no orientation in its header: taken as running left, forward, up", case.name)
             write_case(folder, case, found, wanted, model, rule or detector.thresholds.default, began)
         except Exception as error:  # whatever it is, it is of this case, and the others are waiting
             outcome.failed[case.name] = reason_of(error)

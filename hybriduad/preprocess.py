@@ -42,7 +42,7 @@ from hybriduad.volumes import (
 
 __all__ = ["WHITE", "Grid", "Prepared", "intensity_from_model", "prepare", "restore", "scan_on_grid"]
 
-FORMAT = 6
+FORMAT = 7
 """Part of the cache's key: raised whenever :func:`prepare` gives other numbers."""
 MARGIN_MM = 4.0
 """Room around the head in the square."""
@@ -117,6 +117,7 @@ def prepare(case: Case, anatomy: Anatomy, direction: str | None = None) -> Prepa
         "space": anatomy.space,
         "direction": grid.direction,
         "reference": reference,
+        "orientation_stated": image.grid.orientation_stated,
         "brain": {"method": method, "volume_ml": round(float(brain.sum()) * float(np.prod(spacing)) / 1000, 1)},
         "intensity_median": {name: median for name, median in zip(names, medians, strict=True) if name in slices},
         "resampled": [name for name, scan in others.items() if not same_grid(scan.grid, image.grid)],

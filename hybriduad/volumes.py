@@ -67,6 +67,12 @@ class VolumeGrid:
         """For each axis of the file the RAS axis it is nearest to, and 1 or -1 for its sense."""
         return tuple((int(axis), int(sense)) for axis, sense in io_orientation(self.affine))
 
+    @property
+    def orientation_stated(self) -> bool:
+        """Whether the header holds a transform; without any, voxels count as running left, forward and up."""
+        header = parse_header(self.header)
+        return bool(header["sform_code"] > 0 or header["qform_code"] > 0)
+
     @cached_property
     def shape_ras(self) -> tuple[int, int, int]:
         """The shape after :func:`to_ras`."""

@@ -257,6 +257,21 @@ class TestCohort:
             predict_cohort(tiny_reconstructor, cohort_of([alone], tmp_path), out=tmp_path / "out", device="cpu")
         assert "sub-01 lacks T1w: less sure, and thresholds may not fit" in caplog.text
 
+    def test_a_scan_without_an_orientation_is_named(
+        self, cases: list[Case], tiny_detector: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        scan = nib.load(cases[0].images["FLAIR"])
+        bare = nib.Nifti1Image(scan.get_fdata(dtype=np.float32), None)
+        bare.header.set_zooms(scan.header.get_zooms())
+        nib.save(bare, tmp_path / "bare.nii.gz")
+        assert [int(nib.load(tmp_path / "bare.nii.gz").header[name]) for name in ("sform_code", "qform_code")] == [0, 0]
+        case = Case("clinic", "bare", {"FLAIR": tmp_path / "bare.nii.gz"}, brain=None)
+        cohort = cohort_of([replace(cases[0], brain=None), case], tmp_path)
+        outcome = predict_cohort(tiny_detector, cohort, out=tmp_path / "out", device="cpu")
+        assert not outcome.failed
+        warned = [one.message for one in caplog.records if "states no orientation in its header" in one.message]
+        assert [message.split()[0] for message in warned] == ["sub-bare"]
+
     def test_one_bad_case_never_ends_a_cohort(
         self, cases: list[Case], tiny_detector: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
     ) -> None:
