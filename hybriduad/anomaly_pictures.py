@@ -14,7 +14,7 @@ from hybriduad.errors import ConfigError
 from hybriduad.manifest import read_case
 from hybriduad.pictures import slice_grid
 from hybriduad.preprocess import prepare
-from hybriduad.slices import SampleStream, build_pool
+from hybriduad.slices import SampleStream, build_pool, needs_labels
 
 TITLES = ("image", "with anomaly", "lesion")
 
@@ -32,7 +32,7 @@ def draw_anomalies(
 
     Args:
         config: path or name of a shipped run config; its ``anomalies``, ``augmentation``, ``seed`` and, where it has
-            one, ``anatomy`` are used.
+            one, ``anatomy`` are used; not generators that carry lesions of labelled slices, which a scan has none of.
         scan: one image, every slice of which counts as lesion-free here.
         out: the PNG to write; a row a sample: the slice, the slice with its anomaly, the lesion to be found.
         count: rows; row i is the same picture whatever their number.
@@ -44,8 +44,10 @@ def draw_anomalies(
         DataError: the scan cannot be used.
     """
     run = configs.load(config, list(overrides))
-    if not run.anomalies:
-        raise ConfigError("config without anomalies", where=config, mend="name a generator under 'anomalies'")
+    anomalies = [one for one in run.anomalies if not needs_labels(one)]
+    if not anomalies:
+        mend = "name one under 'anomalies' that needs no labelled slices"
+        raise ConfigError("config without anomalies to draw", where=config, mend=mend)
     if count < 1:
         raise ConfigError("nothing to draw", got=count, expected="a count of at least 1")
     case = read_case(scan, contrast)
@@ -58,7 +60,7 @@ def draw_anomalies(
         steps=1,
         mix=Mix(healthy=0.0, synthetic=1.0),
         augmentation=run.augmentation,
-        anomalies=run.anomalies,
+        anomalies=anomalies,
     )
     drawn = stream.samples(0, count)
     shown = [int(drawn.present[0].int().argmax())] * count

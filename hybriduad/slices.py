@@ -87,6 +87,11 @@ def build_pool(
     return SlicePool(prepared, tuple(healthy), tuple(lesions))
 
 
+def needs_labels(anomaly: PluginConfig) -> bool:
+    """Whether a generator carries lesions of labelled slices, and so cannot do without any."""
+    return bool(getattr(plugins.load("anomalies", anomaly.name), "NEEDS_LABELS", False))
+
+
 def height_weights(pool: SlicePool) -> np.ndarray:
     """How often each healthy slice is to be drawn: (healthy slices,) float64, of sum 1.
 
@@ -125,6 +130,9 @@ class SampleStream(Dataset[Batch]):
             )
         if mix.synthetic > 0 and not anomalies:
             raise DataError("no anomaly generator", got="mix.synthetic > 0", mend="name one under 'anomalies'")
+        if not pool.labelled and (names := [one.name for one in anomalies if needs_labels(one)]):
+            mend = "set mix.labelled above 0, or leave it out of 'anomalies'"
+            raise DataError("anomaly generator without labelled slices to draw from", got=names, mend=mend)
         self.pool, self.seed, self.batch, self.steps = pool, seed, batch, steps
         self.limits = np.cumsum(shares / shares.sum())
         self.healthy_limits = np.cumsum(height_weights(pool))

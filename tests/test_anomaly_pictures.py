@@ -43,6 +43,8 @@ def test_writes_a_picture_and_another_seed_another(scan: Path, tmp_path: Path) -
         imread(draw_anomalies("synthetic", scan, tmp_path / name, count=1)) for name in ("one.png", "same.png")
     )
     other = imread(draw_anomalies("synthetic", scan, tmp_path / "other.png", count=1, overrides=["seed=1"]))
+    few = draw_anomalies("few-labels", scan, tmp_path / "few.png", count=1)  # without the transplants of its mix
+    assert imread(few).std() > 0.05
     assert one.ndim == 3
     assert one.std() > 0.05
     assert np.array_equal(one, same)
@@ -50,7 +52,9 @@ def test_writes_a_picture_and_another_seed_another(scan: Path, tmp_path: Path) -
 
 
 def test_refuses(scan: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="config without anomalies in synthetic"):
+    with pytest.raises(ConfigError, match="config without anomalies to draw in synthetic"):
         draw_anomalies("synthetic", scan, tmp_path / "a.png", overrides=["anomalies=[]"])
+    with pytest.raises(ConfigError, match="that needs no labelled slices"):
+        draw_anomalies("few-labels", scan, tmp_path / "a.png", overrides=["anomalies=[{name: transplant}]"])
     with pytest.raises(ConfigError, match="got 0, expected a count of at least 1"):
         draw_anomalies("synthetic", scan, tmp_path / "a.png", count=0)

@@ -203,6 +203,9 @@ class TestStream:
         pool = build_pool(prepared, HEALTH, lesion_margin_mm=8.0)
         with pytest.raises(DataError, match="no labelled slice"):
             stream(pool, Mix(labelled=1.0))
+        with pytest.raises(DataError, match=r"without labelled slices.*\['transplant'\].*mix.labelled"):
+            SampleStream(pool, seed=0, batch=1, steps=1, mix=Mix(synthetic=1.0), augmentation=STILL,
+                         anomalies=[anomaly(), anomaly("transplant")])  # fmt: skip
         with pytest.raises(DataError, match="no anomaly generator"):
             SampleStream(pool, seed=0, batch=1, steps=1, mix=Mix(synthetic=1.0), augmentation=STILL)
 

@@ -11,6 +11,9 @@ arguments are not modified. The lesion lies inside the brain where some contrast
 :data:`VISIBLE_CHANGE`; nothing changes outside lesion and ignore; every present contrast changes, an absent one (all
 background) stays. Where the brain is too small, or the draw too faint, the image comes back unchanged with an empty
 lesion; that is rare.
+
+A generator that carries lesions over from its donors says ``NEEDS_LABELS = True``: it is only used where there are
+labelled slices, and its donors are these.
 """
 
 from __future__ import annotations

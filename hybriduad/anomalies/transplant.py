@@ -18,6 +18,7 @@ from hybriduad.config import PluginConfig
 from hybriduad.errors import DataError
 from hybriduad.types import BACKGROUND, Corruption
 
+NEEDS_LABELS = True
 TRIES = 8
 """Donors and places that are tried before a slice is left as it is."""
 SURROUNDINGS_MM = 8.0
