@@ -77,8 +77,11 @@ def test_a_donor_that_lacks_a_contrast_or_whose_lesion_would_leave_the_brain_giv
     assert np.array_equal(made.image, image)
 
 
-@pytest.mark.parametrize("given", [None, lambda _: (*plain(0.0), np.zeros(SHAPE, bool))])
-def test_it_needs_donors_with_a_lesion(given: object) -> None:
+def test_without_donors_and_without_a_lesion_among_them() -> None:
     image, brain = plain(0.0)
-    with pytest.raises(DataError, match=r"no lesion to transplant.*mix.labelled"):
-        corrupt(Config(), image, brain, rng.numpy_rng(0), spacing_mm=SPACING_MM, donors=given)
+    with pytest.raises(DataError, match=r"no lesion to transplant.*labelled slices"):
+        corrupt(Config(), image, brain, rng.numpy_rng(0), spacing_mm=SPACING_MM, donors=None)
+    healthy = (*plain(0.0), np.zeros(SHAPE, bool))
+    made = corrupt(Config(), image, brain, rng.numpy_rng(0), spacing_mm=SPACING_MM, donors=lambda _: healthy)
+    assert np.array_equal(made.image, image)
+    assert not made.lesion.any()

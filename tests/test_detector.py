@@ -156,6 +156,9 @@ class TestThreeKinds:
     def test_segmenter_of_the_image_alone(self, image_only: Detector, prepared: list[Prepared]) -> None:
         found = image_only.predict_volume(prepared[0])
         assert found.map is None
+        mirrored = copy.copy(image_only)
+        mirrored.mirror = True
+        assert mirrored.predict_volume(prepared[0]).uncertainty is None
         assert found.uncertainty is None  # one image, one probability: nothing to differ
         assert found.reconstruction is None
         np.testing.assert_array_equal(found.score, found.probability)

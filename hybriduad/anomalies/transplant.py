@@ -65,28 +65,25 @@ def corrupt(
         donors: labelled images of the same shape.
 
     Returns:
-        The image with the lesion, its mask and visibility; the blended border is ignored.
+        The image with the lesion, its mask and visibility; the blended border is ignored. Unchanged where no donor that
+        was tried has a lesion and every contrast of the image, or none of their lesions found room.
 
     Raises:
-        DataError: no donor has a lesion.
+        DataError: no donors at all.
     """
     here = present(image)
     if np.count_nonzero(brain) < MINIMUM_BRAIN_VOXELS or not here.any():
         return unchanged(image)
     if donors is None:
-        raise _no_lesion("no donors")
-    lesions_seen = 0
+        raise DataError("no lesion to transplant", got="no donors", expected="labelled slices to draw from")
     for _ in range(TRIES):
         donor, donor_brain, donor_lesion = donors(rng)
-        lesions_seen += bool(donor_lesion.any())
         if not donor_lesion.any() or not present(donor)[here].all():
             continue
         source, around, lesion = _moved(config, donor, donor_brain, donor_lesion, brain, rng, spacing_mm)
         if lesion.any() and np.count_nonzero(lesion & brain) >= config.inside * np.count_nonzero(lesion):
             break
     else:
-        if not lesions_seen:
-            raise _no_lesion("donors without a lesion")
         return unchanged(image)
     shared = around & brain
     distance_mm = ndimage.distance_transform_edt(~lesion, sampling=spacing_mm)
@@ -97,11 +94,6 @@ def corrupt(
         offset = float(np.median(image[contrast][ring]) - np.median(source[contrast][ring])) if ring.any() else 0.0
         changed[contrast] += weight * (source[contrast] + offset - image[contrast])
     return finish(image, changed, lesion & shared, weight > 0, brain)
-
-
-def _no_lesion(got: str) -> DataError:
-    mend = "give labelled slices a share (mix.labelled), or leave 'transplant' out"
-    return DataError("no lesion to transplant", got=got, mend=mend)
 
 
 def _moved(
