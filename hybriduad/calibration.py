@@ -108,16 +108,16 @@ def calibrate(
     used: dict[str, str] = {}
     observed: list[Observation] = []
     for number, case in enumerate(cases):
-        if case.name in failed:
+        if (identity := (case.dataset, case.name)) in failed:
             continue
         try:
             known = identities([case], "calibrate", contrasts)
             observed.append(_observed(folder / "cases" / f"{number}.npz", detector, case, store))
             used |= known
         except Exception as error:  # whatever it is, it is of this case
-            failed[case.name] = reason_of(error)
+            failed[identity] = reason_of(error)
             log.debug("traceback of %s", case.name, exc_info=True)
-    for name, reason in failed.items():
+    for (_, name), reason in failed.items():
         log.warning("%s left out of the calibration: %s", name, reason)
     if not observed:
         raise DataError(

@@ -129,6 +129,12 @@ class Residual(Strict):
     combine: Literal["arithmetic", "geometric"] = "arithmetic"
     median_voxels: int = Field(5, ge=1)
 
+    @model_validator(mode="after")
+    def _odd(self) -> Residual:
+        if self.median_voxels % 2 == 0:
+            raise ValueError("median_voxels must be odd, so that the filter has a middle")
+        return self
+
 
 class Mix(Strict):
     """The share of each kind of slice in training: healthy, painted with a synthetic anomaly, labelled."""
@@ -174,7 +180,9 @@ class Segmenter(Strict):
     layout: Literal["siamese", "stacked"] = "siamese"
     inputs: tuple[Literal["image", "reconstruction", "residual"], ...] = ("image", "residual")
     encoder: str = "resnet18"
-    decoder_channels: tuple[int, ...] = (256, 128, 64, 32, 16)
+    decoder_channels: tuple[Annotated[int, Field(ge=1)], ...] = Field(
+        (256, 128, 64, 32, 16), min_length=1, max_length=5
+    )
 
     @model_validator(mode="after")
     def _unique(self) -> Segmenter:

@@ -29,7 +29,7 @@ from hybriduad.evaluation_case import (
 from hybriduad.evaluation_comparison import compare
 from hybriduad.evaluation_figures import Figure, summarise
 from hybriduad.evaluation_pictures import chosen_cases, draw_case
-from hybriduad.evaluation_tables import case_rows, figure_rows, markdown, write_json, write_table
+from hybriduad.evaluation_tables import LEAKED, case_rows, figure_rows, markdown, write_json, write_table
 from hybriduad.ground_truth import REGION, has_truth
 from hybriduad.manifest import read_cohort
 from hybriduad.metrics.intervals import DRAWS
@@ -177,12 +177,13 @@ def _case_scores(
 
 def _leakage(cases: Sequence[Case], model: Mapping[str, Any], allowed: bool, failed: dict[str, str]) -> list[str]:
     try:
-        failed |= check_unseen(cases, model["used"], model["contrasts"])
+        unread = check_unseen(cases, model["used"], model["contrasts"])
+        failed |= {name: reason for (_, name), reason in unread.items()}
     except LeakageError as error:
         if not allowed:
             raise
         log.warning("%s", error)
-        return [f"**Leakage, allowed on request, so these figures say nothing about new patients:** {error}"]
+        return [f"{LEAKED} {error}"]
     return []
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from hybriduad.errors import ConfigError, DataError
 from hybriduad.evaluation_case import CaseScores, load_case
 from hybriduad.evaluation_figures import Figure, by_subject, differences, subject_means, systems_of
-from hybriduad.evaluation_tables import difference_table, figure_rows, number, write_table
+from hybriduad.evaluation_tables import LEAKED, difference_table, figure_rows, number, write_table
 from hybriduad.metrics.intervals import DRAWS
 from hybriduad.volumes import write_atomically
 
@@ -38,7 +38,8 @@ def compare(
     names = [name for name, _ in evaluations]
     if len(names) < 2 or len(set(names)) != len(names):
         raise ConfigError("evaluations that cannot be compared", got=names, expected="two different names or more")
-    loaded = {name: _load(folders) for name, folders in evaluations}
+    leaked: dict[str, str] = {}
+    loaded = {name: _load(name, folders, leaked) for name, folders in evaluations}
     common = sorted(set.intersection(*(set(cases) for cases in loaded.values())))
     if not common:
         raise DataError("no case that all evaluations have", got={name: len(cases) for name, cases in loaded.items()})
@@ -57,18 +58,22 @@ def compare(
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
     write_table(folder / "comparison.csv", figure_rows(rows))
-    text = _markdown(paired, left_out, rows, seed, draws)
+    text = _markdown(paired, left_out, leaked, rows, seed, draws)
     write_atomically(folder / "comparison.md", text.encode())
     return rows
 
 
-def _load(folders: Folders) -> dict[tuple[str, str], CaseScores]:
+def _load(name: str, folders: Folders, leaked: dict[str, str]) -> dict[tuple[str, str], CaseScores]:
+    """The cases of an evaluation by (dataset, case); ``leaked`` gets the note of one that allowed leakage."""
     listed = [folders] if isinstance(folders, str | Path) else list(folders)
     cases: dict[tuple[str, str], CaseScores] = {}
     for folder in map(Path, listed):
         path = folder / "summary.json"
         try:
-            stated = json.loads(path.read_text())["cases"]
+            summary = json.loads(path.read_text())
+            stated = summary["cases"]
+            if note := next((note for note in summary["notes"] if note.startswith(LEAKED)), ""):
+                leaked[name] = note
         except (OSError, ValueError, KeyError) as error:
             raise DataError("no evaluation", where=folder, got=repr(error), expected="a folder of evaluate") from error
         for one in stated:
@@ -81,7 +86,12 @@ def _load(folders: Folders) -> dict[tuple[str, str], CaseScores]:
 
 
 def _markdown(
-    paired: dict[str, list[CaseScores]], left_out: dict[str, int], rows: list[Figure], seed: int, draws: int
+    paired: dict[str, list[CaseScores]],
+    left_out: dict[str, int],
+    leaked: dict[str, str],
+    rows: list[Figure],
+    seed: int,
+    draws: int,
 ) -> str:
     cases = next(iter(paired.values()))
     lines = [
@@ -91,6 +101,7 @@ def _markdown(
         "lesion; cases of one evaluation alone, left out: "
         + ", ".join(f"{name} {count}" for name, count in left_out.items())
         + ".",
+        *(f"- {name}: {note}" for name, note in leaked.items()),
         f"- Mean over subjects with a lesion [95 % interval, bootstrap over subjects, {draws} draws, seed {seed}].",
         "- [Dice] is the best possible one of each case: an upper bound. Dice is at each model's calibrated threshold.",
         "",

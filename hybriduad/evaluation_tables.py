@@ -15,6 +15,7 @@ from hybriduad.evaluation_case import CaseScores
 from hybriduad.evaluation_figures import FEWEST, MEAN, POOLED, Figure, by_subject
 from hybriduad.volumes import write_atomically
 
+LEAKED = "**Leakage, allowed on request, so these figures say nothing about new patients:**"
 SYSTEMS = {
     "score": "fused score",
     "probability": "segmenter's probability alone",

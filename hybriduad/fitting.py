@@ -115,8 +115,8 @@ def fit_detector(
         limit: how many labelled cases may be learnt from, drawn by the seed; all by default.
 
     Raises:
-        ConfigError: an unusable config, both reconstructor and init or one of another kind, a limit of nothing, or
-            other work in ``out``.
+        ConfigError: an unusable config, both reconstructor and init or one of another kind, a segmenter stated that
+            is not that of ``init``, a limit of nothing, or other work in ``out``.
         DataError: no usable case, no healthy slice, fewer labelled cases than ``limit``, a loss that is not finite.
     """
     run: DetectorRun = configs.load(config, list(overrides), kind="detector")
@@ -134,6 +134,9 @@ def fit_detector(
     if stage1 is not None and stage1.kind != "reconstructor":
         raise ConfigError("not a reconstructor", where=stage1.folder, got=stage1.kind, mend="pass a detector as --init")
     if parent is not None:
+        if "segmenter" in run.model_fields_set and run.segmenter != parent.run.segmenter:
+            where = f"the config and {parent.folder}"
+            raise ConfigError("two different segmenters", where=where, mend="leave it out: --init brings its own")
         run = run.model_copy(update={"segmenter": parent.run.segmenter})
     anatomy = _anatomy(run, stage1 or parent)
     with torch.random.fork_rng(devices=[]):
@@ -199,7 +202,6 @@ def _fit(
         device, len(data.cases), len(pool.healthy), len(labelled), len(pool.labelled), run.train.steps,
         run.train.batch, precision,
     )  # fmt: skip
-    folder = workshop.open()  # now that there is something to learn from: it drops what another request left there
     stream = SampleStream(
         pool,
         seed=rng.fold(run.seed, *_stage(run, parents)),
@@ -209,6 +211,7 @@ def _fit(
         augmentation=run.augmentation,
         anomalies=run.anomalies,
     )
+    folder = workshop.open()  # now that there is something to learn from: it drops what another request left there
 
     def detector() -> Detector:
         # Of copies: a detector freezes its parts, and these are still being trained.

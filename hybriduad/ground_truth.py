@@ -18,7 +18,16 @@ from hybriduad.metrics import ScoreHistogram
 from hybriduad.model_grid import DIRECTIONS, find_slice_axis, in_plane, to_slices
 from hybriduad.slices import SMALLEST_BRAIN_MM2, enough_brain
 from hybriduad.types import Case
-from hybriduad.volumes import Image, VolumeGrid, check_mask_grid, from_ras, read_mask, same_grid, spacing_of, to_ras
+from hybriduad.volumes import (
+    Image,
+    VolumeGrid,
+    check_mask_grid,
+    from_ras,
+    read_case_mask,
+    same_grid,
+    spacing_of,
+    to_ras,
+)
 
 CLEAR_MM = 10.0
 """A slice is lesion-free when this far, and at least a slice, from every lesion and ignored voxel."""
@@ -134,7 +143,7 @@ def _mask(case: Case, path: Path | None, grid: VolumeGrid, kind: str) -> np.ndar
     """(X, Y, Z) bool on ``grid``, in the orientation of its file; all False where the case has no such mask."""
     if path is None:
         return np.zeros(grid.shape, dtype=bool)
-    mask = read_mask(path, case.mask_labels(kind))
+    mask = read_case_mask(path, case, kind)
     data, affine, _ = to_ras(mask)
     if not same_grid(mask.grid, grid):
         check_mask_grid(path, mask.grid, case.images, kind)

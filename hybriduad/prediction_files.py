@@ -175,10 +175,17 @@ def _place(case: Case) -> Path:
 
 
 def _inputs(case: Case, contrasts: tuple[str, ...]) -> dict[str, Any]:
-    """The sha256 of each file that the prediction was made from: the images and, where there is one, the brain mask."""
-    seen = {*contrasts, case.reference_contrast(contrasts)}
-    used = {name: path for name, path in case.images.items() if name in seen} | {"brain": case.brain}
-    return {name: {"sha256": file_digest(path)} for name, path in used.items() if path}
+    """What a prediction was made from: the sha256 of each image and of the brain mask, with the labels in it that
+    count, and which contrast is the reference."""
+    reference = case.reference_contrast(contrasts)
+    used = {name: path for name, path in case.images.items() if name in {*contrasts, reference}}
+    found: dict[str, Any] = {name: {"sha256": file_digest(path)} for name, path in used.items()}
+    found[reference]["reference"] = True
+    if case.brain:
+        found["brain"] = {"sha256": file_digest(case.brain)}
+        if labels := case.mask_labels("brain"):
+            found["brain"]["labels"] = list(labels)
+    return found
 
 
 def _write_json(path: Path, content: Any) -> None:

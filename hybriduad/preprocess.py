@@ -33,7 +33,7 @@ from hybriduad.volumes import (
     VolumeGrid,
     check_mask_grid,
     from_ras,
-    read_mask,
+    read_case_mask,
     read_volume,
     same_grid,
     spacing_of,
@@ -146,7 +146,7 @@ def scan_on_grid(path: Path, target: VolumeGrid) -> np.ndarray:
 
 
 def _read_mask(path: Path, case: Case, kind: str) -> Image:
-    mask = read_mask(path, case.mask_labels(kind))
+    mask = read_case_mask(path, case, kind)
     check_mask_grid(path, mask.grid, case.images, kind)
     return mask
 

@@ -35,10 +35,10 @@ class Segmenter(nn.Module):
         try:
             # No weights: the library would otherwise download them.
             self.encoder = get_encoder(config.encoder, in_channels=channels, depth=depth, weights=None)
-        except KeyError as error:
+        except (KeyError, RuntimeError, ValueError) as error:  # by whichever library it is looked for
             raise ConfigError(
-                "unknown encoder",
-                got=repr(config.encoder),
+                "unusable encoder",
+                got=f"{config.encoder!r} with {depth} decoder_channels",
                 expected="one of segmentation-models-pytorch, e.g. resnet18",
             ) from error
         joined = [width * streams for width in self.encoder.out_channels]

@@ -21,7 +21,7 @@ from hybriduad.augmentation import augment
 from hybriduad.config import Augmentation, Mix, PluginConfig
 from hybriduad.errors import DataError
 from hybriduad.preprocess import Prepared
-from hybriduad.types import Batch, Health
+from hybriduad.types import Batch, Corruption, Health
 
 SMALLEST_BRAIN_MM2 = 1500.0
 """Slices with less brain than that (under 4 cm across) teach nothing about anatomy, and are not judged either."""
@@ -47,6 +47,13 @@ def enough_brain(brain: np.ndarray, spacing_mm: Sequence[float]) -> np.ndarray:
     """Which slices of a brain (H, W, S) bool hold enough of it to be learnt from and to be judged: (S,) bool."""
     area: np.ndarray = brain.sum(axis=(0, 1)) * spacing_mm[0] * spacing_mm[1]
     return area >= SMALLEST_BRAIN_MM2
+
+
+def labelled_slices(case: Prepared) -> np.ndarray:
+    """Which slices of an annotated case show enough lesion in enough brain to be learnt from: (S,) bool."""
+    size = (case.lesion & case.brain).sum(axis=(0, 1))
+    shown: np.ndarray = (size >= SMALLEST_LESION_VOXELS) & enough_brain(case.brain, case.spacing_mm)
+    return shown
 
 
 def build_pool(
@@ -76,8 +83,7 @@ def build_pool(
         if index in labelled:
             if not case.has_lesion_mask:
                 raise DataError("labelled case without a lesion mask", got=f"case number {index}")
-            size = (case.lesion & case.brain).sum(axis=(0, 1))
-            lesions += [(index, int(k)) for k in np.flatnonzero(size >= SMALLEST_LESION_VOXELS)]
+            lesions += [(index, int(k)) for k in np.flatnonzero(labelled_slices(case))]
     if not healthy:
         raise DataError(
             "no healthy slice in the cohort",
@@ -138,6 +144,11 @@ class SampleStream(Dataset[Batch]):
         self.healthy_limits = np.cumsum(height_weights(pool))
         self.augmentation = augmentation
         self.anomalies = tuple((config, plugins.load("anomalies", config.name).corrupt) for config in anomalies)
+        for number in range(len(self.anomalies)):  # so that one that cannot serve these contrasts says so now
+            case_index, slice_index = pool.healthy[0]
+            case = pool.prepared[case_index]
+            image, brain = np.array(case.image[..., slice_index]), np.array(case.brain[..., slice_index])
+            self._painted(number, image, brain, case, rng.numpy_rng(seed, "trial", number))
 
     def __len__(self) -> int:
         return self.steps
@@ -159,9 +170,7 @@ class SampleStream(Dataset[Batch]):
         lesion &= brain
         image, target = clean, lesion.astype(np.float32)
         if kind == "synthetic":
-            config, corrupt = self.anomalies[int(generator.integers(len(self.anomalies)))]
-            spacing = case.spacing_mm[:2]
-            painted = corrupt(config, clean, brain, generator, spacing_mm=spacing, donors=self._donor)
+            painted = self._painted(int(generator.integers(len(self.anomalies))), clean, brain, case, generator)
             image, lesion, ignore = painted.image, painted.lesion, ignore | painted.ignore
             target = lesion.astype(np.float32)
         return Batch(
@@ -191,6 +200,12 @@ class SampleStream(Dataset[Batch]):
 
     def _labelled(self, generator: np.random.Generator) -> tuple[int, int]:
         return self.pool.labelled[int(generator.integers(len(self.pool.labelled)))]
+
+    def _painted(
+        self, number: int, clean: np.ndarray, brain: np.ndarray, case: Prepared, generator: np.random.Generator
+    ) -> Corruption:
+        config, corrupt = self.anomalies[number]
+        return corrupt(config, clean, brain, generator, spacing_mm=case.spacing_mm[:2], donors=self._donor)
 
     def _altered(
         self, case_index: int, slice_index: int, generator: np.random.Generator

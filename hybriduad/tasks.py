@@ -93,7 +93,11 @@ class SegmentationTask(_Task):
             reconstructor.to(self.device)
 
     def training_step(self, batch: Batch, _: int) -> None:
-        logits = self.segmenter(batch.image, self._reconstruction(batch)).float()
+        reconstruction = self._reconstruction(batch)
+        # Some encoders drop paths at random, by the global generator: seeded by the samples, and put back.
+        with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
+            torch.manual_seed(int(batch.keys[0]))
+            logits = self.segmenter(batch.image, reconstruction).float()
         losses = segmentation_loss(
             logits,
             batch.target,

@@ -16,7 +16,7 @@ from hybriduad.errors import DataError, reason_of
 from hybriduad.manifest import read_cohort
 from hybriduad.prepared_cache import PreparedCache
 from hybriduad.preprocess import Prepared
-from hybriduad.slices import SlicePool
+from hybriduad.slices import SlicePool, labelled_slices
 from hybriduad.splits import identity_digests
 from hybriduad.types import Case
 
@@ -92,6 +92,8 @@ def prepare_training_data(
             log.warning("%s left out of training: %s", case.name, faults[-1])
             log.debug("traceback of %s", case.name, exc_info=True)
             continue
+        if case.health == "lesion" and prepared.has_lesion_mask and not prepared.lesion.any():
+            log.warning("%s is stated to have a lesion, but its mask is empty: its slices count as healthy", case.name)
         direction = direction or str(prepared.notes["direction"])
         kept.append((case, prepared))
     if not kept:
@@ -102,12 +104,12 @@ def prepare_training_data(
 
 
 def labelled_cases(data: TrainingData, limit: int | None, seed: int) -> tuple[int, ...]:
-    """Indices of the cases with lesions to learn from; ``limit`` of them, drawn by the seed and their identity.
+    """Indices of the cases with a slice to learn lesions from; ``limit`` of them, drawn by the seed and their identity.
 
     Raises:
         DataError: fewer than ``limit``, or none.
     """
-    usable = [index for index, prepared in enumerate(data.prepared) if prepared.lesion.any()]
+    usable = [index for index, prepared in enumerate(data.prepared) if labelled_slices(prepared).any()]
     wanted = len(usable) if limit is None else limit
     if wanted < 1 or len(usable) < wanted:
         raise DataError("too few labelled cases", got=len(usable), expected=max(1, wanted), mend="lower --limit")

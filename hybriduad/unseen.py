@@ -11,19 +11,22 @@ from hybriduad.types import Case
 
 log = logging.getLogger(__name__)
 
+Identity = tuple[str, str]
+"""(dataset, case name)."""
 
-def check_unseen(cases: Sequence[Case], used: Mapping[str, str], contrasts: Collection[str]) -> dict[str, str]:
+
+def check_unseen(cases: Sequence[Case], used: Mapping[str, str], contrasts: Collection[str]) -> dict[Identity, str]:
     """As :func:`hybriduad.manifest.check_leakage`, but one unreadable image ends nothing.
 
-    Returns the names of the cases of which an image of ``contrasts``, those that the model uses, cannot be read, so
-    that nobody can vouch for them, with the reason. Of other contrasts what can be read is looked at.
+    Returns (dataset, name) of the cases of which an image of ``contrasts``, those that the model uses, cannot be read,
+    so that nobody can vouch for them, with the reason. Of other contrasts what can be read is looked at.
 
     Raises:
         LeakageError: some of the readable cases were used to make the model.
     """
     if not used:
         return {}
-    failed: dict[str, str] = {}
+    failed: dict[Identity, str] = {}
     readable, leaked = [], False
     for case in cases:
         try:
@@ -31,7 +34,7 @@ def check_unseen(cases: Sequence[Case], used: Mapping[str, str], contrasts: Coll
         except LeakageError:
             leaked = True
         except Exception as error:  # whatever it is, it is of this case
-            failed[case.name] = reason_of(error)
+            failed[case.dataset, case.name] = reason_of(error)
             log.debug("traceback of %s", case.name, exc_info=True)
             continue
         readable.append(case)

@@ -21,6 +21,7 @@ from numpy.typing import DTypeLike
 
 from hybriduad.errors import DataError
 from hybriduad.nifti import UNREADABLE, damaged, open_file, parse_header, read_header, read_voxels
+from hybriduad.types import Case
 
 GZIP_LEVEL = 1
 """Maps hardly compress further at higher levels, which take several times as long."""
@@ -155,6 +156,22 @@ def read_mask(path: str | Path, labels: tuple[int, ...] = ()) -> Image:
     """
     image = read_volume(path, constant_ok=True)
     return Image(np.isin(np.rint(image.data), labels) if labels else image.data > 0.5, image.grid)
+
+
+def read_case_mask(path: Path, case: Case, kind: str) -> Image:
+    """The ``lesion``, ``ignore`` or ``brain`` mask of a case, as :func:`read_mask` with the case's labels.
+
+    Raises:
+        DataError: as :func:`read_mask`, or a lesion file with labels of which the case names none: taken for empty, it
+            would make a patient healthy.
+    """
+    mask = read_mask(path, case.mask_labels(kind))
+    if kind == "lesion" and not mask.data.any() and (labels := case.mask_labels(kind)):
+        values = np.unique(np.rint(read_volume(path, constant_ok=True).data)).astype(int).tolist()
+        if others := sorted({*values} - {0, *labels, *case.mask_labels("ignore")}):
+            raise DataError("lesion mask without any of its labels", where=path, got=f"values {others[:8]}",
+                            expected=f"some of {list(labels)}", mend="correct the column lesion_labels")  # fmt: skip
+    return mask
 
 
 def write_volume(path: str | Path, data: np.ndarray, like: VolumeGrid, dtype: DTypeLike = np.float32) -> None:

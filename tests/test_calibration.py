@@ -252,6 +252,21 @@ class TestCalibrate:
         cases = read_cohort(tiny_cohort)
         assert made.used == identities([cases[0], cases[2]], "calibrate")
 
+    def test_a_namesake_in_another_data_set_is_not_left_out_with_it(
+        self, tiny_detector: Path, tiny_cohort: Path, tmp_path: Path
+    ) -> None:
+        first, second, _ = read_cohort(tiny_cohort)
+        (tmp_path / "broken.nii.gz").write_bytes(b"nothing")
+        broken = replace(first, dataset="other", subject=second.subject, images={"FLAIR": tmp_path / "broken.nii.gz"})
+        write_manifest([replace(broken, lesion=None, brain=None, health="healthy"), second], tmp_path / "c.csv")
+        used = tmp_path / "used"
+        shutil.copytree(tiny_detector, used)
+        record = dict(bundles.verify(used).record)
+        bundles.write_record(used, record | {"identities": {"a" * 64: "fit"}})  # so that it is looked at before
+        made = calibrate(used, tmp_path / "c.csv", out=tmp_path / "b", device="cpu")
+        assert made.record["thresholds"]["rules"]["best-dice"]["provenance"]["failed_cases"] == 1
+        assert made.used == {"a" * 64: "fit"} | identities([second], "calibrate")
+
     def test_cases_that_will_not_do_leave_nothing_in_the_way_of_others(
         self, tiny_detector: Path, tiny_cohort: Path, tmp_path: Path
     ) -> None:

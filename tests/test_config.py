@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import yaml
+from pydantic import BaseModel
 
+from hybriduad import config, plugins
 from hybriduad import config_files as configs
-from hybriduad.config import DetectorRun, ReconstructorRun
+from hybriduad.config import DetectorRun, PluginConfig, ReconstructorRun
 from hybriduad.errors import ConfigError
 
 RECONSTRUCTOR = """
@@ -136,13 +140,51 @@ def test_unknown_plugin_names_the_nearest(detector: Path) -> None:
         ("train=5", "'train'.*got 5"),
         ("anatomy.contrasts=FLAIR", "'anatomy.contrasts'.*got 'FLAIR'"),
         ("anatomy.contrasts=[]", "'anatomy.contrasts'"),
+        ("residual.median_voxels=4", "'residual'.*median_voxels must be odd"),
         ("residual.kind=ssm", "'residual.kind'.*'ssim', 'absolute'"),
         ("mix={healthy: 0}", "'mix'.*at least one share must be positive"),
         ("model.levels=[2000]", "levels must lie in"),
+        ("model={name: ddpm, levels: [100, 400], train_levels: [0, 400]}", r"in the range that is trained.*\[0, 400\)"),
     ],
 )
 def test_bad_value_names_key_and_value(reconstructor: Path, override: str, said: str) -> None:
     assert re.search(said, refused(reconstructor, override))
+
+
+@pytest.mark.parametrize("channels", ["[]", "[16, 0]", "[64, 32, 16, 8, 4, 2]"])
+def test_decoder_channels_that_no_encoder_has(detector: Path, channels: str) -> None:
+    assert "bad value for 'segmenter.decoder_channels" in refused(detector, f"segmenter.decoder_channels={channels}")
+
+
+def _blocks(model: type[BaseModel]) -> set[type[BaseModel]]:
+    """A config model and all that are nested in it."""
+    found = {model}
+    for field in model.model_fields.values():
+        for one in (field.annotation, *get_args(field.annotation)):
+            if isinstance(one, type) and issubclass(one, BaseModel) and not issubclass(one, PluginConfig):
+                found |= _blocks(one)
+    return found
+
+
+def test_every_key_of_a_config_is_read_somewhere() -> None:
+    """A published mistake: keys that look as if they did something."""
+    package = Path(config.__file__).parent
+    read: dict[Path, set[object]] = {}
+    for path in package.rglob("*.py"):
+        if path.name != "config.py":
+            nodes = list(ast.walk(ast.parse(path.read_text())))
+            read[path] = {node.attr for node in nodes if isinstance(node, ast.Attribute)}
+            read[path] |= {node.value for node in nodes if isinstance(node, ast.Constant)}  # getattr(config, "blur")
+    everywhere = set().union(*read.values())
+    blocks = _blocks(ReconstructorRun) | _blocks(DetectorRun)
+    assert len(blocks) > 8
+    for block in blocks:
+        assert set(block.model_fields) - {"kind"} <= everywhere, block.__name__
+    for kind in ("reconstructors", "anomalies"):
+        for name in plugins.names(kind):
+            plugin = plugins.load(kind, name)
+            unread = set(plugin.Config.model_fields) - {"name"} - read[Path(plugin.__file__)]
+            assert not unread, f"{name} never reads {unread}"
 
 
 @pytest.mark.parametrize("written", ["1e-4", "1.0e-4", "0.0001", "1E-4"])

@@ -19,6 +19,7 @@ from hybriduad.evaluation import compare, evaluate
 from hybriduad.ground_truth import read_truth
 from hybriduad.manifest import identity_digests, read_manifest, write_manifest
 from hybriduad.prediction_files import SUFFIXES
+from hybriduad.training_data import identities
 from hybriduad.types import Case
 from hybriduad.volumes import VolumeGrid, write_volume
 
@@ -406,7 +407,7 @@ class TestFolders:
         study.evaluate()
         assert len(study.evaluate().kept) == 4
         before = evaluation_case.truth_key(study.cases[0])
-        study.cases[0] = replace(study.cases[0], attributes={"site": "A", "lesion_labels": "2"})
+        study.cases[0] = replace(study.cases[0], attributes={"site": "A", "lesion_labels": "2", "ignore_labels": "1"})
         again = study.evaluate()
         assert (again.done, len(again.kept)) == (["sub-01"], 3)
         assert rows_of(study.root / "scores" / "cases.csv")[0]["lesion_voxels"] == "0"
@@ -470,6 +471,18 @@ class TestCompare:
         assert "better - plain (score)" in (tmp_path / "comparison" / "comparison.md").read_text()
         with pytest.raises(DataError, match="case in two folds"):
             compare([("a", [folders["plain"][0]] * 2), ("b", folders["better"])], out=tmp_path / "x")
+
+    def test_leakage_that_was_allowed_is_told_again(self, tmp_path: Path) -> None:
+        for name in ("a", "b"):
+            study = Study(tmp_path / name)
+            study.add(1)
+            study.model["used"] = identities(study.cases, "fit") if name == "b" else {}
+            study.write_model()
+            study.evaluate(allow_leakage=True)
+        compare([(name, tmp_path / name / "scores") for name in ("a", "b")], out=tmp_path / "comparison")
+        text = (tmp_path / "comparison" / "comparison.md").read_text()
+        assert "- b: **Leakage, allowed on request" in text
+        assert "- a: **Leakage" not in text
 
     def test_other_truths_cannot_be_compared(self, tmp_path: Path) -> None:
         for name in ("a", "b"):

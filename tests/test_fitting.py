@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import nibabel as nib
@@ -20,14 +21,15 @@ import torch
 import yaml
 from conftest import DETECTOR, RECONSTRUCTOR, SPACING_MM, write_nifti
 from safetensors.torch import load_file
-from tiny import generators
+from tiny import generators, prepared_cases
 
+from hybriduad import bundle as bundles
 from hybriduad import config_files as configs
-from hybriduad import fitting
+from hybriduad import fitting, training
 from hybriduad.bundle import Bundle, load_detector, load_reconstructor, verify
 from hybriduad.calibration import calibrate
 from hybriduad.detector import PARTS
-from hybriduad.errors import ConfigError, DataError, LeakageError
+from hybriduad.errors import ConfigError, DataError, HybridUADError, LeakageError
 from hybriduad.evaluation import evaluate
 from hybriduad.fitting import fit_detector, fit_reconstructor
 from hybriduad.manifest import check_leakage, read_cohort, write_manifest
@@ -35,9 +37,9 @@ from hybriduad.phantom.subject import make_subject
 from hybriduad.prediction import predict_cohort
 from hybriduad.reconstructors.ddpm import Model
 from hybriduad.segmenter import Segmenter
-from hybriduad.slices import SampleStream
+from hybriduad.slices import SampleStream, slices_of
 from hybriduad.tasks import SegmentationTask
-from hybriduad.training import CHECKPOINT, _reached, ema_decay, resolve_precision
+from hybriduad.training import CHECKPOINT, MinuteLines, _reached, ema_decay, resolve_precision
 from hybriduad.types import Case
 
 TRAIN = {"steps": 13, "lr": 1.0e-3, "batch": 2, "warmup": 2, "checkpoint_every": 5, "precision": "float32"}
@@ -507,6 +509,26 @@ def test_the_frozen_reconstructor_follows_the_task_to_its_device(fitted: Fitted)
     assert {weight.device.type for weight in frozen.parameters()} == {"meta"}
 
 
+def test_encoders_that_drop_paths_draw_nothing_from_the_global_generator(
+    tiny_cohort: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changes = ["segmenter={encoder: efficientnet-b0, inputs: [image], decoder_channels: [8, 8, 8, 8]}"]
+    run = configs.load("synthetic-image", changes, kind="detector")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        segmenter = Segmenter(run.segmenter, 1).train()
+    task = SegmentationTask(run, segmenter, None)
+    losses: list[float] = []
+    monkeypatch.setattr(task, "_step", lambda _, loss: losses.append(float(loss)))
+    monkeypatch.setattr(task, "log_dict", lambda *_, **__: None)
+    batch = slices_of(prepared_cases(tiny_cohort)[0], [4, 5], seed=3)
+    before = generators()
+    for keys in ([1, 2], [1, 2], [3, 4]):
+        task.training_step(replace(batch, keys=torch.tensor(keys)), 0)
+    assert generators() == before
+    assert losses[0] == losses[1] != losses[2]  # it does drop, by the samples' keys
+
+
 class TestSegmenterAlone:
     def test_a_detector_without_a_reconstructor(self, fitted: Fitted, tmp_path: Path) -> None:
         run = {**DETECTOR, "segmenter": {**SEGMENTER, "inputs": ["image"]}, "anatomy": RECONSTRUCTOR["anatomy"]}
@@ -554,6 +576,25 @@ class TestBadRequests:
             fit_reconstructor(fitted.configs["reconstructor"], fitted.cohort, out=tmp_path / "out",
                               overrides=["mix.labelled=0.5"])  # fmt: skip
 
+    def test_a_segmenter_that_is_not_that_of_the_parent(self, fit: Callable[..., Bundle], fitted: Fitted) -> None:
+        with pytest.raises(ConfigError, match=r"two different segmenters .*--init brings its own"):
+            fit("synthetic", init=fitted.synthetic.folder, overrides=["segmenter.layout=stacked"])
+        with pytest.raises(AssertionError, match="a training was started"):  # the same one may be stated
+            fit("synthetic", init=fitted.synthetic.folder)
+
+    def test_a_refused_config_does_not_stand_in_the_way_of_the_corrected_one(
+        self, fit: Callable[..., Bundle], fitted: Fitted
+    ) -> None:
+        for wrong, said in (
+            ("[]", "no anomaly generator"),
+            ("[{name: transplant}]", "without labelled slices"),
+            ("[{name: lesion, bright: [0.9, 0.1]}]", "wrong number of shares"),
+        ):
+            with pytest.raises(HybridUADError, match=said):
+                fit("synthetic", reconstructor=fitted.reconstructor.folder, overrides=[f"anomalies={wrong}"])
+        with pytest.raises(AssertionError, match="a training was started"):
+            fit("synthetic", reconstructor=fitted.reconstructor.folder)
+
     def test_a_config_of_the_other_kind(self, fitted: Fitted, tmp_path: Path) -> None:
         with pytest.raises(ConfigError, match="wrong kind"):
             fit_reconstructor(fitted.configs["few"], fitted.cohort, out=tmp_path / "out")
@@ -565,11 +606,58 @@ def test_the_average_forgets_the_start() -> None:
     assert ema_decay(5) == 0.0
 
 
-def test_auto_precision_is_resolved() -> None:
-    cpu = torch.device("cpu")
-    assert resolve_precision("auto", cpu) in ("float32", "bfloat16")
-    assert resolve_precision("float32", cpu) == "float32"
-    assert resolve_precision("bfloat16", cpu) == "bfloat16"
+class TestPrecision:
+    @pytest.mark.parametrize(
+        ("able", "resolved"),
+        [({"avx512_bf16": True}, "bfloat16"), ({"amx_bf16": True}, "bfloat16"), ({"avx2": True}, "float32")],
+    )
+    def test_auto_is_what_the_processor_is_fast_at(
+        self, able: dict[str, bool], resolved: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: able)
+        assert resolve_precision("auto", torch.device("cpu")) == resolved
+
+    @pytest.mark.parametrize(("able", "resolved"), [(True, "bfloat16"), (False, "float32")])
+    def test_auto_on_a_gpu(self, able: bool, resolved: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: able)
+        assert resolve_precision("auto", torch.device("cuda")) == resolved
+
+    @pytest.mark.parametrize("stated", ["float32", "bfloat16"])
+    def test_what_is_stated_stays(self, stated: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": stated == "float32"})
+        assert resolve_precision(stated, torch.device("cpu")) == stated
+
+    def test_the_bundle_says_what_auto_was_when_it_was_fitted(
+        self, fitted: Fitted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True})
+        changes = ["train.precision=auto", "train.steps=1"]
+        place: dict[str, Any] = {"out": tmp_path / "out", "device": "cpu", "overrides": changes}
+        made = fit_reconstructor(fitted.configs["reconstructor"], fitted.cohort, **place)
+        monkeypatch.undo()
+        assert json.loads((made.folder / "bundle.json").read_text())["precision"] == "bfloat16"
+        assert bundles.load_detector(made.folder, "cpu").precision == "bfloat16"
+
+
+def test_without_a_terminal_there_is_a_line_a_minute(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Ten steps of 25 seconds: lines after steps 3, 6 and 9 and at the end, with the loss and what is left."""
+    clock = iter(range(0, 1000, 25))
+    monkeypatch.setattr(training.time, "monotonic", lambda: float(next(clock)))
+    progress = SimpleNamespace(batch_idx=-1)
+    trainer = SimpleNamespace(
+        fit_loop=SimpleNamespace(epoch_loop=progress), callback_metrics={"loss": torch.tensor(0.5)}
+    )
+    lines = MinuteLines(10)
+    with caplog.at_level("INFO", logger="hybriduad.training"):
+        lines.on_train_start(trainer, None)  # type: ignore[arg-type]
+        for step in range(10):
+            progress.batch_idx = step
+            lines.on_train_batch_end(trainer, None)  # type: ignore[arg-type]
+    said = [record.getMessage() for record in caplog.records]
+    assert [line.split(",")[0] for line in said] == [f"step {step} of 10" for step in (3, 6, 9, 10)]
+    assert said[0] == "step 3 of 10, loss 0.5000, 25.00 s a step, 2.9 minutes left"
 
 
 class Stopped(Exception):

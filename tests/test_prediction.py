@@ -317,6 +317,21 @@ class TestCohort:
         assert (outcome.done, outcome.kept) == (["sub-02"], ["sub-01", "sub-03"])
         assert part(out, "sub-02", "mask").read_bytes() == part(predicted, "sub-02", "mask").read_bytes()
 
+    @pytest.mark.parametrize(
+        "change",
+        [{"reference": "T1w"}, {"attributes": {"brain_labels": "1"}}],
+        ids=["reference", "labels of the brain"],
+    )
+    def test_another_grid_or_brain_is_not_taken_for_done(
+        self, change: dict[str, Any], predicted: Path, cases: list[Case], tiny_detector: Path, tmp_path: Path
+    ) -> None:
+        out = Path(shutil.copytree(predicted, tmp_path / "out"))
+        arguments: dict[str, Any] = {"out": out, "maps": ("all",), "device": "cpu"}
+        first = replace(cases[0], lesion=None)
+        assert predict_cohort(tiny_detector, cohort_of([first], tmp_path), **arguments).kept == ["sub-01"]
+        outcome = predict_cohort(tiny_detector, cohort_of([replace(first, **change)], tmp_path), **arguments)
+        assert "another scan of that name" in outcome.failed["sub-01"]
+
     def test_a_changed_scan_is_not_taken_for_done(
         self, predicted: Path, cases: list[Case], tiny_detector: Path, tmp_path: Path
     ) -> None:

@@ -534,3 +534,23 @@ def test_mask_labels_tell_lesion_from_ignored_in_one_file(tmp_path):
     assert store.get(labelled, anatomy).lesion.sum() < store.get(unstated, anatomy).lesion.sum()
     with pytest.raises(DataError, match="lesion_labels"):
         prepare(replace(labelled, attributes={"lesion_labels": "one"}), anatomy)
+
+
+def test_labels_that_never_occur_do_not_make_a_patient_healthy(tmp_path):
+    """BraTS 2021 calls enhancing tumour 4, BraTS 2023 calls it 3: with the wrong column every mask would be empty."""
+    scan = np.zeros((32, 32, 4), dtype=np.float32)
+    scan[4:28, 4:28] = 100 + np.arange(24)[:, None, None]
+    marks = np.zeros_like(scan)
+    marks[8:12, 8:12, 1:3], marks[18:24, 18:24, 1:3] = 1, 3
+    for name, data in (("scan", scan), ("marks", marks), ("nothing", 0 * marks)):
+        nib.save(nib.Nifti1Image(data, np.diag([5.0, 5.0, 6.0, 1.0])), tmp_path / f"{name}.nii.gz")
+    anatomy = Anatomy(contrasts=("FLAIR",), size=32)
+    images, stated = {"FLAIR": tmp_path / "scan.nii.gz"}, {"lesion_labels": "4"}
+    case = Case("d", "1", images, lesion=tmp_path / "marks.nii.gz", health="lesion", attributes=stated)
+    with pytest.raises(DataError, match=r"without any of its labels .*got values \[1, 3\], expected some of \[4\]"):
+        prepare(case, anatomy)
+    assert prepare(replace(case, attributes={"lesion_labels": "3 4"}), anatomy).lesion.any()
+    # Only what is ignored, or nothing at all: a lesion-free file.
+    others = replace(case, ignore=case.lesion, attributes={"lesion_labels": "4", "ignore_labels": "1 3"})
+    assert not prepare(others, anatomy).lesion.any()
+    assert prepare(replace(case, lesion=tmp_path / "nothing.nii.gz"), anatomy).has_lesion_mask

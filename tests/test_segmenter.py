@@ -130,8 +130,9 @@ def test_a_norm_that_holds_its_activation_keeps_it() -> None:
 
 
 def test_bad_configurations() -> None:
-    with pytest.raises(ConfigError, match=r"unknown encoder.*resnet17"):
-        make(encoder="resnet17")
+    for name in ("resnet17", "tu-nonsense"):
+        with pytest.raises(ConfigError, match=f"unusable encoder.*{name}"):
+            make(encoder=name)
     with pytest.raises(ConfigError, match="without repeats"):
         make(inputs=["image", "image"])
     with pytest.raises(ConfigError, match="inputs"):

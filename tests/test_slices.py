@@ -105,6 +105,16 @@ class TestPool:
             build_pool([replace(prepared[0], has_lesion_mask=False), prepared[2]], HEALTH[1:], lesion_margin_mm=8.0,
                        labelled=[0])  # fmt: skip
 
+    def test_a_slice_that_is_not_judged_is_no_labelled_slice(self, prepared: list[Prepared]) -> None:
+        pool = build_pool(prepared, HEALTH, lesion_margin_mm=8.0, labelled=[1])
+        _, k = pool.labelled[0]
+        brain = np.array(prepared[1].brain)
+        brain[..., k] = prepared[1].lesion[..., k]  # all of it lesion, and too little to be judged
+        shrunk = [prepared[0], replace(prepared[1], brain=brain), prepared[2]]
+        assert not enough_brain(brain, prepared[1].spacing_mm)[k]
+        again = build_pool(shrunk, HEALTH, lesion_margin_mm=8.0, labelled=[1])
+        assert again.labelled == tuple(one for one in pool.labelled if one != (1, k))
+
 
 class TestStream:
     MIX = Mix(healthy=1.0, synthetic=1.0, labelled=1.0)
@@ -299,6 +309,11 @@ class TestTrainingData:
         turned = TrainingData(tuple(reversed(data.cases)), tuple(reversed(data.prepared)), "axial", 0)
         names = {turned.cases[i].subject for i in labelled_cases(turned, 5, seed=1)}
         assert names == {data.cases[i].subject for i in chosen}
+        lesion = np.zeros_like(prepared[0].lesion)
+        lesion[tuple(np.argwhere(prepared[0].brain & prepared[0].lesion)[0])] = True  # nothing to learn from one voxel
+        speck = replace(prepared[0], lesion=lesion)
+        few = TrainingData(data.cases, (speck,) * 6 + data.prepared[6:], "axial", 0)
+        assert labelled_cases(few, None, seed=1) == (6, 7, 8, 9, 10, 11)
         with pytest.raises(DataError, match="too few labelled"):
             labelled_cases(data, 13, seed=1)
         with pytest.raises(DataError, match="too few labelled"):

@@ -47,8 +47,8 @@ class Config(PluginConfig):
         low, high = self.train_levels
         if not 0 <= low < high <= LEVELS:
             raise ValueError(f"train_levels must satisfy 0 <= low < high <= {LEVELS}")
-        if not self.levels or not all(0 <= level < LEVELS for level in self.levels):
-            raise ValueError(f"levels must lie in [0, {LEVELS})")
+        if not self.levels or not all(low <= level < high for level in self.levels):
+            raise ValueError(f"levels must lie in the range that is trained, train_levels [{low}, {high})")
         if not self.widths or any(width < GROUPS or width % GROUPS for width in self.widths):
             raise ValueError(f"widths must be multiples of {GROUPS}")
         return self
