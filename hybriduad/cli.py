@@ -60,6 +60,7 @@ def phantom(
     pathology: options.Pathology = None,
     share_healthy: options.ShareHealthy = 0.0,
     spacing_mm: options.Spacing = (1.0, 1.0, 4.0),
+    slice_thickness_mm: options.SliceThickness = None,
     seed: options.Seed = 0,
     overwrite: options.Overwrite = False,
     verbose: options.Verbose = False,
@@ -67,14 +68,14 @@ def phantom(
     """Write a cohort of made-up brains as BIDS."""
     from hybriduad.phantom.cohort import write_cohort
 
+    who: dict[str, Any] = {"subjects": subjects, "pathology": pathology, "share_healthy": share_healthy}
     manifest = write_cohort(
         out,
-        subjects=subjects,
+        **who,
         seed=seed,
         contrasts=tuple(contrasts),
-        pathology=pathology,
-        share_healthy=share_healthy,
         spacing_mm=spacing_mm,
+        slice_thickness_mm=slice_thickness_mm,
         overwrite=overwrite,
         progress=lambda done, of: options.log.info("phantom %d of %d", done, of),
     )

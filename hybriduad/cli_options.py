@@ -75,9 +75,16 @@ Predictions = Annotated[
         help="Folder made by predict; with --maps all every map is evaluated beside the score.",
     ),
 ]
-Layout = Annotated[str, typer.Argument(metavar="LAYOUT", help=f"One of {', '.join(plugins.names('datasets'))}.")]
+Layout = Annotated[
+    str, typer.Argument(metavar="LAYOUT", help=f"csv (a manifest) or {', '.join(plugins.names('datasets'))}.")
+]
 Dataset = Annotated[
-    Path, typer.Argument(metavar="DATASET", callback=_there("data set", "a folder"), help="Folder of the data set.")
+    Path,
+    typer.Argument(
+        metavar="DATASET",
+        callback=_there("data set", "a folder, or a manifest .csv"),
+        help="Folder of the data set, or manifest CSV.",
+    ),
 ]
 Scan = Annotated[
     Path, typer.Argument(metavar="SCAN", callback=_there("scan", "an image .nii or .nii.gz"), help="One image.")
@@ -87,7 +94,7 @@ ConfigOrBundle = Annotated[str, typer.Argument(metavar="CONFIG|BUNDLE", help="Ru
 Version = Annotated[bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", callback=_set_up_logging, help="Log more to standard error.")]
 Out = Annotated[Path, typer.Option("--out", help="Folder of the result; what is there already is continued.")]
-OutTables = Annotated[Path, typer.Option("--out", help="Folder of the tables.")]
+OutTables = Annotated[Path, typer.Option("--out", help="Folder of the tables; those that are there are replaced.")]
 OutFile = Annotated[Path, typer.Option("--out", help="The file to write.")]
 Overrides = Annotated[list[str], _repeated("--set", metavar="KEY=VALUE", help="As train.lr=3.0e-4; repeat.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Do it anew, in place of what is in --out.")]
@@ -106,6 +113,10 @@ Pathology = Annotated[
 ]
 ShareHealthy = Annotated[float, typer.Option("--share-healthy", min=0, max=1, help="Healthy ones among the subjects.")]
 Spacing = Annotated[tuple[float, float, float], typer.Option("--spacing-mm", metavar="X Y Z", help="Voxel size.")]
+
+SliceThickness = Annotated[
+    float | None, typer.Option("--slice-thickness-mm", help="Where slices overlap or leave gaps; else the spacing.")
+]
 
 Shares = Annotated[
     list[str], _repeated("--split", metavar="NAME=SHARE", help="train=32 (subjects) or train=0.8; repeat.")

@@ -29,7 +29,7 @@ def anomalies(
 def benchmark(
     config: options.Config,
     *,
-    out: options.Out,
+    out: options.OutTables,
     overrides: options.Overrides,
     device: options.Device = "auto",
     verbose: options.Verbose = False,

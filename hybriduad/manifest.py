@@ -281,6 +281,7 @@ def index(
 ) -> list[Case]:
     """Write the manifest of a data set in a known ``layout`` (a plug-in of ``hybriduad/datasets``), split if asked.
 
+    With the layout ``csv`` the data set is a manifest, and what is new are its splits.
     ``split``, ``seed``, ``stratify`` and ``fold`` as in :func:`split_cases`. An equal manifest there stays.
 
     Raises:
@@ -288,9 +289,9 @@ def index(
         DataError: nothing of that layout in the folder, or ``out_csv`` exists and holds something else.
     """
     out_csv = Path(out_csv)
-    cases = _distinct(
-        plugins.load("datasets", layout).cases(Path(os.path.abspath(dataset_folder))), Path(dataset_folder)
-    )
+    source = Path(os.path.abspath(dataset_folder))
+    cases = read_manifest(source) if layout == "csv" else plugins.load("datasets", layout).cases(source)
+    cases = _distinct(cases, Path(dataset_folder))
     if split or fold:
         cases = split_cases(cases, split or {}, seed, stratify, fold)
     if out_csv.exists() and not overwrite and out_csv.read_text(encoding="utf-8") != _text(cases, out_csv):

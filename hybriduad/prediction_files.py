@@ -14,6 +14,7 @@ from hybriduad import __version__
 from hybriduad.bundle import Bundle, versions
 from hybriduad.contents import file_digest
 from hybriduad.errors import ConfigError, DataError
+from hybriduad.metrics import lesion_table
 from hybriduad.types import Case, Prediction
 from hybriduad.volumes import VolumeGrid, write_atomically, write_volume
 from hybriduad.workshop import difference
@@ -29,6 +30,18 @@ SUFFIXES = {
     "reconstruction": "desc-pseudohealthy",
 }
 """Part of a prediction -> the end of its file's name; a pseudo-healthy scan adds its contrast."""
+CONTENT = {
+    "probability": "segmenter's probability of a lesion in [0, 1]",
+    "map": "anomaly map of the reconstruction alone in [0, 1]",
+    "uncertainty": "standard deviation of the probability between the reconstructions, in [0, 1]",
+    "intensity": "plain intensity, median-filtered, in [0, 1]: the baseline that learns nothing",
+    "mask": "1 where the score reaches the calibrated threshold",
+    "brain": "1 where scores count",
+    "reconstruction": "pseudo-healthy reconstruction in the scan's own units, equal to it outside the brain",
+}
+"""What the values of a part are; the score's sidecar is the record of the case."""
+LESIONS = "desc-anomaly_lesions.tsv"
+"""How the table of a mask's components ends."""
 DEFAULT_MAPS = ("score", "mask", "brain")
 MODEL, DESCRIPTION, README = "model.json", "dataset_description.json", "README.md"
 ABOUT = """# Anomaly maps by hybriduad
@@ -76,7 +89,7 @@ def begin_folder(folder: Path, model: Bundle, request: dict[str, Any], overwrite
             mend = "choose another folder, or --overwrite"
             raise ConfigError("other predictions in the same place", where=folder, got=what, mend=mend)
         # All of them, so that a folder never mixes two models, not even when this run is stopped.
-        for suffix in SUFFIXES.values():
+        for suffix in (*SUFFIXES.values(), LESIONS):
             for old in folder.glob(f"sub-*/**/anat/*_{suffix}*"):
                 old.unlink()
     if folder.is_dir() and not path.is_file() and any(folder.iterdir()):
@@ -90,7 +103,7 @@ def begin_folder(folder: Path, model: Bundle, request: dict[str, Any], overwrite
     }
     _write_json(folder / DESCRIPTION, description)
     write_atomically(folder / README, ABOUT.encode())
-    write_atomically(folder / ".bidsignore", f"{MODEL}\n*.html\n*_lesions.tsv\n".encode())
+    write_atomically(folder / ".bidsignore", f"{MODEL}\n*.html\n*_{LESIONS}\n".encode())
     _write_json(
         path,
         {
@@ -146,9 +159,11 @@ def write_case(
         write_volume(path, values, grid, np.uint8 if binary else np.float32)
         written[part] = path.relative_to(folder).as_posix()
         if part != "score":
-            said = {"Description": f"{part} of hybriduad, research use only"}
             kind = {"mask": "Lesion", "brain": "Brain"}.get(part)
+            said = {"Description": f"{CONTENT[part]}; hybriduad, research use only"}
             _write_json(place / f"{case.name}_{suffix}.json", shared | said | ({"Type": kind} if kind else {}))
+    if "mask" in written and found.mask is not None and found.score is not None:
+        write_atomically(place / f"{case.name}_{LESIONS}", _lesions(found.mask, found.score, grid).encode())
     _write_json(
         record_of(folder, case),
         shared
@@ -167,6 +182,17 @@ def write_case(
             "notes": found.notes,
         },
     )
+
+
+def _lesions(mask: np.ndarray, score: np.ndarray, grid: VolumeGrid) -> str:
+    """A line for each component of the mask (26 neighbours), the largest first; centroids in the scan's millimetres."""
+    lines = ["number\tvolume_ml\tx_mm\ty_mm\tz_mm\tmean_score\tmaximum_score"]
+    spacing = np.linalg.norm(grid.affine[:3, :3], axis=0).tolist()
+    for row in lesion_table(mask, None, score, spacing):
+        place = grid.affine[:3, :3] @ (row.x, row.y, row.z) + grid.affine[:3, 3]
+        where = "\t".join(f"{value:.1f}" for value in place)
+        lines.append(f"{row.number}\t{row.volume_ml:.3f}\t{where}\t{row.mean_score:.4f}\t{row.maximum_score:.4f}")
+    return "\n".join(lines) + "\n"
 
 
 def _place(case: Case) -> Path:

@@ -32,11 +32,6 @@ def numpy_rng(seed: int, *keys: Key) -> np.random.Generator:
     return np.random.Generator(np.random.PCG64(fold(seed, *keys)))
 
 
-def torch_rng(seed: int, *keys: Key) -> torch.Generator:
-    """A torch generator of its own, on the CPU so that every device sees the same numbers."""
-    return torch.Generator(device="cpu").manual_seed(fold(seed, *keys))
-
-
 def fold_keys(keys: Tensor, *more: Key) -> Tensor:
     """Fold further keys into each element of ``keys`` (B,) int64; the result is (B,) int64 on the CPU."""
     return torch.tensor([fold(int(key), *more) for key in keys.tolist()], dtype=torch.int64)

@@ -90,21 +90,6 @@ class Case:
 
 
 @dataclass(frozen=True)
-class Volume:
-    """Images on one grid. ``data`` (C, X, Y, Z) float32 in RAS; ``affine`` (4, 4) from RAS voxels to millimetres."""
-
-    data: np.ndarray
-    affine: np.ndarray
-    contrasts: tuple[str, ...]
-
-    @property
-    def spacing_mm(self) -> tuple[float, float, float]:
-        """Voxel size along X, Y, Z."""
-        x, y, z = np.linalg.norm(self.affine[:3, :3], axis=0)
-        return float(x), float(y), float(z)
-
-
-@dataclass(frozen=True)
 class Corruption:
     """What an anomaly generator made of an image.
 

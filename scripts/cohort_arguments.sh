@@ -14,8 +14,8 @@ anatomy=(--set "anatomy.contrasts=[$contrast]")
 painted=() few=()
 if [[ $contrast == T1w ]]; then
   # The shipped configs are for lesions that are mostly bright; on T1w they are mostly dark.
-  painted=(--set 'anomalies=[{name: lesion, bright: 0.1}]')
-  few=(--set 'anomalies=[{name: lesion, bright: 0.1}, {name: transplant}]')
+  painted=(--set 'anomalies=[{name: lesion, bright: 0.1, median_mm: 35.0}]')
+  few=(--set 'anomalies=[{name: lesion, bright: 0.1, median_mm: 35.0}, {name: transplant}]')
 fi
 fit=(--cache "$out/cache" --device "${DEVICE:-auto}")
 

@@ -17,8 +17,8 @@ environment:
   FALSE_POSITIVE_ML  limit of the threshold rule false-positives, ml a lesion-free slice (default 0.1)
   DEVICE             auto (default), cpu, cuda, cuda:1
 
-Subjects are split 64 : 16 : 20 into train, validation and test (50: 32, 8, 10), by site where participants.tsv has
-one. Left in OUT:
+Subjects are split 64 : 16 : 20 into train, validation and test (50: 32, 8, 10), balanced by health and, where
+participants.tsv has one, by site. Left in OUT:
   cohort.csv          the manifest with the split
   reconstructor/      stage 1, learnt from slices that keep a margin from every lesion
   detector/           stage 2 on synthetic lesions. No lesion mask is learnt from: masks only tell which slices of the

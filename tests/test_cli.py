@@ -67,7 +67,7 @@ def test_help_of_every_verb(verb: str) -> None:
     assert "..." not in run("--help").stdout.partition("Commands:")[2]  # no summary is cut
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["predict", "--help"]])
+@pytest.mark.parametrize("arguments", [["--help"], *([verb, "--help"] for verb in VERBS)])
 def test_help_answers_in_under_a_second(arguments: list[str]) -> None:
     """In processor time, which on an idle machine is what passes on the clock and on a busy one still says the same."""
 
@@ -159,6 +159,12 @@ def test_index(tmp_path: Path) -> None:
     assert "got 'train=many', expected NAME=32 or NAME=0.8" in refused(
         "index", "bids", tmp_path / "raw", "--out", out, "--split", "train=many"
     )
+    again = tmp_path / "again.csv"
+    result = run("index", "csv", out, "--out", again, "--split", "train=1", "--split", "test=2", "--seed", 4)
+    assert "test: 2 subjects, 2 cases" in result.stdout
+    assert [row.split(",")[:3] for row in again.read_text().splitlines()] == [
+        row.split(",")[:3] for row in out.read_text().splitlines()
+    ]
     thirds = tmp_path / "thirds.csv"
     shares = ["--split", "train=0.5", "--split", "validation=0.5"]
     result = run("index", "bids", tmp_path / "raw", "--out", thirds, "--fold", "2/3", *shares)
@@ -181,6 +187,8 @@ def test_phantom_writes_a_cohort_that_continues(tmp_path: Path) -> None:
     assert run(*arguments, "--subjects", 2).exit_code == 0
     assert len(list((tmp_path / "cohort").glob("sub-*"))) == 2
     assert scans[0].stat().st_mtime_ns == before
+    assert "--overwrite" in refused(*arguments, "--subjects", 2, "--slice-thickness-mm", 4)  # another cohort
+    assert json.loads((tmp_path / "cohort" / "phantom.json").read_text())["slice_thickness_mm"] == 8.0
 
 
 def test_predict_exits_3_and_lists_the_failed_case_last(tiny_cohort: Path, tiny_detector: Path, tmp_path: Path) -> None:
@@ -381,6 +389,9 @@ def test_python_m_is_the_same_command(tmp_path: Path) -> None:
 def test_every_public_name_is_there() -> None:
     for name in hybriduad.__all__:
         assert getattr(hybriduad, name) is not None
+    assert callable(hybriduad.phantom.write_cohort)
+    with pytest.raises(AttributeError, match="has no attribute 'nope'"):
+        hybriduad.phantom.nope  # noqa: B018
     assert set(hybriduad.__all__) <= set(dir(hybriduad))
     with pytest.raises(AttributeError, match="has no attribute 'nope'"):
         hybriduad.nope  # noqa: B018

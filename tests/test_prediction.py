@@ -14,6 +14,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from hybriduad import prediction
 from hybriduad.bundle import load_detector, verify
@@ -39,6 +40,28 @@ def predicted(tiny_detector: Path, tiny_cohort: Path, tmp_path_factory: pytest.T
     outcome = predict_cohort(tiny_detector, tiny_cohort, out=out, maps=("all",), device="cpu")
     assert (outcome.done, outcome.kept, outcome.failed) == (NAMES, [], {})
     return out
+
+
+def test_a_table_of_the_components_of_the_mask(predicted: Path) -> None:
+    """Volume, centroid in the scan's millimetres and scores, the largest component first, counted anew here."""
+    mask = nib.load(part(predicted, "sub-01", "mask"))
+    inside = np.asarray(mask.dataobj) > 0
+    labels, count = ndimage.label(inside, np.ones((3, 3, 3)))
+    assert count >= 1
+    rows = (predicted / "sub-01/anat/sub-01_desc-anomaly_lesions.tsv").read_text().splitlines()
+    names, first = (rows[number].split("\t") for number in (0, 1))
+    assert len(rows) == 1 + count
+    found = {name: float(value) for name, value in zip(names, first, strict=True)}
+    largest = labels == 1 + np.bincount(labels.ravel())[1:].argmax()
+    assert found["number"] == 1
+    assert found["volume_ml"] == pytest.approx(largest.sum() * abs(np.linalg.det(mask.affine)) / 1000, abs=1e-3)
+    centroid = nib.affines.apply_affine(mask.affine, np.argwhere(largest).mean(axis=0))
+    np.testing.assert_allclose([found[f"{axis}_mm"] for axis in "xyz"], centroid, atol=0.06)
+    score = np.asarray(nib.load(part(predicted, "sub-01", "score")).dataobj)[largest]
+    assert found["mean_score"] == pytest.approx(score.mean(), abs=1e-4)
+    assert found["maximum_score"] == pytest.approx(score.max(), abs=1e-4)
+    volumes = [float(row.split("\t")[1]) for row in rows[1:]]
+    assert volumes == sorted(volumes, reverse=True)
 
 
 def cohort_of(cases: list[Case], folder: Path) -> Path:
@@ -190,6 +213,7 @@ class TestCohort:
         assert "Research use only" in (predicted / "README.md").read_text()
         expected = {"model.json", "dataset_description.json", ".bidsignore", "README.md"}
         for case in cases:
+            expected.add(f"{case.name}/anat/{case.name}_desc-anomaly_lesions.tsv")
             images = {what: part(predicted, case.name, what) for what in SUFFIXES}
             for path in images.values():
                 sidecar = path.with_name(path.name.replace(".nii.gz", ".json"))

@@ -123,7 +123,10 @@ def test_another_contrast(tmp_path: Path) -> None:
     # What the user sets comes after what the script sets, and so overrules it.
     assert all(call[-4:] == TINY for call in fits.values())
     for name, call in fits.items():
-        configs.load(name, [word for before, word in pairwise(call) if before == "--set"])
+        changed = configs.load(name, [word for before, word in pairwise(call) if before == "--set"])
+        for anomaly, shipped in zip(changed.anomalies, configs.load(name).anomalies, strict=True):
+            # A list is replaced as a whole: what the shipped config tuned beside the brightness must stay.
+            assert anomaly == (shipped.model_copy(update={"bright": 0.1}) if shipped.name == "lesion" else shipped)
     assert all("anatomy.contrasts=[T1w]" not in fits[name] for name in ("synthetic", "few-labels"))
     assert not any("--by" in call for call in calls)
 
