@@ -5,22 +5,18 @@ from __future__ import annotations
 import logging
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-
 from hybriduad import bundle as bundles
 from hybriduad.bundle import RECORD, Bundle
+from hybriduad.calibration_rules import Observation, Per, best_dice, false_positives
 from hybriduad.contents import cohort_digest
 from hybriduad.detector import PARTS, Detector
 from hybriduad.errors import ConfigError, DataError, reason_of
 from hybriduad.ground_truth import REGION, has_truth, read_truth
 from hybriduad.histogram_files import read_histograms, write_histograms
 from hybriduad.manifest import read_cohort
-from hybriduad.metrics import ScoreHistogram
-from hybriduad.metrics.histogram import BINS, dice_curve, key_edges
 from hybriduad.prediction import predict_case
 from hybriduad.prepared_cache import PreparedCache
 from hybriduad.training_data import identities
@@ -31,28 +27,7 @@ from hybriduad.workshop import REQUEST, Workshop
 log = logging.getLogger(__name__)
 
 Rule = Literal["best-dice", "false-positives"]
-Per = Literal["slice", "scan"]
 RULES = ("best-dice", "false-positives")
-DICE_FIGURE = "mean over subjects with a lesion of the Dice of their cases"
-
-
-@dataclass(frozen=True)
-class Observation:
-    """What calibration keeps of a case: for each part its scores against the truth, and on lesion-free slices alone.
-
-    ``slices`` counts the lesion-free slices; ``voxel_ml`` is the volume of a voxel of the scan's own grid.
-    """
-
-    subject: tuple[str, str]
-    voxel_ml: float
-    slices: int
-    whole: Mapping[str, ScoreHistogram]
-    clear: Mapping[str, ScoreHistogram]
-
-    @property
-    def has_lesion(self) -> bool:
-        """Whether the truth holds a lesion voxel."""
-        return any(histogram.positives for histogram in self.whole.values())
 
 
 def calibrate(
@@ -71,9 +46,10 @@ def calibrate(
     """Find a threshold for each part of a bundle by each rule, on each scan's own grid, and write a new bundle.
 
     ``best-dice``: the threshold with the largest mean over subjects with a lesion of Dice (a subject's is the mean of
-    its cases'); of equal ones the highest. ``false-positives``: the lowest threshold at which the mask of lesion-free
-    slices (of healthy scans, and of annotated ones away from lesions) holds on average at most ``false_positive_ml``
-    millilitres a slice, or with ``per="scan"`` that of lesion-free scans so many a scan; it needs no lesion voxel.
+    its cases'), see :func:`hybriduad.calibration_rules.best_dice`. ``false-positives``: the lowest threshold at which
+    the mask of lesion-free slices (of healthy scans, and of annotated ones away from lesions) holds on average at most
+    ``false_positive_ml`` millilitres a slice, or with ``per="scan"`` that of lesion-free scans so many a scan; it needs
+    no lesion voxel.
 
     Args:
         bundle: a detector's or a reconstructor's folder; a rule that it already has is kept or, if named, replaced.
@@ -145,72 +121,6 @@ def calibrate(
     return workshop.finish(save)
 
 
-def best_dice(observed: Sequence[Observation]) -> dict[str, Any]:
-    """The entry of the rule ``best-dice``.
-
-    Raises:
-        DataError: no case has a lesion.
-    """
-    with_lesion = [one for one in observed if one.has_lesion]
-    if not with_lesion:
-        raise DataError("no lesion to calibrate on", got=f"{len(observed)} lesion-free cases",
-                        mend="use the rule false-positives, or cases with lesions")  # fmt: skip
-    cases_of: dict[tuple[str, str], int] = {}
-    for one in with_lesion:
-        cases_of[one.subject] = cases_of.get(one.subject, 0) + 1
-    values, reached = {}, {}
-    for part in with_lesion[0].whole:
-        mean = np.zeros(BINS - 1)
-        for one in with_lesion:
-            positives, negatives = (_dense(one.whole[part], kind) for kind in ("positives", "negatives"))
-            # From the highest bin down, so that of equal means the first is the highest threshold; without the bin of
-            # score 0, at which all that is no brain would be lesion.
-            mean += dice_curve(positives[::-1], negatives[::-1])[:-1] / (cases_of[one.subject] * len(cases_of))
-        best = int(mean.argmax())
-        values[part], reached[part] = _edge(BINS - 1 - best), float(mean[best])
-    return {
-        "values": values,
-        "figure": DICE_FIGURE,
-        "reached": reached,
-        "limit": None,
-        "cases": len(with_lesion),
-        "subjects": len(cases_of),
-    }
-
-
-def false_positives(observed: Sequence[Observation], limit_ml: float, per: Per = "slice") -> dict[str, Any]:
-    """The entry of the rule ``false-positives``; the mean is over all lesion-free slices, or scans, alike.
-
-    Raises:
-        DataError: no lesion-free slice, or scan.
-    """
-    usable = [one for one in observed if (one.slices > 0 if per == "slice" else not one.has_lesion)]
-    units = sum(one.slices for one in usable) if per == "slice" else len(usable)
-    if not units:
-        wanted = "healthy scans" + ("" if per == "scan" else ", or slices away from lesions")
-        raise DataError(f"no lesion-free {per} to calibrate on", got=f"{len(observed)} cases", expected=wanted)
-    values, reached = {}, {}
-    for part in usable[0].whole:
-        volume = np.zeros(BINS)
-        for one in usable:
-            histogram = one.clear[part] if per == "slice" else one.whole[part]
-            volume += one.voxel_ml * _dense(histogram, "negatives")
-        alarms = np.cumsum(volume[::-1])[::-1] / units  # at bin k: millilitres a unit of score >= its edge
-        # Rounding in the sum must not refuse a volume that equals the limit; it falls with k, so the first is lowest.
-        allowed = np.flatnonzero(alarms[1:] <= limit_ml * (1 + 1e-9))
-        key = int(allowed[0]) + 1 if len(allowed) else BINS
-        values[part], reached[part] = _edge(key), float(alarms[key]) if key < BINS else 0.0
-    return {
-        "values": values,
-        "figure": f"mean over lesion-free {per}s of the mask's volume in ml",
-        "reached": reached,
-        "limit": {"false_positive_ml": limit_ml, "per": per},
-        "cases": len(usable),
-        "subjects": len({one.subject for one in usable}),
-        f"{per}s": units,
-    }
-
-
 def _false_positives(observed: Sequence[Observation], limit_ml: float | None, per: Per) -> dict[str, Any]:
     assert limit_ml is not None  # checked before any case was predicted
     return false_positives(observed, limit_ml, per)
@@ -266,18 +176,6 @@ def _observed(path: Path, detector: Detector, case: Case, store: PreparedCache |
         for kind in ("whole/", "clear/")
     )
     return Observation((case.dataset, case.subject), numbers["voxel_ml"], int(numbers["slices"]), whole, clear)
-
-
-def _dense(histogram: ScoreHistogram, kind: str) -> np.ndarray:
-    """Counts (BINS,) int64, the lowest score first."""
-    arrays = histogram.to_arrays()
-    dense = np.zeros(BINS, dtype=np.int64)
-    dense[arrays["keys"]] = arrays[kind]
-    return dense
-
-
-def _edge(key: int) -> float:
-    return float(key_edges(np.array([key]))[0])
 
 
 def _only_top(top: Path, names: set[str]) -> Callable[[str, list[str]], set[str]]:

@@ -12,10 +12,13 @@ from conftest import write_nifti
 from hybriduad import bundle as bundles
 from hybriduad import calibration
 from hybriduad.bundle import Bundle
-from hybriduad.calibration import Observation, best_dice, calibrate, false_positives
+from hybriduad.calibration import calibrate
+from hybriduad.calibration_rules import DRAWS, Observation, best_dice, false_positives
 from hybriduad.errors import ConfigError, DataError, LeakageError
 from hybriduad.manifest import read_cohort, write_manifest
 from hybriduad.metrics import ScoreHistogram
+from hybriduad.metrics.histogram import key_edges, score_keys
+from hybriduad.metrics.intervals import draw_subjects
 from hybriduad.prediction import predict_case
 from hybriduad.training_data import identities
 from hybriduad.types import Case
@@ -53,12 +56,15 @@ class TestBestDice:
         observed = [observation(name, *one, np.zeros(1)) for name, all_of in sets.items() for one in all_of]
         observed.append(observation("c", np.full(50, 0.9, np.float32), np.zeros(50, bool), np.zeros(1)))
         candidates = np.unique(np.concatenate([scores for all_of in sets.values() for scores, _ in all_of]))
-        means = [
-            np.mean([np.mean([dice(*one, at) for one in all_of]) for all_of in sets.values()]) for at in candidates
-        ]
+        figures = np.array(
+            [[np.mean([dice(*one, at) for one in all_of]) for all_of in sets.values()] for at in candidates]
+        )
+        best = [candidates[figures[:, drawn].mean(axis=1).argmax()] for drawn in draw_subjects(2, DRAWS, seed=0)]
         entry = best_dice(observed)
         found = entry["values"]["score"]
-        assert entry["reached"]["score"] == pytest.approx(max(means), abs=2e-3)
+        assert len(set(best)) > 1
+        assert found == pytest.approx(key_edges(np.array([score_keys(np.array(best)).mean()]))[0], rel=2e-3)
+        assert best_dice(observed[::-1])["values"] == entry["values"]
         assert np.mean([np.mean([dice(*one, found) for one in all_of]) for all_of in sets.values()]) == pytest.approx(
             entry["reached"]["score"], abs=1e-12
         )
@@ -75,6 +81,12 @@ class TestBestDice:
         truth = np.array([True, True, False, False, False])
         entry = best_dice([observation("a", scores, truth, np.zeros(1))])
         assert (entry["values"]["score"], entry["reached"]["score"]) == (0.75, pytest.approx(2 / 3))
+
+    def test_subjects_who_agree_get_the_best_threshold_itself(self) -> None:
+        scores = np.array([0.75, 0.5, 0.25, 0.125], np.float32)
+        truth = np.array([True, True, False, False])
+        entry = best_dice([observation(name, scores, truth, np.zeros(1)) for name in "abc"])
+        assert (entry["values"]["score"], entry["reached"]["score"]) == (0.5, 1.0)
 
     def test_never_zero(self) -> None:
         scores, truth = np.zeros(10, np.float32), np.ones(10, dtype=bool)

@@ -20,7 +20,7 @@ LEVELS = {
     3: "detector slices anomaly_pictures",
     4: "bundle tasks training training_data workshop reference_statistics prediction_files",
     5: "fitting prediction case_detector description",
-    6: "calibration evaluation evaluation_case evaluation_comparison evaluation_figures evaluation_pictures "
+    6: "calibration calibration_rules evaluation evaluation_case evaluation_comparison evaluation_figures evaluation_pictures "
     "evaluation_tables ground_truth histogram_files benchmark benchmark_networks benchmark_report benchmark_scans",
     7: "report doctor demo demo_report",
     8: "cli cli_options cli_tools __main__",
