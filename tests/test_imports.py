@@ -20,9 +20,10 @@ LEVELS = {
     3: "detector slices anomaly_pictures",
     4: "bundle tasks training training_data workshop reference_statistics prediction_files",
     5: "fitting prediction case_detector description",
-    6: "calibration calibration_rules evaluation evaluation_case evaluation_comparison evaluation_figures evaluation_pictures "
-    "evaluation_tables ground_truth histogram_files benchmark benchmark_networks benchmark_report benchmark_scans",
-    7: "report doctor demo demo_report",
+    6: "calibration calibration_rules evaluation evaluation_case evaluation_comparison evaluation_figures "
+    "evaluation_pictures evaluation_tables ground_truth histogram_files benchmark benchmark_networks "
+    "benchmark_report benchmark_scans",
+    7: "doctor demo demo_report",
     8: "cli cli_options cli_tools __main__",
 }
 """Modules and plug-in or package folders by level; a new module is given its level here."""
