@@ -9,7 +9,7 @@ from pathlib import Path
 
 from hybriduad.errors import ConfigError, DataError
 from hybriduad.evaluation_case import CaseScores, load_case
-from hybriduad.evaluation_figures import Figure, by_subject, differences, subject_means, systems_of
+from hybriduad.evaluation_figures import Figure, by_subject, differences, own_differences, subject_means, systems_of
 from hybriduad.evaluation_tables import LEAKED, difference_table, figure_rows, number, write_table
 from hybriduad.metrics.intervals import DRAWS
 from hybriduad.volumes import write_atomically
@@ -24,7 +24,8 @@ def compare(
 ) -> list[Figure]:
     """Compare evaluations by name with the first of them, system by system, over the cases that all of them have.
 
-    Differences are "other - first" in AUPRC, [Dice] and Dice, by a bootstrap over subjects with shared draws. Writes
+    Differences are "other - first" in AUPRC, [Dice] and Dice, by a bootstrap over subjects with shared draws; beside
+    them those of each evaluation's fused score and its other systems, which no fold alone can tell. Writes
     ``comparison.csv`` and ``comparison.md`` into ``out`` and returns the differences.
 
     Args:
@@ -55,6 +56,8 @@ def compare(
             if system in systems_of(paired[other]):
                 title = f"{other} - {first} ({system})"
                 rows += differences(paired[other], system, paired[first], system, title, seed, draws)
+    for name in names:
+        rows += own_differences(paired[name], seed, draws, name)
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
     write_table(folder / "comparison.csv", figure_rows(rows))

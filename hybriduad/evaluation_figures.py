@@ -74,7 +74,11 @@ def summarise(cases: Sequence[CaseScores], by: Sequence[str], seed: int, draws: 
     Raises:
         ConfigError: an attribute that no case has.
     """
-    figures = [*subject_means("", cases, seed, draws), *_pooled(cases, seed, draws), *_differences(cases, seed, draws)]
+    figures = [
+        *subject_means("", cases, seed, draws),
+        *_pooled(cases, seed, draws),
+        *own_differences(cases, seed, draws),
+    ]
     for attribute in by:
         values = [case.attributes.get(attribute, "") for case in cases]
         if not any(values):
@@ -200,12 +204,13 @@ _POOLED_OUTLINED: Mapping[str, tuple[tuple[str, ...], Callable[..., float], bool
 }
 
 
-def _differences(cases: Sequence[CaseScores], seed: int, draws: int) -> list[Figure]:
+def own_differences(cases: Sequence[CaseScores], seed: int, draws: int, name: str = "") -> list[Figure]:
+    """The fused score of one evaluation less each of its other systems; ``name`` stands before their titles."""
     there = systems_of(cases)
     rows = []
     for a, b in PAIRS:
         if a in there and b in there:
-            rows += differences(cases, a, cases, b, f"{a} - {b}", seed, draws)
+            rows += differences(cases, a, cases, b, f"{name}: {a} - {b}" if name else f"{a} - {b}", seed, draws)
     return rows
 
 

@@ -468,6 +468,10 @@ class TestCompare:
         assert gain.excludes_zero
         same = found["better - plain (map)", "auprc", "mean over subjects"]
         assert (same.value, same.excludes_zero) == (0.0, False)
+        own = found["better: score - map", "auprc", "mean over subjects"]
+        assert own.subjects == 6
+        assert own.value > found["plain: score - map", "auprc", "mean over subjects"].value
+        assert own.value - found["plain: score - map", "auprc", "mean over subjects"].value == pytest.approx(gain.value)
         assert "better - plain (score)" in (tmp_path / "comparison" / "comparison.md").read_text()
         with pytest.raises(DataError, match="case in two folds"):
             compare([("a", [folders["plain"][0]] * 2), ("b", folders["better"])], out=tmp_path / "x")
