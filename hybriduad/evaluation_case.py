@@ -34,8 +34,8 @@ from hybriduad.preprocess import WHITE, scan_on_grid
 from hybriduad.types import Case
 from hybriduad.volumes import read_mask, read_volume, same_grid, write_atomically
 
-FORMAT = 2
-"""Part of a case's key: raised whenever :func:`evaluate_case` gives other numbers."""
+FORMAT = 3
+"""Part of a case's key: raised whenever :func:`evaluate_case` gives other numbers or refuses other files."""
 RECORD_END = f"_{SUFFIXES['score']}.json"
 """How the record of a predicted case ends, see :mod:`hybriduad.prediction`."""
 NAN = math.nan

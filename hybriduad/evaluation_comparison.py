@@ -39,8 +39,9 @@ def compare(
     names = [name for name, _ in evaluations]
     if len(names) < 2 or len(set(names)) != len(names):
         raise ConfigError("evaluations that cannot be compared", got=names, expected="two different names or more")
-    leaked: dict[str, str] = {}
-    loaded = {name: _load(name, folders, leaked) for name, folders in evaluations}
+    found = {name: _load(folders) for name, folders in evaluations}
+    loaded = {name: cases for name, (cases, _) in found.items()}
+    leaked = {name: note for name, (_, note) in found.items() if note}
     common = sorted(set.intersection(*(set(cases) for cases in loaded.values())))
     if not common:
         raise DataError("no case that all evaluations have", got={name: len(cases) for name, cases in loaded.items()})
@@ -66,17 +67,17 @@ def compare(
     return rows
 
 
-def _load(name: str, folders: Folders, leaked: dict[str, str]) -> dict[tuple[str, str], CaseScores]:
-    """The cases of an evaluation by (dataset, case); ``leaked`` gets the note of one that allowed leakage."""
+def _load(folders: Folders) -> tuple[dict[tuple[str, str], CaseScores], str]:
+    """The cases of an evaluation by (dataset, case), and the note of a leakage that was allowed, "" without any."""
     listed = [folders] if isinstance(folders, str | Path) else list(folders)
     cases: dict[tuple[str, str], CaseScores] = {}
+    leaked = ""
     for folder in map(Path, listed):
         path = folder / "summary.json"
         try:
             summary = json.loads(path.read_text())
             stated = summary["cases"]
-            if note := next((note for note in summary["notes"] if note.startswith(LEAKED)), ""):
-                leaked[name] = note
+            leaked = next((note for note in summary["notes"] if note.startswith(LEAKED)), leaked)
         except (OSError, ValueError, KeyError) as error:
             raise DataError("no evaluation", where=folder, got=repr(error), expected="a folder of evaluate") from error
         for one in stated:
@@ -85,7 +86,7 @@ def _load(name: str, folders: Folders, leaked: dict[str, str]) -> dict[tuple[str
             if key in cases:
                 raise DataError("case in two folds", where=folder, got=case.name)
             cases[key] = case
-    return cases
+    return cases, leaked
 
 
 def _markdown(

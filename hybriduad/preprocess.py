@@ -42,8 +42,8 @@ from hybriduad.volumes import (
 
 __all__ = ["WHITE", "Grid", "Prepared", "intensity_from_model", "prepare", "restore", "scan_on_grid"]
 
-FORMAT = 7
-"""Part of the cache's key: raised whenever :func:`prepare` gives other numbers."""
+FORMAT = 8
+"""Part of the cache's key: raised whenever :func:`prepare` gives other numbers or refuses other files."""
 MARGIN_MM = 4.0
 """Room around the head in the square."""
 
