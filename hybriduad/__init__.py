@@ -19,18 +19,18 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _HOMES = {
-    "CaseDetector": "case_detector",
-    "HybridUADError": "errors",
-    "calibrate": "calibration",
-    "evaluate": "evaluation",
-    "fit_detector": "fitting",
-    "fit_reconstructor": "fitting",
-    "index": "manifest",
-    "load_detector": "case_detector",
-    "predict_case": "prediction",
-    "predict_cohort": "prediction",
-    "read_case": "manifest",
-    "read_cohort": "manifest",
+    "CaseDetector": "prediction.case_detector",
+    "HybridUADError": "core.errors",
+    "calibrate": "evaluation.calibration",
+    "evaluate": "evaluation.evaluate",
+    "fit_detector": "training.fitting",
+    "fit_reconstructor": "training.fitting",
+    "index": "cohort.manifest",
+    "load_detector": "prediction.case_detector",
+    "predict_case": "prediction.case",
+    "predict_cohort": "prediction.cohort",
+    "read_case": "cohort.manifest",
+    "read_cohort": "cohort.manifest",
 }
 """Public name -> the module that it comes from."""
 
@@ -38,18 +38,18 @@ __all__ = ["__version__", "phantom", *_HOMES]
 
 if TYPE_CHECKING:  # for editors and type checkers, which do not run __getattr__
     from hybriduad import phantom as phantom
-    from hybriduad.calibration import calibrate as calibrate
-    from hybriduad.case_detector import CaseDetector as CaseDetector
-    from hybriduad.case_detector import load_detector as load_detector
-    from hybriduad.errors import HybridUADError as HybridUADError
-    from hybriduad.evaluation import evaluate as evaluate
-    from hybriduad.fitting import fit_detector as fit_detector
-    from hybriduad.fitting import fit_reconstructor as fit_reconstructor
-    from hybriduad.manifest import index as index
-    from hybriduad.manifest import read_case as read_case
-    from hybriduad.manifest import read_cohort as read_cohort
-    from hybriduad.prediction import predict_case as predict_case
-    from hybriduad.prediction import predict_cohort as predict_cohort
+    from hybriduad.cohort.manifest import index as index
+    from hybriduad.cohort.manifest import read_case as read_case
+    from hybriduad.cohort.manifest import read_cohort as read_cohort
+    from hybriduad.core.errors import HybridUADError as HybridUADError
+    from hybriduad.evaluation.calibration import calibrate as calibrate
+    from hybriduad.evaluation.evaluate import evaluate as evaluate
+    from hybriduad.prediction.case import predict_case as predict_case
+    from hybriduad.prediction.case_detector import CaseDetector as CaseDetector
+    from hybriduad.prediction.case_detector import load_detector as load_detector
+    from hybriduad.prediction.cohort import predict_cohort as predict_cohort
+    from hybriduad.training.fitting import fit_detector as fit_detector
+    from hybriduad.training.fitting import fit_reconstructor as fit_reconstructor
 
 
 def __getattr__(name: str) -> Any:

@@ -1,6 +1,6 @@
 """``python -m hybriduad`` is ``hybriduad``."""
 
-from hybriduad.cli import main
+from hybriduad.cli.app import main
 
 if __name__ == "__main__":
     main()

@@ -12,40 +12,12 @@ from pathlib import Path
 # its threads, and inherited by the processes that tests start: results are the same only for the same threads.
 os.environ["OMP_NUM_THREADS"] = "1"
 
-import nibabel as nib
 import numpy as np
 import pytest
 import torch
-
-SPACING_MM = (5.0, 5.0, 8.0)
-PATHOLOGIES = {"01": "glioma", "02": "glioma", "03": None}
-CONTRASTS = ("FLAIR", "T1w")
-RECONSTRUCTOR = {
-    "kind": "reconstructor",
-    "anatomy": {"contrasts": ["FLAIR"], "size": 32},
-    "model": {"name": "ddpm", "widths": [16, 16], "blocks": 1, "unshuffle": 2, "levels": [250, 500]},
-    "mirror": True,
-    "train": {"steps": 2, "lr": 1.0e-3, "batch": 2},
-}
-"""The config of the tiny reconstructor; training it for two steps takes seconds."""
-DETECTOR = {
-    "kind": "detector",
-    "segmenter": {"encoder": "resnet18", "decoder_channels": [16, 16, 16, 16, 16]},
-    "mix": {"healthy": 1.0, "synthetic": 1.0},
-    "anomalies": [{"name": "perlin"}],
-    "mirror": True,
-    "train": {"steps": 2, "lr": 1.0e-3, "batch": 2},
-}
-
+from tiny import CONTRASTS, DETECTOR, PATHOLOGIES, RECONSTRUCTOR, SPACING_MM, write_nifti
 
 torch.set_num_threads(1)
-
-
-def write_nifti(path: Path, data: np.ndarray, affine: np.ndarray | None = None) -> Path:
-    """Write an array as NIfTI, folders included; for tests that need files of their own."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    nib.save(nib.Nifti1Image(data, np.eye(4) if affine is None else affine), path)
-    return path
 
 
 @pytest.fixture(scope="session")
@@ -54,9 +26,9 @@ def tiny_cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     All have a brain and a lesion mask (empty for 03) and no split.
     """
-    from hybriduad.manifest import write_manifest
+    from hybriduad.cohort.manifest import write_manifest
+    from hybriduad.core.types import Case
     from hybriduad.phantom.subject import make_subject
-    from hybriduad.types import Case
 
     root = tmp_path_factory.mktemp("tiny_cohort")
     cases = []
@@ -89,8 +61,9 @@ def tiny_cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def tiny_reconstructor(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The bundle of an untrained DDPM for FLAIR, 32 x 32, axial, two levels; it has used no scan."""
-    from hybriduad import bundle, plugins, rng
-    from hybriduad import config_files as configs
+    from hybriduad.config import files as configs
+    from hybriduad.core import plugins, rng
+    from hybriduad.detector import bundle
 
     run = configs.parse(RECONSTRUCTOR, "tests", "reconstructor")
     with torch.random.fork_rng(devices=[]):
@@ -104,9 +77,10 @@ def tiny_reconstructor(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def tiny_detector(tiny_reconstructor: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The bundle of an untrained detector around :func:`tiny_reconstructor`, calibrated by the rule ``best-dice``."""
-    from hybriduad import bundle, rng
-    from hybriduad import config_files as configs
-    from hybriduad.segmenter import Segmenter
+    from hybriduad.config import files as configs
+    from hybriduad.core import rng
+    from hybriduad.detector import bundle
+    from hybriduad.networks.segmenter import Segmenter
 
     run = configs.parse(DETECTOR, "tests", "detector")
     parent = bundle.verify(tiny_reconstructor)
@@ -125,7 +99,7 @@ def _statistics() -> dict[str, torch.Tensor]:
 
 
 def _description(anatomy: object, thresholds: dict | None = None) -> object:
-    from hybriduad.bundle import Description
+    from hybriduad.detector.bundle import Description
 
     return Description(
         anatomy=anatomy,

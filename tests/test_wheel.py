@@ -48,8 +48,8 @@ def run(installed: Path, code: str, cwd: Path) -> str:
 def command(installed: Path, cwd: Path, *arguments: str) -> str:
     """Run the command that the wheel's entry point names."""
     (points,) = installed.glob("hybriduad-*.dist-info/entry_points.txt")
-    assert "hybriduad = hybriduad.cli:main" in points.read_text()
-    code = f"import sys; sys.argv = {['hybriduad', *arguments]!r}; from hybriduad.cli import main; main()"
+    assert "hybriduad = hybriduad.cli.app:main" in points.read_text()
+    code = f"import sys; sys.argv = {['hybriduad', *arguments]!r}; from hybriduad.cli.app import main; main()"
     return run(installed, code, cwd)
 
 
@@ -74,7 +74,7 @@ def test_runs_outside_the_checkout(installed: Path, tmp_path: Path) -> None:
     assert shown["model"]["name"] == "ddpm"
     # The configs come from the wheel, not from a checkout beside it.
     folder = run(
-        installed, "from hybriduad.config_files import shipped_folder; print(shipped_folder())", tmp_path
+        installed, "from hybriduad.config.files import shipped_folder; print(shipped_folder())", tmp_path
     ).strip()
     assert folder == str(installed / "hybriduad" / "configs")
 

@@ -13,13 +13,13 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
-from conftest import write_nifti
+from tiny import write_nifti
 from typer.testing import CliRunner
 
-from hybriduad.cli import app
-from hybriduad.errors import DataError
-from hybriduad.manifest import read_cohort, write_manifest
-from hybriduad.types import Case
+from hybriduad.cli.app import app
+from hybriduad.cohort.manifest import read_cohort, write_manifest
+from hybriduad.core.errors import DataError
+from hybriduad.core.types import Case
 
 AFFINE = np.diag([5.0, 5.0, 8.0, 1.0])
 
@@ -79,8 +79,13 @@ def test_corrupt_gzip(damage: str, tiny_reconstructor: Path, noise: np.ndarray, 
     content = bytearray(path.read_bytes())
     if damage == "flipped":
         content[len(content) // 2] ^= 0xFF
-    path.write_bytes(b"\x1f\x8bno gzip at all" if damage == "no gzip" else content if damage == "flipped" else
-                     content[: len(content) // 2])  # fmt: skip
+    path.write_bytes(
+        b"\x1f\x8bno gzip at all"
+        if damage == "no gzip"
+        else content
+        if damage == "flipped"
+        else content[: len(content) // 2]
+    )
     sentence = failed(tiny_reconstructor, path, tmp_path / "p")
     assert f"damaged or truncated file in {path}" in sentence
     assert "copy or export it again" in sentence
@@ -136,8 +141,8 @@ def test_mask_on_none_of_the_grids(tiny_reconstructor: Path, case: Case, tmp_pat
 
 
 def test_mask_of_the_right_shape_but_elsewhere(case: Case, tmp_path: Path) -> None:
-    from hybriduad.config import Anatomy
-    from hybriduad.preprocess import prepare
+    from hybriduad.config.runs import Anatomy
+    from hybriduad.scan.preparation import prepare
 
     affine = nib.load(case.images["FLAIR"]).affine.copy()
     affine[0, 3] += 10

@@ -6,14 +6,47 @@ import hashlib
 import random
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import torch
 
-from hybriduad.config import Anatomy
-from hybriduad.manifest import read_cohort
-from hybriduad.preprocess import Prepared, prepare
-from hybriduad.slices import slices_of
-from hybriduad.types import Batch
+from hybriduad.cohort.manifest import read_cohort
+from hybriduad.config.runs import Anatomy
+from hybriduad.core.types import Batch
+from hybriduad.scan.preparation import Prepared, prepare
+from hybriduad.scan.slices import slices_of
+
+SPACING_MM = (5.0, 5.0, 8.0)
+
+PATHOLOGIES = {"01": "glioma", "02": "glioma", "03": None}
+
+CONTRASTS = ("FLAIR", "T1w")
+
+RECONSTRUCTOR = {
+    "kind": "reconstructor",
+    "anatomy": {"contrasts": ["FLAIR"], "size": 32},
+    "model": {"name": "ddpm", "widths": [16, 16], "blocks": 1, "unshuffle": 2, "levels": [250, 500]},
+    "mirror": True,
+    "train": {"steps": 2, "lr": 1.0e-3, "batch": 2},
+}
+"""The config of the tiny reconstructor; training it for two steps takes seconds."""
+
+DETECTOR = {
+    "kind": "detector",
+    "segmenter": {"encoder": "resnet18", "decoder_channels": [16, 16, 16, 16, 16]},
+    "mix": {"healthy": 1.0, "synthetic": 1.0},
+    "anomalies": [{"name": "perlin"}],
+    "mirror": True,
+    "train": {"steps": 2, "lr": 1.0e-3, "batch": 2},
+}
+
+
+def write_nifti(path: Path, data: np.ndarray, affine: np.ndarray | None = None) -> Path:
+    """Write an array as NIfTI, folders included; for tests that need files of their own."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nib.save(nib.Nifti1Image(data, np.eye(4) if affine is None else affine), path)
+    return path
+
 
 ANATOMY = Anatomy(contrasts=("FLAIR",), size=32)
 

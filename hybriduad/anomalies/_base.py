@@ -1,7 +1,7 @@
 """The contract of an anomaly generator, and the one place that enforces it.
 
 A generator is one file ``hybriduad/anomalies/<name>.py`` with a ``Config``, a subclass of
-:class:`~hybriduad.config.PluginConfig`, and::
+:class:`~hybriduad.config.strict.PluginConfig`, and::
 
     def corrupt(config, image, brain, rng, *, spacing_mm, donors) -> Corruption
 
@@ -22,7 +22,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from hybriduad.types import BACKGROUND, Corruption
+from hybriduad.core.types import BACKGROUND, Corruption
 
 Donors = Callable[[np.random.Generator], tuple[np.ndarray, np.ndarray, np.ndarray]]
 """Draws another prepared image: (C, *space) in [-1, 1], its brain and its lesion mask, both (*space) bool."""

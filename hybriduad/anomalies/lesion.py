@@ -17,11 +17,18 @@ import numpy as np
 from pydantic import Field, model_validator
 from scipy import ndimage
 
-from hybriduad.anomalies._base import MINIMUM_BRAIN_VOXELS, VISIBLE_CHANGE, Donors, finish, present, unchanged
+from hybriduad.anomalies._base import (
+    MINIMUM_BRAIN_VOXELS,
+    VISIBLE_CHANGE,
+    Donors,
+    finish,
+    present,
+    unchanged,
+)
 from hybriduad.anomalies._noise import fractal
-from hybriduad.config import PluginConfig
-from hybriduad.errors import ConfigError
-from hybriduad.types import Corruption
+from hybriduad.config.strict import PluginConfig
+from hybriduad.core.errors import ConfigError
+from hybriduad.core.types import Corruption
 
 Probability = Annotated[float, Field(ge=0, le=1)]
 

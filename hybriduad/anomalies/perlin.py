@@ -14,10 +14,16 @@ import numpy as np
 from pydantic import Field, model_validator
 from scipy import ndimage
 
-from hybriduad.anomalies._base import MINIMUM_BRAIN_VOXELS, Donors, finish, present, unchanged
+from hybriduad.anomalies._base import (
+    MINIMUM_BRAIN_VOXELS,
+    Donors,
+    finish,
+    present,
+    unchanged,
+)
 from hybriduad.anomalies._noise import perlin
-from hybriduad.config import PluginConfig
-from hybriduad.types import Corruption
+from hybriduad.config.strict import PluginConfig
+from hybriduad.core.types import Corruption
 
 _ATTEMPTS = 8  # a coarse field often stays under the threshold in the whole brain
 

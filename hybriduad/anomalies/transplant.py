@@ -13,10 +13,16 @@ import numpy as np
 from pydantic import Field, model_validator
 from scipy import ndimage
 
-from hybriduad.anomalies._base import MINIMUM_BRAIN_VOXELS, Donors, finish, present, unchanged
-from hybriduad.config import PluginConfig
-from hybriduad.errors import DataError
-from hybriduad.types import BACKGROUND, Corruption
+from hybriduad.anomalies._base import (
+    MINIMUM_BRAIN_VOXELS,
+    Donors,
+    finish,
+    present,
+    unchanged,
+)
+from hybriduad.config.strict import PluginConfig
+from hybriduad.core.errors import DataError
+from hybriduad.core.types import BACKGROUND, Corruption
 
 NEEDS_LABELS = True
 TRIES = 8

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from hybriduad.errors import DataError
+from hybriduad.core.errors import DataError
 
 CONTRASTS = ("FLAIR", "T1w", "T2w", "T1wCE", "PDw", "T2starw")
 """The contrasts that a case may have: BIDS suffixes, and T1wCE for T1w after a contrast agent."""
@@ -113,9 +113,11 @@ def gather(root: str | Path, pattern: str, contrasts: Mapping[str, str], layout:
         parts = groups.setdefault(tuple(labels.items()), {})
         if part in parts:
             raise DataError(
-                f"two files for {part} of one case", where=root, got=f"{parts[part]} and {path}",
+                f"two files for {part} of one case",
+                where=root,
+                got=f"{parts[part]} and {path}",
                 mend="name the folder that holds one of the two",
-            )  # fmt: skip
+            )
         parts[part] = path
     if not groups:
         raise DataError("no case of this layout", where=root, expected=layout)

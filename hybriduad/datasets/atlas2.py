@@ -14,8 +14,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from hybriduad.core.types import Case
 from hybriduad.datasets._layout import gather
-from hybriduad.types import Case
 
 LAYOUT = (
     "R001/sub-r001s001/ses-1/anat/sub-r001s001_ses-1_space-MNI152NLin2009aSym_{T1w,label-L_desc-T1lesion_mask}.nii.gz"
@@ -36,7 +36,11 @@ def cases(root: str | Path) -> Iterator[Case]:
     for found in gather(root, PATTERN, {"T1w": "T1w"}, LAYOUT):
         attributes = {"site": found.labels["site"], "half": found.labels["half"].lower()}
         yield Case(
-            "ATLAS2", found.labels["subject"], found.images, found.labels["session"],
-            lesion=found.parts.get("label-L_desc-T1lesion_mask"), health="lesion",
+            "ATLAS2",
+            found.labels["subject"],
+            found.images,
+            found.labels["session"],
+            lesion=found.parts.get("label-L_desc-T1lesion_mask"),
+            health="lesion",
             attributes={key: value for key, value in attributes.items() if value},
-        )  # fmt: skip
+        )

@@ -22,9 +22,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import cast, get_args
 
-from hybriduad.datasets._layout import CONTRASTS, MASKS, contrast_of, dataset_name, entities, files, is_column, listing
-from hybriduad.errors import DataError
-from hybriduad.types import Case, Health, Split
+from hybriduad.core.errors import DataError
+from hybriduad.core.types import Case, Health, Split
+from hybriduad.datasets._layout import (
+    CONTRASTS,
+    MASKS,
+    contrast_of,
+    dataset_name,
+    entities,
+    files,
+    is_column,
+    listing,
+)
 
 log = logging.getLogger(__name__)
 LAYOUT = "sub-X[/ses-Y]/anat/sub-X[_ses-Y]_{FLAIR,T1w,T2w,PDw}.nii.gz"
@@ -73,9 +82,18 @@ def cases(root: str | Path) -> Iterator[Case]:
             health = attributes.pop("health", "lesion" if lesion else "unknown")
             split = attributes.pop("split", "")
             yield Case(
-                name, subject, found, session, run, brain=brain, lesion=lesion, ignore=ignore,
-                health=cast(Health, health), split=cast(Split, split), attributes=attributes,
-            )  # fmt: skip
+                name,
+                subject,
+                found,
+                session,
+                run,
+                brain=brain,
+                lesion=lesion,
+                ignore=ignore,
+                health=cast(Health, health),
+                split=cast(Split, split),
+                attributes=attributes,
+            )
 
 
 def _grouped(found: Iterable[_File]) -> dict[tuple[str, str], list[_File]]:

@@ -13,8 +13,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from hybriduad.core.types import Case
 from hybriduad.datasets._layout import gather
-from hybriduad.types import Case
 
 LAYOUT = "BraTS2021_00000/BraTS2021_00000_{flair,t1,t1ce,t2,seg}.nii.gz"
 PATTERN = r"BraTS2021_(?P<subject>\d+)_(?P<part>flair|t1|t1ce|t2|seg)\.nii(\.gz)?"

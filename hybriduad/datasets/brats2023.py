@@ -12,8 +12,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from hybriduad.core.types import Case
 from hybriduad.datasets._layout import gather
-from hybriduad.types import Case
 
 LAYOUT = "BraTS-GLI-00000-000/BraTS-GLI-00000-000-{t1n,t1c,t2w,t2f,seg}.nii.gz"
 PATTERN = r"BraTS-(?P<cohort>[A-Z]+)-(?P<number>\w+)-(?P<session>\d+)-(?P<part>t1n|t1c|t2w|t2f|seg)\.nii(\.gz)?"
@@ -29,6 +29,11 @@ def cases(root: str | Path) -> Iterator[Case]:
     for found in gather(root, PATTERN, CONTRASTS, LAYOUT):
         cohort, number, session = (found.labels[key] for key in ("cohort", "number", "session"))
         yield Case(
-            "BraTS2023", f"{cohort}{number}", found.images, session,
-            lesion=found.parts.get("seg"), health="lesion", attributes={"cohort": cohort},
-        )  # fmt: skip
+            "BraTS2023",
+            f"{cohort}{number}",
+            found.images,
+            session,
+            lesion=found.parts.get("seg"),
+            health="lesion",
+            attributes={"cohort": cohort},
+        )

@@ -12,8 +12,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from hybriduad.core.types import Case
 from hybriduad.datasets._layout import gather
-from hybriduad.types import Case
 
 LAYOUT = "files such as IXI-T1/IXI002-Guys-0828-T1.nii.gz, and -T2 and -PD beside"
 PATTERN = r"(?P<subject>IXI\d+)-(?P<site>[A-Za-z]+)-(?P<scan>\d+)-(?P<part>T1|T2|PD)\.nii\.gz"

@@ -14,8 +14,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from hybriduad.core.types import Case
 from hybriduad.datasets._layout import gather
-from hybriduad.types import Case
 
 LAYOUT = "patient01/{FLAIR,T1W,T1WKS,T2W,consensus_gt,brainmask}.nii.gz"
 PATTERN = r"(?P<subject>patient\d+)/(?:(?P=subject)_)?(?P<part>FLAIR|T1W|T1WKS|T2W|consensus_gt|brainmask)\.nii(\.gz)?"
@@ -30,6 +30,10 @@ def cases(root: str | Path) -> Iterator[Case]:
     """
     for found in gather(root, PATTERN, CONTRASTS, LAYOUT):
         yield Case(
-            "MSLUB", found.labels["subject"], found.images,
-            brain=found.parts.get("brainmask"), lesion=found.parts.get("consensus_gt"), health="lesion",
-        )  # fmt: skip
+            "MSLUB",
+            found.labels["subject"],
+            found.images,
+            brain=found.parts.get("brainmask"),
+            lesion=found.parts.get("consensus_gt"),
+            health="lesion",
+        )

@@ -15,8 +15,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from hybriduad.core.types import Case
 from hybriduad.datasets._layout import gather, label
-from hybriduad.types import Case
 
 LAYOUT = "Utrecht/0/{pre/FLAIR,pre/T1,wmh}.nii.gz, Singapore/50/..., Amsterdam/GE3T/100/..."
 PATTERN = (
@@ -38,7 +38,12 @@ def cases(root: str | Path) -> Iterator[Case]:
         if mask is not None:
             attributes |= {"lesion_labels": "1", "ignore_labels": "2"}
         yield Case(
-            "WMH2017", site + found.labels["number"], found.images,
-            reference="FLAIR" if "FLAIR" in found.images else "", lesion=mask, ignore=mask, health="lesion",
+            "WMH2017",
+            site + found.labels["number"],
+            found.images,
+            reference="FLAIR" if "FLAIR" in found.images else "",
+            lesion=mask,
+            ignore=mask,
+            health="lesion",
             attributes={key: value for key, value in attributes.items() if value},
-        )  # fmt: skip
+        )

@@ -8,7 +8,12 @@ the false-positive figures. Scores and masks are compared inside the brain, as t
 """
 
 from hybriduad.metrics.histogram import ScoreHistogram
-from hybriduad.metrics.intervals import Interval, bootstrap, bootstrap_pooled, paired_difference
+from hybriduad.metrics.intervals import (
+    Interval,
+    bootstrap,
+    bootstrap_pooled,
+    paired_difference,
+)
 from hybriduad.metrics.lesions import (
     LesionCounts,
     LesionRow,

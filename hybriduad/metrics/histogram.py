@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
-from hybriduad.errors import DataError
+from hybriduad.core.errors import DataError
 from hybriduad.metrics.voxels import Confusion, false_positive_rate, ratio
 
 SHIFT = 11

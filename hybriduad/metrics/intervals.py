@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from hybriduad.errors import ConfigError, DataError
+from hybriduad.core.errors import ConfigError, DataError
 from hybriduad.metrics import histogram
 from hybriduad.metrics.histogram import ScoreHistogram
 

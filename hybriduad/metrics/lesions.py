@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from scipy import ndimage
 
-from hybriduad.errors import DataError
+from hybriduad.core.errors import DataError
 from hybriduad.metrics.voxels import as_masks, ratio
 
 

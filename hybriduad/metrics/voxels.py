@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from hybriduad.errors import DataError
+from hybriduad.core.errors import DataError
 
 
 class Confusion(NamedTuple):

@@ -16,10 +16,10 @@ import numpy as np
 import torch
 from scipy import ndimage
 
-from hybriduad.errors import DataError
+from hybriduad.core.errors import DataError
+from hybriduad.core.rng import numpy_rng
 from hybriduad.phantom.lattice import Grid, resample, smooth_field
-from hybriduad.rng import numpy_rng
-from hybriduad.volumes import read_volume, to_ras
+from hybriduad.scan.volumes import read_volume, to_ras
 
 DISPLACEMENT_MM = {4: 2.6, 8: 2.4, 16: 1.9, 32: 0.85}
 """Control points an axis, and the standard deviation of the displacement at that scale in mm along each axis."""

@@ -13,14 +13,14 @@ from typing import Any, Literal
 
 import numpy as np
 
-from hybriduad.errors import ConfigError
-from hybriduad.manifest import write_manifest
+from hybriduad.cohort.manifest import write_manifest
+from hybriduad.core.errors import ConfigError
+from hybriduad.core.types import Case
 from hybriduad.phantom.lattice import Grid
 from hybriduad.phantom.pathology import PATHOLOGIES, Pathology
 from hybriduad.phantom.signal import CONTRASTS, protocols
 from hybriduad.phantom.subject import describe, make_subject
-from hybriduad.types import Case
-from hybriduad.volumes import VolumeGrid, write_atomically, write_volume
+from hybriduad.scan.volumes import VolumeGrid, write_atomically, write_volume
 
 DATASET = "phantom"
 CONFIG = "phantom.json"
@@ -96,9 +96,13 @@ def write_cohort(
         files = [*case.images.values(), *(mask for mask in (case.brain, case.lesion) if mask is not None)]
         if not all(file.is_file() and _sidecar(file).is_file() for file in files):
             made = make_subject(
-                seed, i, pathology=kind, contrasts=contrasts, spacing_mm=spacing_mm,
+                seed,
+                i,
+                pathology=kind,
+                contrasts=contrasts,
+                spacing_mm=spacing_mm,
                 slice_thickness_mm=slice_thickness_mm,
-            )  # fmt: skip
+            )
             for name, file in case.images.items():
                 _write(file, np.round(made.images[name]), volume_grid, made.protocols[name].sidecar(), np.int16)
             for role, path, mask in (("Brain", case.brain, made.brain), ("Lesion", case.lesion, made.lesion)):

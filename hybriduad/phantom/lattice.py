@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from hybriduad.errors import ConfigError
+from hybriduad.core.errors import ConfigError
 
 FIELD_OF_VIEW_MM = (168.0, 204.0, 176.0)
 """Left-right, back-front, bottom-top; every phantom fits."""

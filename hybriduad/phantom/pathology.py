@@ -12,9 +12,14 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from hybriduad.errors import ConfigError
+from hybriduad.core.errors import ConfigError
 from hybriduad.phantom.anatomy import Anatomy
-from hybriduad.phantom.signal import CSF, GREY, WHITE, Relaxation
+from hybriduad.phantom.signal import (
+    CSF,
+    GREY,
+    WHITE,
+    Relaxation,
+)
 
 Pathology = Literal["glioma", "stroke", "ms"]
 PATHOLOGIES: tuple[Pathology, ...] = get_args(Pathology)

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hybriduad.errors import ConfigError
+from hybriduad.core.errors import ConfigError
+from hybriduad.core.rng import numpy_rng
 from hybriduad.phantom.anatomy import Anatomy
 from hybriduad.phantom.lattice import Grid
-from hybriduad.rng import numpy_rng
 
 CONTRASTS = ("T1w", "T2w", "FLAIR")
 GREY, WHITE, CSF = 0, 1, 2

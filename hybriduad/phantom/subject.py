@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
-from hybriduad.errors import ConfigError
+from hybriduad.core.errors import ConfigError
+from hybriduad.core.rng import numpy_rng
 from hybriduad.phantom.anatomy import Anatomy, Person, draw_anatomy
 from hybriduad.phantom.lattice import Grid
 from hybriduad.phantom.pathology import Pathology, draw_lesion
@@ -22,7 +23,6 @@ from hybriduad.phantom.signal import (
     shading,
     signal,
 )
-from hybriduad.rng import numpy_rng
 
 SITES = ("Aster", "Birch", "Cedar")
 

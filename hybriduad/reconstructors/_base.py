@@ -8,9 +8,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from hybriduad.config import PluginConfig, Residual
-from hybriduad.scoring import combine_levels, residual_map
-from hybriduad.types import Batch
+from hybriduad.config.runs import Residual
+from hybriduad.config.strict import PluginConfig
+from hybriduad.core.types import Batch
+from hybriduad.networks.scoring import combine_levels, residual_map
 
 
 class Reconstructor(nn.Module, ABC):

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hybriduad import rng
+from hybriduad.core import rng
 
 Noise = Literal["simplex", "gaussian", "pyramid"]
 

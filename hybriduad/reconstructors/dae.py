@@ -13,10 +13,10 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from hybriduad import rng
-from hybriduad.config import PluginConfig
+from hybriduad.config.strict import PluginConfig
+from hybriduad.core import rng
+from hybriduad.core.types import BACKGROUND, Batch
 from hybriduad.reconstructors._base import Reconstructor
-from hybriduad.types import BACKGROUND, Batch
 
 GROUPS = 8
 """Groups of every GroupNorm."""

@@ -13,14 +13,14 @@ import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from hybriduad import rng
-from hybriduad.config import PluginConfig
-from hybriduad.errors import ConfigError
-from hybriduad.losses import reconstruction_l1
+from hybriduad.config.strict import PluginConfig
+from hybriduad.core import rng
+from hybriduad.core.errors import ConfigError
+from hybriduad.core.types import Batch
+from hybriduad.networks.losses import reconstruction_l1
 from hybriduad.reconstructors._base import Reconstructor
 from hybriduad.reconstructors._condition import ConditionEncoder
 from hybriduad.reconstructors._noise import Noise, noise_fields
-from hybriduad.types import Batch
 
 LEVELS = 1000
 OUTSIDE_WEIGHT = 0.25

@@ -12,14 +12,15 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from hybriduad import bundle as bundles
-from hybriduad import config_files as configs
-from hybriduad import plugins, rng
+from hybriduad.config import files as configs
+from hybriduad.core import plugins, rng
+from hybriduad.core.types import Case
+from hybriduad.detector import bundle as bundles
+from hybriduad.detector.loading import load_detector
+from hybriduad.networks.segmenter import Segmenter
 from hybriduad.phantom.subject import make_subject
-from hybriduad.preprocess import prepare
-from hybriduad.segmenter import Segmenter
-from hybriduad.types import Case
-from hybriduad.volumes import VolumeGrid, write_volume
+from hybriduad.scan.preparation import prepare
+from hybriduad.scan.volumes import VolumeGrid, write_volume
 
 HERE = Path(__file__).parent
 BUNDLE, PREDICTION = HERE / "detector", HERE / "prediction.npz"
@@ -29,12 +30,17 @@ RECONSTRUCTOR = {
     "seed": 11,
     "anatomy": {"contrasts": ["FLAIR"], "size": 32},
     "model": {
-        "name": "ddpm", "widths": [16], "blocks": 1, "unshuffle": 2, "levels": [100, 300], "noise": "simplex",
+        "name": "ddpm",
+        "widths": [16],
+        "blocks": 1,
+        "unshuffle": 2,
+        "levels": [100, 300],
+        "noise": "simplex",
         "condition": "none",
     },
     "residual": {"kind": "absolute", "combine": "geometric"},
     "train": {"steps": 1, "lr": 1.0e-3},
-}  # fmt: skip
+}
 DETECTOR = {
     "kind": "detector",
     "seed": 12,
@@ -65,12 +71,16 @@ def main() -> None:
         scan = Path(folder) / "sub-golden_FLAIR.nii.gz"
         write_volume(scan, made.images["FLAIR"], VolumeGrid.make(made.brain.shape, made.affine))
         case = prepare(Case("golden", "golden", {"FLAIR": scan}), first.anatomy, "axial")
-    found = bundles.load_detector(BUNDLE, "cpu").predict_volume(case)
+    found = load_detector(BUNDLE, "cpu").predict_volume(case)
     parts = {name: getattr(found, name)[..., SLICES] for name in ("score", "probability", "map")}
     np.savez_compressed(
-        PREDICTION, image=case.image[..., SLICES], brain=case.brain[..., SLICES], first=SLICES.start,
-        depth=case.brain.shape[2], **parts,
-    )  # fmt: skip
+        PREDICTION,
+        image=case.image[..., SLICES],
+        brain=case.brain[..., SLICES],
+        first=SLICES.start,
+        depth=case.brain.shape[2],
+        **parts,
+    )
 
 
 if __name__ == "__main__":

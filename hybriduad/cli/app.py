@@ -1,0 +1,299 @@
+"""The command line: a verb is a function of the package, and this file adds only parsing and exit codes.
+
+Nothing heavy is imported before a verb runs, so that ``--help`` answers at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import typer
+from typer.core import TyperGroup
+
+from hybriduad.cli import options, tools
+from hybriduad.core.errors import ConfigError, HybridUADError, unusable
+
+
+class _Verbs(TyperGroup):
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            raise
+        except (HybridUADError, OSError) as error:  # also an --out that is a file, a disk that is full or read-only
+            typer.echo(f"hybriduad: {error if isinstance(error, HybridUADError) else unusable(error)}", err=True)
+            raise typer.Exit(options.USER_ERROR) from error
+
+
+app = typer.Typer(
+    cls=_Verbs,
+    no_args_is_help=True,
+    rich_markup_mode=None,  # its import would take as long as all the rest
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="CONFIG: a path or the name of a shipped config. COHORT: a manifest CSV, a BIDS folder or one image. "
+    "Exit codes: 0 done, 2 something to mend (one sentence says what), 3 some cases failed or are missing.",
+)
+
+
+def main() -> None:
+    """The entry point of the ``hybriduad`` command."""
+    app()
+
+
+@app.callback()
+def hybriduad(version: options.Version = False) -> None:
+    """Find and outline lesions in brain MRI.
+
+    Research use only: not a medical device, not for diagnosis or treatment.
+    """
+
+
+@app.command()
+def phantom(
+    *,
+    out: options.Out,
+    subjects: options.Subjects,
+    contrasts: options.Contrasts,
+    pathology: options.Pathology = None,
+    share_healthy: options.ShareHealthy = 0.0,
+    spacing_mm: options.Spacing = (1.0, 1.0, 4.0),
+    slice_thickness_mm: options.SliceThickness = None,
+    seed: options.Seed = 0,
+    overwrite: options.Overwrite = False,
+    verbose: options.Verbose = False,
+) -> None:
+    """Write a cohort of made-up brains as BIDS."""
+    from hybriduad.phantom.cohort import write_cohort
+
+    who: dict[str, Any] = {"subjects": subjects, "pathology": pathology, "share_healthy": share_healthy}
+    manifest = write_cohort(
+        out,
+        **who,
+        seed=seed,
+        contrasts=tuple(contrasts),
+        spacing_mm=spacing_mm,
+        slice_thickness_mm=slice_thickness_mm,
+        overwrite=overwrite,
+        progress=lambda done, of: options.log.info("phantom %d of %d", done, of),
+    )
+    typer.echo(f"{subjects} subjects in {manifest}")
+
+
+@app.command()
+def index(
+    layout: options.Layout,
+    dataset: options.Dataset,
+    *,
+    out: options.OutFile,
+    shares: options.Shares,
+    stratify: options.Stratify,
+    fold: options.Fold = None,
+    seed: options.Seed = 0,
+    overwrite: options.Overwrite = False,
+    verbose: options.Verbose = False,
+) -> None:
+    """Write the manifest of a data set."""
+    from hybriduad.cohort import manifest
+    from hybriduad.cohort.splits import split_summary, split_warnings
+
+    how: dict[str, Any] = {"split": _numbers(shares) or None, "fold": _fold(fold), "stratify": stratify or None}
+    cases = manifest.index(layout, dataset, out, seed=seed, overwrite=overwrite, **how)
+    typer.echo("\n".join([f"{len(cases)} cases in {out}", *split_summary(cases)]))
+    for warning in split_warnings(cases):
+        options.log.warning(warning)
+
+
+@app.command("fit-reconstructor")
+def fit_reconstructor(
+    config: options.Config,
+    cohort: options.Cohort,
+    *,
+    out: options.Out,
+    overrides: options.Overrides,
+    data_licence: options.Licence = "not stated",
+    device: options.Device = "auto",
+    cache: options.Cache = None,
+    overwrite: options.Overwrite = False,
+    verbose: options.Verbose = False,
+) -> None:
+    """Stage 1: learn healthy anatomy.
+
+    From healthy scans, and from lesion-free slices of annotated ones.
+    """
+    from hybriduad.training import fitting
+
+    place: dict[str, Any] = {"device": device, "cache": cache, "overwrite": overwrite, "data_licence": data_licence}
+    _say_bundle(fitting.fit_reconstructor(config, cohort, out=out, overrides=overrides, **place))
+
+
+@app.command("fit-detector")
+def fit_detector(
+    config: options.Config,
+    cohort: options.Cohort,
+    *,
+    out: options.Out,
+    overrides: options.Overrides,
+    reconstructor: options.Reconstructor = None,
+    init: options.Init = None,
+    limit: options.Limit = None,
+    data_licence: options.Licence = "not stated",
+    device: options.Device = "auto",
+    cache: options.Cache = None,
+    overwrite: options.Overwrite = False,
+    verbose: options.Verbose = False,
+) -> None:
+    """Stage 2: learn to outline lesions.
+
+    From synthetic anomalies, labelled cases (few-label fine-tuning) or both, as CONFIG mixes them.
+    """
+    from hybriduad.training import fitting
+
+    place: dict[str, Any] = {"device": device, "cache": cache, "overwrite": overwrite, "data_licence": data_licence}
+    parents: dict[str, Any] = {"reconstructor": reconstructor, "init": init, "limit": limit}
+    _say_bundle(fitting.fit_detector(config, cohort, out=out, overrides=overrides, **parents, **place))
+
+
+@app.command()
+def calibrate(
+    bundle: options.BundleFolder,
+    cohort: options.Cohort,
+    *,
+    out: options.Out,
+    rules: options.Rules,
+    false_positive_ml: options.FalsePositives = None,
+    per: options.Per = "slice",
+    split: options.SplitName = None,
+    device: options.Device = "auto",
+    cache: options.Cache = None,
+    overwrite: options.Overwrite = False,
+    verbose: options.Verbose = False,
+) -> None:
+    """Find the thresholds of a bundle's masks."""
+    from hybriduad.evaluation import calibration
+
+    limit: dict[str, Any] = {"false_positive_ml": false_positive_ml, "per": per}
+    place: dict[str, Any] = {"split": split, "device": device, "cache": cache, "overwrite": overwrite}
+    _say_bundle(calibration.calibrate(bundle, cohort, out=out, rules=rules, **limit, **place))
+
+
+@app.command()
+def predict(
+    bundle: options.BundleFolder,
+    cohort: options.Cohort,
+    *,
+    out: options.Out,
+    maps: options.Maps,
+    rule: options.Rule = None,
+    split: options.SplitName = None,
+    contrast: options.Contrast = None,
+    device: options.Device = "auto",
+    cache: options.Cache = None,
+    overwrite: options.Overwrite = False,
+    verbose: options.Verbose = False,
+) -> None:
+    """Find lesions in every case of a cohort.
+
+    Exits with 3 if some cases failed; they are named at the end.
+    """
+    from hybriduad.prediction import cohort as prediction
+    from hybriduad.prediction.files import DEFAULT_MAPS
+
+    place: dict[str, Any] = {"split": split, "device": device, "cache": cache, "overwrite": overwrite}
+    what: dict[str, Any] = {"maps": maps or DEFAULT_MAPS, "rule": rule, "contrast": contrast}
+    _say_outcome(prediction.predict_cohort(bundle, cohort, out=out, **what, **place))
+
+
+@app.command()
+def evaluate(
+    predictions: options.Predictions,
+    cohort: options.Cohort,
+    *,
+    out: options.Out,
+    by: options.By,
+    rule: options.Rule = None,
+    split: options.SplitName = None,
+    seed: options.Seed = 0,
+    draws: options.Draws = 2000,
+    allow_leakage: options.AllowLeakage = False,
+    overwrite: options.Overwrite = False,
+    verbose: options.Verbose = False,
+) -> None:
+    """Compare predictions with the truth.
+
+    Exits with 3 if some cases failed or have no prediction; they are named at the end.
+    """
+    from hybriduad.evaluation import evaluate as evaluation
+
+    how: dict[str, Any] = {"rule": rule, "split": split, "seed": seed, "draws": draws, "allow_leakage": allow_leakage}
+    found = evaluation.evaluate(predictions, cohort, out=out, by=by, overwrite=overwrite, **how)
+    _say_outcome(found, found.missing)
+
+
+@app.command()
+def compare(
+    evaluations: options.Evaluations,
+    *,
+    out: options.OutTables,
+    seed: options.Seed = 0,
+    draws: options.Draws = 2000,
+    verbose: options.Verbose = False,
+) -> None:
+    """Compare evaluations with the first of them.
+
+    Each is NAME=FOLDER, the folder made by evaluate; folders under the same name are folds of one evaluation.
+    """
+    from hybriduad.evaluation import comparison as evaluation_comparison
+
+    named: dict[str, list[str]] = {}
+    for evaluation in evaluations:
+        name, equals, folder = evaluation.partition("=")
+        if not (name and equals and folder):
+            raise ConfigError("evaluation without a name", got=repr(evaluation), expected="NAME=FOLDER")
+        named.setdefault(name, []).append(folder)
+    figures = evaluation_comparison.compare(list(named.items()), out=out, seed=seed, draws=draws)
+    typer.echo(f"{len(figures)} differences in {out}")
+
+
+for verb in (tools.anomalies, tools.benchmark, tools.demo, tools.show, tools.doctor):
+    app.command()(verb)
+
+
+def _numbers(assignments: list[str]) -> dict[str, Any]:
+    """``["train=32", "test=10"]`` -> {name: number}, a fraction where it is written with a point."""
+    numbers: dict[str, Any] = {}
+    for assignment in assignments:
+        name, _, number = assignment.partition("=")
+        try:
+            numbers[name] = float(number) if "." in number else int(number)
+        except ValueError as error:
+            raise ConfigError("bad share", got=repr(assignment), expected="NAME=32 or NAME=0.8") from error
+    return numbers
+
+
+def _fold(text: str | None) -> tuple[int, int] | None:
+    """``"1/3"`` -> (1, 3)."""
+    if text is None:
+        return None
+    number, _, count = text.partition("/")
+    if not (number.isdigit() and count.isdigit()):
+        raise ConfigError("bad fold", got=repr(text), expected="K/N, as 1/3")
+    return int(number), int(count)
+
+
+def _say_bundle(bundle: Any) -> None:
+    typer.echo(f"{bundle.kind} {bundle.digest[:12]} in {bundle.folder}")
+
+
+def _say_outcome(outcome: Any, missing: Sequence[str] = ()) -> None:
+    """What became of a cohort; those without a prediction and, each with its reason, those that failed."""
+    counts = [f"{len(outcome.done)} done", f"{len(outcome.kept)} kept", f"{len(outcome.failed)} failed"]
+    counts += [f"{len(missing)} without a prediction"] if missing else []
+    typer.echo(f"{', '.join(counts)}, in {outcome.out}")
+    if missing:
+        typer.echo(f"without a prediction: {', '.join(missing)}", err=True)
+    for case, reason in outcome.failed.items():
+        typer.echo(f"failed: {case}: {reason}", err=True)
+    if outcome.failed or missing:
+        raise typer.Exit(options.FAILED_CASES)

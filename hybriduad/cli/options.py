@@ -1,0 +1,170 @@
+"""The arguments and options of the command line: how each is called, what it takes, and its line of help."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from hybriduad import __version__
+from hybriduad.core import plugins
+from hybriduad.core.errors import DataError
+
+log = logging.getLogger("hybriduad")
+USER_ERROR, FAILED_CASES = 2, 3
+"""Exit codes: something that the user can mend; some cases of a cohort failed or are missing, the others are done."""
+COHORT = ("cohort", "a manifest .csv, a BIDS folder, or an image .nii or .nii.gz")
+BUNDLE = ("bundle", "a folder made by fit-reconstructor or fit-detector")
+"""What an argument names, and what would be right."""
+
+
+def _set_up_logging(verbose: bool) -> bool:
+    """Log to stderr: readable in a terminal, plain lines elsewhere.
+
+    Personal in it can be the names of cases and, in the sentences of errors, paths of files and cells of a manifest.
+    """
+    handler: logging.Handler
+    if sys.stderr.isatty():
+        from rich.console import Console
+        from rich.logging import RichHandler
+
+        handler = RichHandler(console=Console(stderr=True), show_path=False)
+    else:
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%d %H:%M:%S"))
+    log.handlers[:] = [handler]
+    log.setLevel(logging.DEBUG if verbose else logging.INFO)
+    return verbose
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+def _there(what: str, expected: str) -> Any:
+    """A check that a path exists, made before anything heavy is imported; what is in it is checked later."""
+
+    def check(path: Any) -> Any:
+        if path is not None and not Path(path).exists():
+            raise DataError(f"no such {what}", got=path, expected=expected, mend="check the path")
+        return path
+
+    return check
+
+
+def _repeated(*names: str, default: tuple[str, ...] = (), **more: Any) -> Any:
+    """An option that may be given several times."""
+    return typer.Option(*names, default_factory=lambda: list(default), show_default=", ".join(default) or False, **more)
+
+
+Config = Annotated[str, typer.Argument(metavar="CONFIG", help="Path of a YAML file, or the name of a shipped config.")]
+Cohort = Annotated[
+    str, typer.Argument(metavar="COHORT", callback=_there(*COHORT), help="Manifest CSV, BIDS folder, or one image.")
+]
+BundleFolder = Annotated[Path, typer.Argument(metavar="BUNDLE", callback=_there(*BUNDLE), help="Model folder.")]
+Bundles = Annotated[list[Path] | None, typer.Argument(metavar="BUNDLE", help="Bundles to check.")]
+Predictions = Annotated[
+    Path,
+    typer.Argument(
+        metavar="PREDICTIONS",
+        callback=_there("predictions", "a folder made by predict"),
+        help="Folder made by predict; with --maps all every map is evaluated beside the score.",
+    ),
+]
+Layout = Annotated[
+    str, typer.Argument(metavar="LAYOUT", help=f"csv (a manifest) or {', '.join(plugins.names('datasets'))}.")
+]
+Dataset = Annotated[
+    Path,
+    typer.Argument(
+        metavar="DATASET",
+        callback=_there("data set", "a folder, or a manifest .csv"),
+        help="Folder of the data set, or manifest CSV.",
+    ),
+]
+Scan = Annotated[
+    Path, typer.Argument(metavar="SCAN", callback=_there("scan", "an image .nii or .nii.gz"), help="One image.")
+]
+ConfigOrBundle = Annotated[str, typer.Argument(metavar="CONFIG|BUNDLE", help="Run config or model folder.")]
+
+Version = Annotated[bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version.")]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", callback=_set_up_logging, help="Log more to standard error.")]
+Out = Annotated[Path, typer.Option("--out", help="Folder of the result; what is there already is continued.")]
+OutTables = Annotated[Path, typer.Option("--out", help="Folder of the tables; those that are there are replaced.")]
+OutFile = Annotated[Path, typer.Option("--out", help="The file to write.")]
+Overrides = Annotated[list[str], _repeated("--set", metavar="KEY=VALUE", help="As train.lr=3.0e-4; repeat.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Do it anew, in place of what is in --out.")]
+Cache = Annotated[Path | None, typer.Option("--cache", help="Folder for prepared volumes, shared by runs.")]
+Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:1.")]
+SplitName = Annotated[
+    Literal["train", "validation", "test"] | None, typer.Option("--split", help="Only the cases of this split.")
+]
+Contrast = Annotated[str | None, typer.Option("--contrast", help="Of a single image whose name does not tell.")]
+Seed = Annotated[int, typer.Option("--seed", help="The same seed gives the same result.")]
+
+Subjects = Annotated[int, typer.Option("--subjects", min=1, help="How many; a larger number adds to a cohort.")]
+Contrasts = Annotated[list[str], _repeated("--contrast", default=("T1w", "FLAIR"), help="Repeat.")]
+Pathology = Annotated[
+    Literal["glioma", "stroke", "ms", "mixed"] | None, typer.Option("--pathology", help="Without it all are healthy.")
+]
+ShareHealthy = Annotated[float, typer.Option("--share-healthy", min=0, max=1, help="Healthy ones among the subjects.")]
+Spacing = Annotated[tuple[float, float, float], typer.Option("--spacing-mm", metavar="X Y Z", help="Voxel size.")]
+
+SliceThickness = Annotated[
+    float | None, typer.Option("--slice-thickness-mm", help="Where slices overlap or leave gaps; else the spacing.")
+]
+
+Shares = Annotated[
+    list[str], _repeated("--split", metavar="NAME=SHARE", help="train=32 (subjects) or train=0.8; repeat.")
+]
+Fold = Annotated[
+    str | None,
+    typer.Option("--fold", metavar="K/N", help="The k-th of n folds is the test split; shares are of the rest."),
+]
+Stratify = Annotated[
+    list[str],
+    _repeated("--stratify", metavar="COLUMN", help="Balance the splits by it; repeat. [default: site and health]"),
+]
+
+Reconstructor = Annotated[
+    Path | None, typer.Option("--reconstructor", callback=_there(*BUNDLE), help="Bundle of stage 1.")
+]
+Init = Annotated[
+    Path | None, typer.Option("--init", callback=_there(*BUNDLE), help="Detector's bundle to continue from.")
+]
+Limit = Annotated[int | None, typer.Option("--limit", min=1, help="How many labelled cases may be learnt from.")]
+Licence = Annotated[str, typer.Option("--data-licence", help="Of the training data, stated in the bundle.")]
+
+Rules = Annotated[
+    list[str],
+    _repeated("--rule", default=("best-dice",), help="best-dice or false-positives; repeat, the first is the default."),
+]
+FalsePositives = Annotated[
+    float | None, typer.Option("--false-positive-ml", min=0, help="Limit of the rule false-positives.")
+]
+Per = Annotated[Literal["slice", "scan"], typer.Option("--per", help="What the limit is for, each free of lesions.")]
+
+Maps = Annotated[
+    list[str],
+    _repeated(
+        "--maps",
+        help="score, probability, map, uncertainty, intensity, mask, brain, reconstruction or all; repeat. "
+        "[default: score, mask, brain]",
+    ),
+]
+Rule = Annotated[str | None, typer.Option("--rule", help="Calibrated rule that makes the mask.")]
+
+By = Annotated[list[str], _repeated("--by", metavar="COLUMN", help="Also the figures by this column; repeat.")]
+Draws = Annotated[int, typer.Option("--draws", min=1, help="Of the bootstrap over subjects.")]
+
+AllowLeakage = Annotated[
+    bool, typer.Option("--allow-leakage", help="Go on where cases were used to make the model, and say so.")
+]
+Evaluations = Annotated[list[str], typer.Argument(metavar="NAME=FOLDER", help="Two or more.")]
+
+Count = Annotated[int, typer.Option("--count", min=1, help="How many samples.")]

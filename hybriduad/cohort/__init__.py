@@ -1,0 +1,1 @@
+"""Many scans: manifest, splits, identity and leakage, truth."""

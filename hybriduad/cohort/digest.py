@@ -1,0 +1,31 @@
+"""A cohort as one digest: work is known again by the content of its files, whatever they are called."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+
+from hybriduad.core.errors import DataError
+from hybriduad.core.types import Case
+from hybriduad.datasets._layout import MASKS
+from hybriduad.scan.digests import file_digest, mask_files
+
+
+def cohort_digest(cases: Sequence[Case]) -> str:
+    """The sha256 (hex) of all that work on these cases depends on, in their order.
+
+    That is who they are, their health and reference contrast, the content of their images and masks, and which labels
+    of a mask count. A file that cannot be read is known as that: whoever uses it says so, and leaves its case out.
+    """
+    listed = []
+    for case in cases:
+        labels = {kind: case.attributes.get(f"{kind}_labels", "") for kind in MASKS}
+        digests: dict[str, str | None] = {}
+        for name, path in {**case.images, **mask_files(case)}.items():
+            try:
+                digests[name] = file_digest(path)
+            except DataError:
+                digests[name] = None
+        listed.append([case.dataset, case.name, case.health, case.reference, labels, digests])
+    return hashlib.sha256(json.dumps(listed, sort_keys=True).encode()).hexdigest()

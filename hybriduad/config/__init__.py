@@ -1,0 +1,1 @@
+"""Run configs: what they hold, and how they are read and written."""

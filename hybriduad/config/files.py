@@ -1,0 +1,97 @@
+"""Run configs as files: the shipped ones by name, others by path, changed by ``dotted.key=value``."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel
+
+from hybriduad.config.runs import DetectorRun, ReconstructorRun
+from hybriduad.config.strict import checked
+from hybriduad.core.errors import ConfigError
+
+RUNS: dict[str, type[ReconstructorRun | DetectorRun]] = {"reconstructor": ReconstructorRun, "detector": DetectorRun}
+
+
+def shipped_folder() -> Path:
+    """Where the shipped configs are: inside the installed package, or beside it in a checkout."""
+    package = Path(__file__).parent.parent
+    return package / "configs" if (package / "configs").is_dir() else package.parent / "configs"
+
+
+def shipped() -> list[str]:
+    """The names of the shipped configs."""
+    return sorted(path.stem for path in shipped_folder().glob("*.yaml"))
+
+
+def load(config: str | Path, overrides: list[str] | None = None, kind: str | None = None) -> Any:
+    """Read a run config: a path, or the name of a shipped one; ``overrides`` are ``dotted.key=value`` in YAML.
+
+    Raises:
+        ConfigError: no such config, not YAML, unknown key or bad value, or another ``kind`` than asked for.
+    """
+    path = Path(config)
+    if path.suffix not in {".yaml", ".yml"}:
+        path = shipped_folder() / f"{config}.yaml"
+        if not path.is_file():
+            near = difflib.get_close_matches(str(config), shipped(), n=1)
+            mend = f"perhaps {near[0]!r} is meant" if near else "or give a path that ends in .yaml"
+            raise ConfigError("unknown config", got=repr(str(config)), expected=f"one of {shipped()}", mend=mend)
+    try:
+        data = yaml.safe_load(path.read_text())
+    except OSError as error:
+        raise ConfigError("cannot read config", where=path, got=error.strerror) from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError("config is not YAML", where=path, got=" ".join(str(error).split())) from error
+    try:
+        return parse(override(data, overrides or []), str(path), kind)
+    except ConfigError:
+        # Whoever is at fault is named: the file if it is wrong by itself, else what was set.
+        parse(data, str(path), kind)
+        return parse(override(data, overrides or []), " ".join(f"--set {one}" for one in overrides or []), kind)
+
+
+def parse(data: Any, where: str, kind: str | None = None) -> Any:
+    """Check a mapping as the run config that its ``kind`` names.
+
+    Raises:
+        ConfigError: as :func:`load`.
+    """
+    if not isinstance(data, dict) or data.get("kind") not in list(RUNS):
+        found = data.get("kind") if isinstance(data, dict) else type(data).__name__
+        raise ConfigError("config without a known kind", where=where, got=found, expected=f"kind: one of {list(RUNS)}")
+    if kind is not None and data["kind"] != kind:
+        raise ConfigError("config of the wrong kind", where=where, got=data["kind"], expected=kind)
+    return checked(RUNS[data["kind"]], data, where)
+
+
+def override(data: Any, assignments: list[str]) -> Any:
+    """Apply ``dotted.key=value`` assignments (values in YAML) to a nested mapping; returns a new mapping.
+
+    Raises:
+        ConfigError: an assignment without ``=``, through something that is no mapping, or of no YAML.
+    """
+    result = yaml.safe_load(yaml.safe_dump(data))
+    for assignment in assignments:
+        dotted, equals, text = assignment.partition("=")
+        if not equals:
+            raise ConfigError("bad override", got=repr(assignment), expected="dotted.key=value")
+        *path, last = dotted.strip().split(".")
+        target = result
+        for part in path:
+            target = target.setdefault(part, {}) if isinstance(target, dict) else None
+        if not isinstance(target, dict):
+            raise ConfigError("override through a value that is no mapping", got=repr(dotted))
+        try:
+            target[last] = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise ConfigError("override whose value is not YAML", got=repr(assignment)) from error
+    return result
+
+
+def dump(run: BaseModel) -> str:
+    """The resolved config as YAML, readable by :func:`load`."""
+    return yaml.safe_dump(run.model_dump(mode="json", serialize_as_any=True), sort_keys=False)

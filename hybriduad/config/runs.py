@@ -1,0 +1,175 @@
+"""What a run config holds: frozen pydantic models, of which unknown keys are errors. Files: ``config_files``."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from hybriduad.config.strict import PluginConfig, Strict, checked
+from hybriduad.core import plugins
+from hybriduad.core.errors import ConfigError
+from hybriduad.datasets._layout import CONTRASTS
+
+Precision = Literal["float32", "bfloat16"]
+
+
+def _plugin_block(kind: plugins.Kind) -> BeforeValidator:
+    """Resolve ``{name: perlin, ...}`` to the plug-in's own Config before pydantic looks at it."""
+
+    def resolve(value: Any) -> Any:
+        if isinstance(value, PluginConfig):
+            return value
+        if not isinstance(value, dict) or "name" not in value:
+            raise ConfigError(f"block without a plug-in name for {kind}", got=value, expected="a mapping with 'name'")
+        config: type[PluginConfig] = plugins.load(kind, str(value["name"])).Config
+        return checked(config, value, f"block {kind} {value['name']!r}")
+
+    return BeforeValidator(resolve)
+
+
+ReconstructorBlock = Annotated[PluginConfig, _plugin_block("reconstructors")]
+AnomalyBlock = Annotated[PluginConfig, _plugin_block("anomalies")]
+
+
+class Augmentation(Strict):
+    """How often a training slice is altered: probabilities in [0, 1]; ``absent`` hides some of several contrasts."""
+
+    flip: float = Field(0.5, ge=0, le=1)
+    affine: float = Field(0.5, ge=0, le=1)
+    gamma: float = Field(0.3, ge=0, le=1)
+    bias: float = Field(0.3, ge=0, le=1)
+    blur: float = Field(0.1, ge=0, le=1)
+    noise: float = Field(0.2, ge=0, le=1)
+    ghosting: float = Field(0.0, ge=0, le=1)
+    absent: float = Field(0.2, ge=0, le=1)
+
+
+class Train(Strict):
+    """A budget in steps, 0 to keep the weights one starts from. Time is reported, never a stopping rule."""
+
+    steps: int = Field(ge=0)
+    batch: int = Field(16, ge=1)
+    lr: float = Field(gt=0)
+    warmup: int = Field(50, ge=0)
+    weight_decay: float = Field(0.0, ge=0)
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    checkpoint_every: int = Field(200, ge=1)
+    picture_every: int = Field(500, ge=1)
+    workers: int = Field(0, ge=0)
+
+
+class Anatomy(Strict):
+    """What is read from a cohort and on which grid."""
+
+    contrasts: tuple[str, ...] = Field(min_length=1)
+    space: Literal["native"] = "native"
+    size: int = Field(96, ge=32)
+    lesion_margin_mm: float = Field(10.0, ge=0)
+
+    @model_validator(mode="after")
+    def _known(self) -> Anatomy:
+        if set(self.contrasts) - set(CONTRASTS) or len(set(self.contrasts)) != len(self.contrasts):
+            raise ValueError(f"each of {', '.join(CONTRASTS)} at most once")
+        return self
+
+
+class Residual(Strict):
+    """How reconstructions become an anomaly map: which residual, how the levels combine, and the median filter."""
+
+    kind: Literal["ssim", "absolute", "positive", "negative"] = "ssim"
+    combine: Literal["arithmetic", "geometric"] = "arithmetic"
+    median_voxels: int = Field(5, ge=1)
+
+    @model_validator(mode="after")
+    def _odd(self) -> Residual:
+        if self.median_voxels % 2 == 0:
+            raise ValueError("median_voxels must be odd, so that the filter has a middle")
+        return self
+
+
+class Mix(Strict):
+    """The share of each kind of slice in training: healthy, painted with a synthetic anomaly, labelled."""
+
+    healthy: float = Field(1.0, ge=0)
+    synthetic: float = Field(0.0, ge=0)
+    labelled: float = Field(0.0, ge=0)
+
+    @model_validator(mode="after")
+    def _positive(self) -> Mix:
+        if self.healthy + self.synthetic + self.labelled <= 0:
+            raise ValueError("at least one share must be positive")
+        return self
+
+
+class _Run(Strict):
+    """What both stages state. ``mirror``: inference judges every slice as it is and mirrored, and averages the two."""
+
+    seed: int = 0
+    mix: Mix = Mix()
+    anomalies: tuple[AnomalyBlock, ...] = ()
+    augmentation: Augmentation = Augmentation()
+    mirror: bool = False
+    train: Train
+
+
+class ReconstructorRun(_Run):
+    """``fit-reconstructor``: stage 1. No mask is ever learnt from, so ``mix`` has no labelled share.
+
+    A synthetic share paints anomalies into the input and keeps the clean slice as the target, so that the network
+    learns to remove what does not belong (the idea of DISYRE, arXiv 2311.15453); the paper's stage 1 has none.
+    """
+
+    kind: Literal["reconstructor"]
+    anatomy: Anatomy
+    model: ReconstructorBlock
+    residual: Residual = Residual()
+
+
+class Segmenter(Strict):
+    """The network of stage 2."""
+
+    layout: Literal["siamese", "stacked"] = "siamese"
+    inputs: tuple[Literal["image", "reconstruction", "residual"], ...] = ("image", "residual")
+    encoder: str = "resnet18"
+    decoder_channels: tuple[Annotated[int, Field(ge=1)], ...] = Field(
+        (256, 128, 64, 32, 16), min_length=1, max_length=5
+    )
+
+    @model_validator(mode="after")
+    def _unique(self) -> Segmenter:
+        if not self.inputs or len(set(self.inputs)) != len(self.inputs):
+            raise ValueError("inputs must be a non-empty list without repeats")
+        return self
+
+
+class Loss(Strict):
+    """Weights beside the cross-entropy: ``dice`` of soft Dice, ``false_alarm`` of alarms on lesion-free slices."""
+
+    dice: float = Field(1.0, ge=0)
+    false_alarm: float = Field(0.5, ge=0)
+
+
+class Fusion(Strict):
+    """Score = (w x̃ + ŷ) / (w + 1) for ``sum``, x̃^w ŷ for ``product``.
+
+    ``smooth_mm``: ŷ is smoothed by a Gaussian of that standard deviation along the slice axis, so that neighbouring
+    slices confirm each other; 0 leaves every slice to itself, as in the paper.
+    """
+
+    form: Literal["sum", "product"] = "sum"
+    weight: float = Field(1.0, ge=0)
+    smooth_mm: float = Field(0.0, ge=0)
+
+
+class DetectorRun(_Run):
+    """``fit-detector``: stage 2 and few-label fine-tuning. A reconstructor brings its ``anatomy``, which is stated only
+    for a segmenter of the image alone, and its ``residual``, unless another is stated; its ``mirror`` does not count.
+    """
+
+    kind: Literal["detector"]
+    anatomy: Anatomy | None = None
+    segmenter: Segmenter = Segmenter()
+    residual: Residual | None = None
+    loss: Loss = Loss()
+    fusion: Fusion = Fusion()

@@ -1,0 +1,60 @@
+"""Frozen pydantic models of which unknown keys are errors, and the sentence for what is wrong with one."""
+
+from __future__ import annotations
+
+import difflib
+from typing import Any, TypeVar, get_args
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from hybriduad.core.errors import ConfigError
+
+
+class Strict(BaseModel):
+    """A frozen model that refuses unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class PluginConfig(Strict):
+    """The YAML block of a plug-in; ``name`` says which file it is for. Each plug-in subclasses it."""
+
+    name: str
+
+
+M = TypeVar("M", bound=BaseModel)
+
+
+def checked(model: type[M], data: Any, where: str) -> M:
+    """Validate ``data`` as ``model``.
+
+    Raises:
+        ConfigError: one sentence with the dotted key at fault; for an unknown key, the nearest known one.
+    """
+    try:
+        return model.model_validate(data)
+    except ValidationError as error:
+        first = min(error.errors(), key=lambda found: found["type"] != "extra_forbidden")
+        key = ".".join(str(part) for part in first["loc"]) or "(top level)"
+        if first["type"] == "extra_forbidden":
+            known = sorted(_siblings(model, first["loc"][:-1]))
+            near = difflib.get_close_matches(str(first["loc"][-1]), known, n=1, cutoff=0.5)
+            dotted = ".".join([*(str(part) for part in first["loc"][:-1]), *near])
+            mend = f"perhaps {dotted!r} is meant" if near else "remove it"
+            raise ConfigError(
+                "unknown key", where=where, got=repr(key), expected=f"one of {known}", mend=mend
+            ) from error
+        raise ConfigError(
+            f"bad value for {key!r}", where=where, got=repr(first.get("input")), mend=str(first["msg"])
+        ) from error
+
+
+def _siblings(model: type[BaseModel], path: tuple[int | str, ...]) -> list[str]:
+    current: Any = model
+    for part in path:
+        info = getattr(current, "model_fields", {}).get(str(part))
+        if info is None:
+            return []
+        options = [one for one in get_args(info.annotation) if hasattr(one, "model_fields")]  # of "Block | None"
+        current = options[0] if options else info.annotation
+    return list(getattr(current, "model_fields", {}))

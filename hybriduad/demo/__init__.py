@@ -1,0 +1,1 @@
+"""The whole chain on made-up brains."""

@@ -1,0 +1,189 @@
+"""A detector: a reconstructor, a segmenter or both, and the score that fuses them. Slices -> maps -> Prediction."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hybriduad.config.runs import Anatomy, Fusion, Precision, Residual
+from hybriduad.core.errors import BundleError, DataError
+from hybriduad.core.types import Batch, Prediction
+from hybriduad.detector.thresholds import Thresholds
+from hybriduad.networks.scoring import (
+    fuse,
+    intensity_map,
+    median_filter_volume,
+    smooth_across_slices,
+)
+from hybriduad.networks.segmenter import Segmenter
+from hybriduad.reconstructors._base import Reconstructor
+from hybriduad.scan.preparation import Prepared
+from hybriduad.scan.slices import enough_brain, slices_of
+
+
+class SliceMaps(NamedTuple):
+    """Of B slices: ``map`` and ``probability`` (B, H, W) in [0, 1], ``reconstruction`` (B, C, H, W) in [-1, 1].
+
+    ``uncertainty`` (B, H, W) in [0, 0.5] is the standard deviation of the probability over the reconstructions (noise
+    levels and repeats): how far the outline hangs on which pseudo-healthy image it was drawn from.
+    """
+
+    map: Tensor | None = None
+    probability: Tensor | None = None
+    reconstruction: Tensor | None = None
+    uncertainty: Tensor | None = None
+
+
+class Detector:
+    """Built once, called many times; every call is a pure function of the bundle and the scan.
+
+    The networks are put in evaluation mode and their gradients switched off. ``mirror``: every slice is judged mirrored
+    too, which is right for networks that learnt from mirrored slices.
+
+    Raises:
+        BundleError: neither a reconstructor nor a segmenter, or a segmenter that lacks the reconstruction it needs.
+    """
+
+    def __init__(
+        self,
+        *,
+        anatomy: Anatomy,
+        direction: str,
+        reconstructor: Reconstructor | None = None,
+        segmenter: Segmenter | None = None,
+        residual: Residual | None = None,
+        fusion: Fusion | None = None,
+        thresholds: Thresholds | None = None,
+        mirror: bool = False,
+        seed: int = 0,
+        precision: Precision = "float32",
+        device: torch.device | str = "cpu",
+    ) -> None:
+        if reconstructor is None and (segmenter is None or segmenter.needs_reconstruction):
+            raise BundleError("detector without a reconstructor", expected="one, or a segmenter of the image alone")
+        self.anatomy, self.direction = anatomy, direction
+        self.residual, self.fusion = residual or Residual(), fusion or Fusion()
+        self.thresholds = thresholds or Thresholds()
+        self.mirror, self.seed, self.precision, self.device = mirror, seed, precision, torch.device(device)
+        self.reconstructor = _frozen(reconstructor, self.device)
+        self.segmenter = _frozen(segmenter, self.device)
+
+    @torch.inference_mode()
+    def slice_maps(self, batch: Batch) -> SliceMaps:
+        """The maps of a batch of slices; the probability is averaged over the reconstructions, as in SADM.
+
+        A mirroring detector judges every slice as it is and mirrored, and averages the two: a lesion is one on either
+        side, while much of what looks like one by chance is not (test-time augmentation,
+        DOI 10.1016/j.neucom.2019.01.103).
+        """
+        moved = batch.to(self.device)
+        views: list[tuple[Tensor | None, ...]] = [self._view(moved)]
+        if self.mirror:
+            views.append(tuple(None if part is None else part.flip(-2) for part in self._view(moved.mirrored())))
+        anomaly, members, each = (_mean(parts) for parts in zip(*views, strict=True))
+        return SliceMaps(
+            map=anomaly,
+            probability=None if each is None else each.mean(dim=0),
+            reconstruction=None if members is None else members.mean(dim=0),
+            uncertainty=None if each is None or len(each) == 1 else each.std(dim=0, correction=0),
+        )
+
+    def _view(self, batch: Batch) -> tuple[Tensor | None, ...]:
+        """Map (B, H, W), K reconstructions (K, B, C, H, W) and the probability by each of them (K, B, H, W)."""
+        image = batch.image.contiguous(memory_format=torch.channels_last)
+        bfloat16 = self.precision == "bfloat16"
+        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=bfloat16):
+            if self.reconstructor is None:
+                return None, None, self._probability(image, batch.brain, None)[None]
+            members = self.reconstructor.reconstruct(image, batch.brain, batch.keys).float()
+            each = None
+            if self.segmenter is not None:
+                seen = members if self.segmenter.needs_reconstruction else members[:1]
+                each = torch.stack([self._probability(image, batch.brain, one) for one in seen])
+        anomaly = self.reconstructor.anomaly_map(batch.image, batch.present, batch.brain, members, self.residual)
+        return anomaly, members, each
+
+    def _probability(self, image: Tensor, brain: Tensor, reconstruction: Tensor | None) -> Tensor:
+        assert self.segmenter is not None
+        return self.segmenter(image, reconstruction).float().sigmoid() * brain
+
+    def predict_volume(self, prepared: Prepared, *, rule: str | None = None, batch: int = 16) -> Prediction:
+        """The prediction of one case on the model grid (H, W, S).
+
+        Slices with too little brain (:func:`hybriduad.scan.slices.enough_brain`) are not judged, since no such slice
+        was ever learnt from: their maps are 0, and ``notes`` says how many they are. ``reconstruction`` is
+        (C, H, W, S) in [-1, 1], equal to the image outside the brain.
+
+        Raises:
+            ConfigError: a rule that was not calibrated.
+            DataError: no slice holds enough brain.
+        """
+        brain = np.array(prepared.brain)
+        judged = brain & enough_brain(brain, prepared.spacing_mm)
+        indices = [int(k) for k in np.flatnonzero(judged.any(axis=(0, 1)))]
+        if not indices:
+            mend = "give a brain mask that covers it, or leave the case out"
+            raise DataError("no slice with enough brain", got=f"{brain.sum()} voxels of brain in all", mend=mend)
+        chunks = [indices[i : i + batch] for i in range(0, len(indices), batch)]
+        maps = [self.slice_maps(slices_of(prepared, chunk, self.seed)) for chunk in chunks]
+        anomaly = _volume([one.map for one in maps], indices, brain.shape)
+        if anomaly is not None:
+            anomaly = median_filter_volume(anomaly, prepared.spacing_mm, judged, self.residual.median_voxels)
+        found = _volume([one.probability for one in maps], indices, brain.shape)
+        if found is not None and self.fusion.smooth_mm > 0:
+            found = smooth_across_slices(found, prepared.spacing_mm[2], judged, self.fusion.smooth_mm)
+        score = fuse(anomaly, found, self.fusion.form, self.fusion.weight)
+        threshold = self.thresholds.of("score", rule)
+        return Prediction(
+            brain=brain,
+            score=score,
+            probability=found,
+            map=anomaly,
+            uncertainty=_volume([one.uncertainty for one in maps], indices, brain.shape),
+            intensity=intensity_map(
+                prepared.image, prepared.present, judged, prepared.spacing_mm, self.anatomy.contrasts
+            ),
+            reconstruction=self._pseudo_healthy(prepared, maps, indices),
+            mask=None if threshold is None else (score >= threshold) & brain,
+            threshold=threshold,
+            notes=dict(prepared.notes)
+            | {
+                "slices_not_judged": int(brain.any(axis=(0, 1)).sum()) - len(indices),
+                "absent_contrasts": [
+                    name for name, here in zip(self.anatomy.contrasts, prepared.present, strict=True) if not here
+                ],
+            },
+        )
+
+    def _pseudo_healthy(self, prepared: Prepared, maps: list[SliceMaps], indices: list[int]) -> np.ndarray | None:
+        slices = [one.reconstruction for one in maps]
+        if not slices or any(one is None for one in slices):
+            return None
+        result = np.array(prepared.image)
+        computed = torch.cat([one for one in slices if one is not None]).cpu().numpy()
+        inside = np.broadcast_to(np.array(prepared.brain)[None], result.shape)
+        whole = result.copy()
+        whole[..., indices] = np.moveaxis(computed, 0, -1)
+        return np.where(inside, whole, result)
+
+
+def _frozen(module: Any, device: torch.device) -> Any:
+    return None if module is None else module.to(device, memory_format=torch.channels_last).eval().requires_grad_(False)
+
+
+def _mean(views: Sequence[Tensor | None]) -> Tensor | None:
+    computed = [one for one in views if one is not None]
+    return torch.stack(computed).mean(dim=0) if computed else None
+
+
+def _volume(slices: list[Tensor | None], indices: list[int], shape: tuple[int, ...]) -> np.ndarray | None:
+    computed = [one for one in slices if one is not None]
+    if len(computed) != len(slices) or not slices:
+        return None
+    volume = np.zeros(shape, dtype=np.float32)
+    volume[..., indices] = np.moveaxis(torch.cat(computed).float().cpu().numpy(), 0, -1)
+    return volume

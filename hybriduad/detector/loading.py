@@ -1,0 +1,85 @@
+"""The networks of a bundle: weights are loaded strictly, and what they were before leaves no trace."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from hybriduad.core import plugins
+from hybriduad.core.errors import BundleError
+from hybriduad.detector.bundle import WEIGHTS, Bundle, verify
+from hybriduad.detector.device import resolve_device
+from hybriduad.detector.inference import Detector
+from hybriduad.networks.segmenter import Segmenter
+from hybriduad.reconstructors._base import Reconstructor
+
+
+def load_weights(folder: Path, module: torch.nn.Module) -> None:
+    """Load ``weights.safetensors`` strictly.
+
+    Raises:
+        BundleError: a weight is missing, unknown or of another shape.
+    """
+    from safetensors.torch import load_file
+
+    try:
+        module.load_state_dict(load_file(folder / WEIGHTS), strict=True)
+    except (RuntimeError, OSError, ValueError) as error:
+        text = " ".join(str(error).split())[:200]
+        raise BundleError("weights do not fit the configured network", where=folder / WEIGHTS, got=text) from error
+
+
+def load_reconstructor(bundle: Bundle) -> Reconstructor:
+    """The reconstructor of a bundle of either kind, on the CPU.
+
+    Raises:
+        BundleError: the bundle has none, or its weights do not fit.
+    """
+    source = bundle if bundle.kind == "reconstructor" else bundle.reconstructor
+    if source is None:
+        raise BundleError("bundle without a reconstructor", where=bundle.folder)
+    block, anatomy = source.run.model, source.anatomy
+    family = plugins.load("reconstructors", block.name)
+    with torch.random.fork_rng(devices=[]):  # what the weights are before they are loaded must leave no trace
+        model: Reconstructor = family.Model(block, len(anatomy.contrasts), anatomy.size)
+    load_weights(source.folder, model)
+    return model
+
+
+def load_segmenter(bundle: Bundle) -> Segmenter:
+    """The segmenter of a detector's bundle, on the CPU.
+
+    Raises:
+        BundleError: a reconstructor's bundle, or weights that do not fit.
+    """
+    if bundle.kind != "detector":
+        raise BundleError("bundle without a segmenter", where=bundle.folder, got=bundle.kind, expected="a detector")
+    with torch.random.fork_rng(devices=[]):
+        model = Segmenter(bundle.run.segmenter, len(bundle.anatomy.contrasts))
+    load_weights(bundle.folder, model)
+    return model
+
+
+def load_detector(folder: str | Path, device: str = "auto") -> Detector:
+    """The detector of a bundle: a detector's, or a reconstructor's, whose map alone is then the score.
+
+    Raises:
+        BundleError: as :func:`verify` and the loaders.
+        ConfigError: an unknown device.
+    """
+    bundle = verify(folder)
+    stage1 = bundle if bundle.kind == "reconstructor" else bundle.reconstructor
+    return Detector(
+        anatomy=bundle.anatomy,
+        direction=bundle.record["direction"],
+        reconstructor=load_reconstructor(bundle) if stage1 is not None else None,
+        segmenter=load_segmenter(bundle) if bundle.kind == "detector" else None,
+        residual=bundle.run.residual or (stage1.run.residual if stage1 is not None else None),
+        fusion=bundle.run.fusion if bundle.kind == "detector" else None,
+        thresholds=bundle.thresholds,
+        mirror=bundle.run.mirror,
+        seed=bundle.record["seed"],
+        precision=bundle.record["precision"],
+        device=resolve_device(device),
+    )

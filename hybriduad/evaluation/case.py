@@ -1,0 +1,277 @@
+"""The figures of one case: what a prediction is worth against its truth."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hybriduad.cohort.truth import Truth, read_truth
+from hybriduad.core.errors import DataError
+from hybriduad.core.types import Case
+from hybriduad.detector.thresholds import PARTS
+from hybriduad.evaluation.histograms import read_histograms, write_histograms
+from hybriduad.metrics import (
+    ScoreHistogram,
+    confusion,
+    false_positive_rate,
+    lesion_detection,
+    lesion_f1,
+    lesion_precision,
+    lesion_recall,
+    precision,
+    sensitivity,
+)
+from hybriduad.metrics.voxels import ratio
+from hybriduad.prediction.files import SUFFIXES
+from hybriduad.scan.digests import file_digest
+from hybriduad.scan.grid import WHITE
+from hybriduad.scan.preparation import scan_on_grid
+from hybriduad.scan.volumes import (
+    read_mask,
+    read_volume,
+    same_grid,
+    write_atomically,
+)
+
+FORMAT = 3
+"""Part of a case's key: raised whenever :func:`evaluate_case` gives other numbers or refuses other files."""
+RECORD_END = f"_{SUFFIXES['score']}.json"
+"""How the record of a predicted case ends, see :mod:`hybriduad.prediction.cohort`."""
+NAN = math.nan
+
+
+@dataclass(frozen=True)
+class CaseScores:
+    """The figures of one case; ``nan`` is undefined, a figure without threshold is absent.
+
+    ``facts``: who, volumes, lesions, L1 of the reconstruction. ``systems``: for each part of the prediction its
+    figures. ``histograms``: for each part its scores in the region, from which pooled figures are made.
+    ``attributes``: those of the cohort's manifest, with ``dataset`` and ``health``.
+    """
+
+    facts: Mapping[str, Any]
+    systems: Mapping[str, Mapping[str, float]]
+    histograms: Mapping[str, ScoreHistogram]
+    attributes: Mapping[str, str]
+
+    @property
+    def name(self) -> str:
+        """The case's BIDS entities."""
+        return str(self.facts["case"])
+
+    @property
+    def subject(self) -> tuple[str, str]:
+        """The person: (dataset, subject)."""
+        return str(self.facts["dataset"]), str(self.facts["subject"])
+
+    @property
+    def has_lesion(self) -> bool:
+        """Whether the truth holds a lesion voxel outside ``ignore``."""
+        return bool(self.facts["lesion_voxels"])
+
+
+def case_key(record: Path, case: Case, thresholds: Mapping[str, float]) -> str:
+    """What a case's figures depend on, as a sha256: the prediction's record, the thresholds and the truth.
+
+    Raises:
+        DataError: as :func:`truth_key`, or the record cannot be read.
+    """
+    depends = [FORMAT, sorted(thresholds.items()), case.health, case.reference]
+    digest = hashlib.sha256(json.dumps(depends).encode())
+    digest.update(bytes.fromhex(file_digest(record)))
+    digest.update(truth_key(case).encode())
+    return digest.hexdigest()
+
+
+def truth_key(case: Case) -> str:
+    """The sha256 of a case's truth: the same for two evaluations that may be compared.
+
+    That is the content of its lesion and ignore files and the labels in them that count.
+
+    Raises:
+        DataError: a file cannot be read, or labels that are no whole numbers.
+    """
+    digest = hashlib.sha256()
+    for kind, path in (("lesion", case.lesion), ("ignore", case.ignore)):
+        digest.update(b"-" if path is None else bytes.fromhex(file_digest(path)))
+        if path is not None and (labels := case.mask_labels(kind)):
+            digest.update(json.dumps(labels).encode())
+    return digest.hexdigest()
+
+
+def evaluate_case(folder: Path, record: Mapping[str, Any], case: Case, thresholds: Mapping[str, float]) -> CaseScores:
+    """Compare the prediction in ``folder`` whose ``record`` is given with the truth of its case.
+
+    Raises:
+        DataError: a file is missing or unusable, or the truth is on none of the case's grids.
+    """
+    parts: Mapping[str, str] = record["parts"]
+    if "brain" not in parts:
+        raise DataError("prediction without its brain mask", where=case.name, mend="predict with --maps all")
+    brain = read_mask(folder / parts["brain"])
+    truth = read_truth(case, brain.data, brain.grid, record["notes"].get("direction"))
+    systems, histograms = {}, {}
+    for part in PARTS:
+        if part not in parts:
+            continue
+        scores = truth.scores(_on_grid(folder / parts[part], truth))
+        histograms[part] = truth.histogram(scores)
+        systems[part] = _ranked(histograms[part])
+        if (threshold := thresholds.get(part)) is not None:
+            systems[part] |= _outlined((scores >= threshold) & truth.brain, truth, threshold)
+    facts = {
+        "dataset": case.dataset,
+        "subject": case.subject,
+        "session": case.session,
+        "run": case.run,
+        "case": case.name,
+        "truth": truth_key(case),
+        "brain_method": record["notes"].get("brain", {}).get("method", ""),
+        "brain_ml": float(truth.brain.sum()) * truth.voxel_ml,
+        "lesion_ml": float(truth.lesion.sum()) * truth.voxel_ml,
+        "lesion_voxels": int(truth.lesion.sum()),
+        "lesion_voxels_outside_brain": truth.outside,
+        "ignored_voxels": truth.ignored,
+        "lesions": lesion_detection(truth.lesion, truth.lesion).lesions,
+        "lesion_free_slices": int(truth.clear.sum()),
+        **_reconstruction(folder, record, case, truth),
+        "seconds": record.get("seconds", NAN),
+    }
+    return CaseScores(facts, systems, histograms, attributes_of(case))
+
+
+def attributes_of(case: Case) -> dict[str, str]:
+    """What a table can be made by: the manifest's other columns, the data set and the health."""
+    return {**case.attributes, "dataset": case.dataset, "health": case.health}
+
+
+def _ranked(histogram: ScoreHistogram) -> dict[str, float]:
+    best, at = histogram.best_dice()
+    return {
+        "auprc": histogram.average_precision(),
+        "auroc": histogram.auroc(),
+        "best_dice": best,
+        "best_dice_threshold": at,
+    }
+
+
+def _outlined(mask: np.ndarray, truth: Truth, threshold: float) -> dict[str, float]:
+    """Figures of a mask; on a lesion-free case only those of its false positives are defined."""
+    counts = confusion(mask, truth.lesion, truth.region)
+    mask = mask & truth.region
+    sick = bool(truth.lesion.any())
+    found = lesion_detection(mask, truth.lesion)
+    slices = int(truth.clear.sum())
+    false_ml = counts.fp * truth.voxel_ml
+    on_clear_ml = float(mask[..., truth.clear].sum()) * truth.voxel_ml
+    return {
+        "threshold": threshold,
+        "dice": ratio(2 * counts.tp, 2 * counts.tp + counts.fp + counts.fn) if sick else NAN,
+        "sensitivity": sensitivity(counts),
+        "precision": precision(counts) if sick else NAN,
+        "fpr": false_positive_rate(counts),
+        "lesion_recall": lesion_recall(found),
+        "lesion_precision": lesion_precision(found) if sick else NAN,
+        "lesion_f1": lesion_f1(found),
+        "lesions_hit": found.hit,
+        "components": found.components,
+        "false_components": found.false,
+        "mask_ml": float(mask.sum()) * truth.voxel_ml,
+        "false_positive_ml": false_ml,
+        "false_positive_ml_per_lesion_free_scan": NAN if sick else false_ml,
+        "lesion_free_scans_with_alarm": NAN if sick else float(counts.fp > 0),
+        "false_positive_ml_on_lesion_free_slices": on_clear_ml,
+        "false_positive_ml_per_lesion_free_slice": ratio(on_clear_ml, slices),
+        "tp": counts.tp,
+        "fp": counts.fp,
+        "fn": counts.fn,
+        "tn": counts.tn,
+    }
+
+
+def _reconstruction(folder: Path, record: Mapping[str, Any], case: Case, truth: Truth) -> dict[str, float]:
+    """L1 between scan and pseudo-healthy scan, both over 2.5 times the brain's median and clipped to [0, 1]."""
+    notes = record["notes"]
+    reference = notes.get("reference", "")
+    contrast = notes.get("shown", reference)
+    median = notes.get("intensity_median", {}).get(contrast)
+    if "reconstruction" not in record["parts"] or contrast not in case.images or not median:
+        return {"l1_healthy": NAN, "l1_lesion": NAN, "l1_ratio": NAN}
+    path = case.images[contrast]  # of which only the reference must lie on the grid of the prediction
+    values = _on_grid(path, truth) if contrast == reference else scan_on_grid(path, truth.grid)
+    scan, made = (
+        np.clip(one / np.float32(WHITE * median), 0, 1)
+        for one in (values, _on_grid(folder / record["parts"]["reconstruction"], truth))
+    )
+    difference = np.abs(truth.crop(scan) - truth.crop(made))
+    healthy = _mean(difference[truth.brain & truth.region & ~truth.lesion])
+    inside = _mean(difference[truth.brain & truth.lesion])
+    return {"l1_healthy": healthy, "l1_lesion": inside, "l1_ratio": inside / healthy if healthy > 0 else NAN}
+
+
+def _mean(values: np.ndarray) -> float:
+    return float(values.mean(dtype=np.float64)) if values.size else NAN
+
+
+def _on_grid(path: Path, truth: Truth) -> np.ndarray:
+    """(X, Y, Z) float32 of a file that must lie on the prediction's grid, in its orientation."""
+    image = read_volume(path, constant_ok=True)
+    if image.grid.orientation != truth.grid.orientation or not same_grid(image.grid, truth.grid):
+        raise DataError(
+            "file on another grid than the predicted brain",
+            where=path,
+            got=image.grid.shape,
+            expected=truth.grid.shape,
+            mend="predict this cohort again",
+        )
+    return image.data
+
+
+def save_case(folder: Path, key: str, scores: CaseScores) -> None:
+    """Write ``CASE.npz`` and then ``CASE.json``, the record that the case is complete."""
+    write_histograms(folder / f"{scores.name}.npz", scores.histograms)
+    content = {"key": key, "facts": _plain(scores.facts), "systems": _plain(scores.systems)}
+    write_atomically(folder / f"{scores.name}.json", json.dumps(content, indent=1).encode())
+
+
+def stored_key(folder: Path, name: str) -> str | None:
+    """The key under which the figures of a case were stored; None where there are none that can be read."""
+    try:
+        return str(json.loads((folder / f"{name}.json").read_text())["key"])
+    except (OSError, ValueError, KeyError):
+        return None
+
+
+def load_case(folder: Path, name: str, attributes: Mapping[str, str]) -> CaseScores:
+    """What :func:`save_case` wrote.
+
+    Raises:
+        DataError: a file is missing or damaged.
+    """
+    path = folder / f"{name}.json"
+    try:
+        content = json.loads(path.read_text())
+        facts, systems = _with_nan(content["facts"]), _with_nan(content["systems"])
+    except (OSError, ValueError, KeyError) as error:
+        raise DataError("unreadable figures of a case", where=path, got=repr(error), mend="--overwrite") from error
+    return CaseScores(facts, systems, read_histograms(folder / f"{name}.npz")[0], attributes)
+
+
+def _plain(value: Any) -> Any:
+    """nan as null, which every JSON reader knows."""
+    if isinstance(value, Mapping):
+        return {key: _plain(one) for key, one in value.items()}
+    return None if isinstance(value, float) and math.isnan(value) else value
+
+
+def _with_nan(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _with_nan(one) for key, one in value.items()}
+    return NAN if value is None else value

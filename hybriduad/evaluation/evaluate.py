@@ -1,0 +1,315 @@
+"""Predictions against the truth: figures by case and cohort, intervals, paired differences, pictures.
+
+Thresholds are those of the bundle's calibration and never made here; lesion-free cases are undefined in AUPRC and Dice
+and enter only the figures of false positives. What the region is: :data:`hybriduad.cohort.truth.REGION`.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hybriduad.cohort.leakage import check_unseen
+from hybriduad.cohort.manifest import read_cohort
+from hybriduad.cohort.truth import REGION, has_truth
+from hybriduad.core.errors import (
+    ConfigError,
+    DataError,
+    LeakageError,
+    reason_of,
+)
+from hybriduad.core.types import Case, Split
+from hybriduad.detector.thresholds import Thresholds
+from hybriduad.evaluation.case import (
+    RECORD_END,
+    CaseScores,
+    attributes_of,
+    case_key,
+    evaluate_case,
+    load_case,
+    save_case,
+    stored_key,
+)
+from hybriduad.evaluation.comparison import compare
+from hybriduad.evaluation.figures import Figure, summarise
+from hybriduad.evaluation.pictures import chosen_cases, draw_case
+from hybriduad.evaluation.tables import (
+    LEAKED,
+    case_rows,
+    figure_rows,
+    markdown,
+    write_json,
+    write_table,
+)
+from hybriduad.metrics.intervals import DRAWS
+from hybriduad.prediction.files import MODEL
+from hybriduad.scan.volumes import write_atomically
+
+__all__ = ["Evaluation", "compare", "evaluate"]
+
+log = logging.getLogger(__name__)
+
+REQUEST, CASES, SUMMARY, PICTURES = "request.json", "cases", "summary", "pictures"
+NEEDED = {"dataset", "case", "bundle", "parts", "notes"}
+"""What the record of a predicted case must hold."""
+
+
+@dataclass
+class Evaluation:
+    """What became of an evaluation in ``out``: cases ``done`` now, ``kept`` from before, and ``failed`` with why.
+
+    ``missing``: cases of the cohort with a truth but without a prediction; ``unknown``: without a truth. ``figures``:
+    the rows of ``summary.csv``.
+    """
+
+    out: Path
+    done: list[str] = field(default_factory=list)
+    kept: list[str] = field(default_factory=list)
+    failed: dict[str, str] = field(default_factory=dict)
+    missing: list[str] = field(default_factory=list)
+    unknown: list[str] = field(default_factory=list)
+    figures: list[Figure] = field(default_factory=list)
+
+    def value(self, system: str, figure: str, how: str = "mean over subjects", group: str = "") -> Figure:
+        """One row of the summary.
+
+        Raises:
+            ConfigError: there is no such figure.
+        """
+        for one in self.figures:
+            if (one.system, one.figure, one.how, one.group) == (system, figure, how, group):
+                return one
+        raise ConfigError("no such figure", where=self.out, got=f"{figure} of {system}, {how}")
+
+
+def evaluate(
+    predictions: str | Path,
+    cohort: str | Path,
+    *,
+    out: str | Path,
+    by: Sequence[str] = (),
+    rule: str | None = None,
+    seed: int = 0,
+    draws: int = DRAWS,
+    split: Split | None = None,
+    allow_leakage: bool = False,
+    overwrite: bool = False,
+) -> Evaluation:
+    """Compare a predictions folder with the truth of its cohort; writes tables, a summary and pictures into ``out``.
+
+    Evaluated are the cases of both that have a lesion mask or are healthy. The fused score, the probability, the map
+    and plain intensity are systems of their own, each with its own calibrated threshold; without calibration there
+    are no figures of a mask. A case that fails is named and left out; one that was evaluated before is kept.
+
+    Args:
+        predictions: a folder made by ``predict --maps all``.
+        cohort: manifest CSV, BIDS folder or one image.
+        out: where ``cases.csv``, ``summary.csv``, ``summary.json``, ``summary.md`` and ``pictures/`` go.
+        by: attributes (``site``), each value of which gets figures of its own.
+        rule: the calibrated rule whose thresholds are used; the bundle's default rule by default.
+        seed, draws: of the bootstrap over subjects.
+        split: only the cases of that split.
+        allow_leakage: go on where cases were used to make the model, and say so in the summary.
+        overwrite: replace what another request left in ``out``.
+
+    Raises:
+        LeakageError: a case was used to fit or calibrate the model.
+        ConfigError: an unknown attribute or rule, or another evaluation in ``out``.
+        DataError: no predictions there, or no case that can be evaluated.
+    """
+    source, folder = Path(predictions), Path(out)
+    model = _read_json(source / MODEL)
+    thresholds = _thresholds(model)
+    thresholds.of("score", rule)
+    chosen = rule or thresholds.default
+    values = dict(thresholds.values.get(chosen, {}))
+    result = Evaluation(folder)
+    records = _records(source, result.failed)
+    cases = []
+    for case in read_cohort(cohort, split=split):
+        if not has_truth(case):
+            result.unknown.append(case.name)
+        elif (case.dataset, case.name) not in records and case.name not in result.failed:
+            result.missing.append(case.name)
+        elif case.name not in result.failed:
+            cases.append(case)
+    if not cases:
+        counts = f"{len(result.missing)} without prediction, {len(result.unknown)} without truth"
+        raise DataError("no case to evaluate", where=source, got=counts)
+    leaked = _leakage(cases, model, allow_leakage, result.failed)
+    request = {"bundle": model["bundle"], "rule": chosen, "by": list(by), "seed": seed, "draws": draws, "split": split}
+    _begin(folder, request, overwrite)
+    scores = []
+    for case in [case for case in cases if case.name not in result.failed]:
+        path, record = records[case.dataset, case.name]
+        try:
+            if record["bundle"] != model["bundle"]:
+                raise DataError("prediction of another bundle", where=path, mend="predict with --overwrite")
+            scores.append(_case_scores(source, path, record, case, values, folder / CASES, result))
+        except Exception as error:  # whatever it is, it is of this case, and the others are waiting
+            result.failed[case.name] = reason_of(error)
+            log.error("%s failed: %s", case.name, result.failed[case.name])
+            log.debug("traceback of %s", case.name, exc_info=True)
+    if not scores:
+        raise DataError(
+            "no case could be evaluated", where=source, got=f"the first: {next(iter(result.failed.items()))}"
+        )
+    result.figures = summarise(scores, by, seed, draws)
+    shown = {case.name: (case, records[case.dataset, case.name][1]) for case in cases}
+    pictures = _draw(folder, source, scores, shown)
+    _write(result, scores, request, [*leaked, *_notes(result, seed, draws)], pictures)
+    return result
+
+
+def _case_scores(
+    source: Path,
+    path: Path,
+    record: Mapping[str, Any],
+    case: Case,
+    thresholds: Mapping[str, float],
+    folder: Path,
+    result: Evaluation,
+) -> CaseScores:
+    key = case_key(path, case, thresholds)
+    if stored_key(folder, case.name) == key:
+        found = load_case(folder, case.name, attributes_of(case))
+        result.kept.append(case.name)
+        return found
+    found = evaluate_case(source, record, case, thresholds)
+    save_case(folder, key, found)
+    result.done.append(case.name)
+    log.info("%s evaluated", case.name)
+    return found
+
+
+def _leakage(cases: Sequence[Case], model: Mapping[str, Any], allowed: bool, failed: dict[str, str]) -> list[str]:
+    try:
+        unread = check_unseen(cases, model["used"], model["contrasts"])
+        failed |= {name: reason for (_, name), reason in unread.items()}
+    except LeakageError as error:
+        if not allowed:
+            raise
+        log.warning("%s", error)
+        return [f"{LEAKED} {error}"]
+    return []
+
+
+def _thresholds(model: Mapping[str, Any]) -> Thresholds:
+    found = model["thresholds"]
+    return Thresholds({rule: dict(entry["values"]) for rule, entry in found["rules"].items()}, found["default"])
+
+
+def _records(source: Path, failed: dict[str, str]) -> dict[tuple[str, str], tuple[Path, dict[str, Any]]]:
+    """(dataset, case) -> the path and the content of its record; what cannot be read goes to ``failed``."""
+    records = {}
+    for path in sorted(source.rglob(f"*{RECORD_END}")):
+        try:
+            record = _read_json(path)
+            if not isinstance(record, dict) or (lacking := sorted(NEEDED - record.keys())):
+                got = f"no {lacking}" if isinstance(record, dict) else "no record at all"
+                raise DataError("incomplete record", where=path, got=got, mend="predict with --overwrite")
+            records[record["dataset"], record["case"]] = path, record
+        except DataError as error:
+            failed[path.name.removesuffix(RECORD_END)] = str(error)
+    return records
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        found: dict[str, Any] = json.loads(path.read_text())
+    except FileNotFoundError as error:
+        raise DataError(
+            "no predictions", where=path.parent, got=f"no {path.name}", expected="a folder made by predict"
+        ) from error
+    except (OSError, ValueError) as error:
+        raise DataError("unreadable record", where=path, got=str(error), mend="predict with --overwrite") from error
+    return found
+
+
+def _begin(folder: Path, request: Mapping[str, Any], overwrite: bool) -> None:
+    """Make the folder, or check that what is there is of the same request."""
+    path = folder / REQUEST
+    if not path.is_file():
+        if folder.is_dir() and any(folder.iterdir()):
+            raise ConfigError("output folder holds something else", where=folder, mend="name an empty or new folder")
+    elif overwrite:
+        for name in (CASES, PICTURES):
+            shutil.rmtree(folder / name, ignore_errors=True)
+    else:
+        asked = _read_json(path)
+        if asked != request:
+            changed = sorted(name for name in {*asked, *request} if asked.get(name) != request.get(name))
+            raise ConfigError(
+                "other evaluation in the same place",
+                where=folder,
+                got=f"another {changed}",
+                mend="choose another folder, or --overwrite",
+            )
+    (folder / CASES).mkdir(parents=True, exist_ok=True)
+    write_json(path, request)
+
+
+def _draw(
+    folder: Path, source: Path, scores: Sequence[CaseScores], shown: Mapping[str, tuple[Case, Mapping[str, Any]]]
+) -> list[str]:
+    names = []
+    for label, one in chosen_cases(scores).items():
+        case, record = shown[one.name]
+        try:
+            draw_case(folder / PICTURES / f"{label}.png", source, record, case, one, label)
+        except Exception as error:  # figures kept from before outlive the maps they were made of
+            log.warning("no picture of the %s case: %s", label, reason_of(error))
+            log.debug("traceback of %s", one.name, exc_info=True)
+            continue
+        names.append(f"{PICTURES}/{label}.png")
+    return names
+
+
+def _notes(result: Evaluation, seed: int, draws: int) -> list[str]:
+    notes = [
+        f"Region: {REGION}",
+        f"Intervals: 95 %, bootstrap over subjects, {draws} draws, seed {seed}; paired systems share the draws.",
+    ]
+    for kind, names in (
+        ("failed", [*result.failed]),
+        ("without a prediction", result.missing),
+        ("without a truth", result.unknown),
+    ):
+        if names:
+            notes.append(f"Left out, {kind} ({len(names)}): {', '.join(names)}.")
+    return notes
+
+
+def _write(
+    result: Evaluation, scores: Sequence[CaseScores], request: Mapping[str, Any], notes: list[str], pictures: list[str]
+) -> None:
+    write_table(result.out / "cases.csv", case_rows(scores))
+    write_table(result.out / f"{SUMMARY}.csv", figure_rows(result.figures))
+    write_json(
+        result.out / f"{SUMMARY}.json",
+        {
+            "request": request,
+            "notes": notes,
+            "cases": [{"case": one.name, "attributes": one.attributes} for one in scores],
+            "failed": result.failed,
+            "missing": result.missing,
+            "unknown": result.unknown,
+            "pictures": pictures,
+            "figures": figure_rows(result.figures),
+        },
+    )
+    text = markdown(
+        scores,
+        result.figures,
+        title="Evaluation",
+        notes=notes,
+        rule=request["rule"],
+        pictures=pictures,
+        missing=len(result.missing),
+    )
+    write_atomically(result.out / f"{SUMMARY}.md", text.encode())

@@ -1,0 +1,242 @@
+"""From cases to a cohort: means over subjects, pooled figures, paired differences, each with an interval."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from hybriduad.core.errors import ConfigError
+from hybriduad.evaluation.case import CaseScores
+from hybriduad.metrics import (
+    Interval,
+    LesionCounts,
+    ScoreHistogram,
+    bootstrap,
+    bootstrap_pooled,
+    lesion_f1,
+    lesion_precision,
+    lesion_recall,
+    paired_difference,
+)
+from hybriduad.metrics.intervals import PooledStatistic
+from hybriduad.metrics.voxels import ratio
+
+MEAN, POOLED = "mean over subjects", "pooled"
+RANKED = ("auprc", "auroc", "best_dice")
+OUTLINED = (
+    "dice",
+    "sensitivity",
+    "precision",
+    "fpr",
+    "lesion_recall",
+    "lesion_precision",
+    "lesion_f1",
+    "false_positive_ml_per_lesion_free_scan",
+    "lesion_free_scans_with_alarm",
+    "false_positive_ml_per_lesion_free_slice",
+)
+RECONSTRUCTION = ("l1_healthy", "l1_lesion", "l1_ratio")
+POOLED_RANKED: Mapping[str, PooledStatistic] = {
+    "auprc": "average_precision",
+    "auroc": "auroc",
+    "best_dice": "best_dice",
+}
+PAIRED = ("auprc", "best_dice", "dice")
+FEWEST = 6
+"""With fewer subjects no difference is called more than chance: all of one sign, five are one in 16 by chance alone."""
+PAIRS = (("score", "probability"), ("score", "map"), ("score", "intensity"))
+
+
+class Figure(NamedTuple):
+    """One row of a summary: a figure of a system (or of "a - b") over a group of subjects, with its 95 % interval.
+
+    ``how`` is "mean over subjects" or "pooled"; ``group`` is "" for all, else "attribute=value"; ``left_out`` counts
+    subjects for whom the figure is not defined (lesion-free ones in AUPRC and Dice, and the other way round).
+    """
+
+    group: str
+    system: str
+    figure: str
+    how: str
+    value: float
+    low: float
+    high: float
+    subjects: int
+    left_out: int
+    draws: int
+    seed: int
+
+    @property
+    def excludes_zero(self) -> bool:
+        """Whether the interval lies on one side of 0: of a difference, that it is more than chance. False under
+        :data:`FEWEST` subjects, where an interval is too narrow to say so."""
+        return self.subjects >= FEWEST and (self.low > 0 or self.high < 0)
+
+
+def summarise(cases: Sequence[CaseScores], by: Sequence[str], seed: int, draws: int) -> list[Figure]:
+    """All figures of a cohort: over all, then by each value of each attribute in ``by`` (means over subjects only).
+
+    Raises:
+        ConfigError: an attribute that no case has.
+    """
+    figures = [
+        *subject_means("", cases, seed, draws),
+        *_pooled(cases, seed, draws),
+        *own_differences(cases, seed, draws),
+    ]
+    for attribute in by:
+        values = [case.attributes.get(attribute, "") for case in cases]
+        if not any(values):
+            known = sorted({name for case in cases for name, value in case.attributes.items() if value})
+            raise ConfigError("unknown attribute", got=repr(attribute), expected=f"one of {known}")
+        for value in sorted(set(values)):
+            chosen = [case for case, own in zip(cases, values, strict=True) if own == value]
+            figures += subject_means(f"{attribute}={value or 'n/a'}", chosen, seed, draws)
+    return figures
+
+
+def by_subject(cases: Sequence[CaseScores]) -> dict[tuple[str, str], list[CaseScores]]:
+    """The cases of each person, people in order of their names."""
+    people: dict[tuple[str, str], list[CaseScores]] = {}
+    for case in sorted(cases, key=lambda case: (case.subject, case.name)):
+        people.setdefault(case.subject, []).append(case)
+    return people
+
+
+def subject_values(cases: Sequence[CaseScores], system: str, figure: str) -> np.ndarray:
+    """(subjects,) float64: a person's figure is the mean over those of their cases for which it is defined."""
+    values = []
+    for own in by_subject(cases).values():
+        found = [float(case.systems.get(system, {}).get(figure, math.nan)) for case in own]
+        values.append(_mean(found))
+    return np.array(values)
+
+
+def subject_histograms(cases: Sequence[CaseScores], system: str) -> list[ScoreHistogram]:
+    """One histogram for each person, of their cases with a lesion; people without one are absent."""
+    return [
+        ScoreHistogram.merged(case.histograms[system] for case in own)
+        for own in by_subject([case for case in cases if case.has_lesion]).values()
+    ]
+
+
+def systems_of(cases: Sequence[CaseScores]) -> list[str]:
+    """The systems that every case has, in the order of the first."""
+    return [name for name in cases[0].systems if all(name in case.systems for case in cases)] if cases else []
+
+
+def figure_row(group: str, system: str, figure: str, how: str, interval: Interval) -> Figure:
+    """An interval as a row."""
+    return Figure(group, system, figure, how, *interval)
+
+
+def _mean(values: Iterable[float]) -> float:
+    defined = [value for value in values if not math.isnan(value)]
+    return sum(defined) / len(defined) if defined else math.nan
+
+
+def subject_means(group: str, cases: Sequence[CaseScores], seed: int, draws: int) -> list[Figure]:
+    """Every figure as the mean over those subjects for whom it is defined."""
+    rows = []
+    for system in systems_of(cases):
+        for figure in (*RANKED, *OUTLINED):
+            if any(figure in case.systems[system] for case in cases):
+                interval = bootstrap(subject_values(cases, system, figure), draws=draws, seed=seed)
+                rows.append(figure_row(group, system, figure, MEAN, interval))
+    for figure in RECONSTRUCTION:
+        values = [_mean(float(case.facts[figure]) for case in own) for own in by_subject(cases).values()]
+        if not np.isnan(values).all():
+            interval = bootstrap(np.array(values), draws=draws, seed=seed)
+            rows.append(figure_row(group, "reconstruction", figure, MEAN, interval))
+    return rows
+
+
+def _pooled(cases: Sequence[CaseScores], seed: int, draws: int) -> list[Figure]:
+    rows = []
+    for system in systems_of(cases):
+        histograms = subject_histograms(cases, system)
+        for figure, ranking in POOLED_RANKED.items():
+            interval = bootstrap_pooled(histograms, ranking, draws=draws, seed=seed)
+            rows.append(figure_row("", system, figure, POOLED, interval))
+        if not all("threshold" in case.systems[system] for case in cases):
+            continue
+        for figure, (columns, statistic_of_sums, everyone) in _POOLED_OUTLINED.items():
+            chosen = cases if everyone else [case for case in cases if case.has_lesion]
+            if not chosen:
+                continue
+            sums = _sums(chosen, system, columns)
+
+            def statistic(drawn: np.ndarray, of: Callable[..., float] = statistic_of_sums) -> float:
+                return of(*drawn.sum(axis=0))
+
+            interval = bootstrap(sums, statistic, draws=draws, seed=seed)
+            rows.append(figure_row("", system, figure, POOLED, interval))
+    return rows
+
+
+def _sums(cases: Sequence[CaseScores], system: str, columns: Sequence[str]) -> np.ndarray:
+    """(subjects, columns): the sums over each person's cases."""
+    rows = [
+        [sum(float({**case.facts, **case.systems[system]}[column]) for case in own) for column in columns]
+        for own in by_subject(cases).values()
+    ]
+    return np.array(rows, dtype=np.float64)
+
+
+def _pooled_dice(tp: float, fp: float, fn: float) -> float:
+    return ratio(2 * tp, 2 * tp + fp + fn)
+
+
+def _lesion_wise(figure: Callable[[LesionCounts], float]) -> Callable[..., float]:
+    return lambda *counts: figure(LesionCounts(*(int(count) for count in counts)))
+
+
+_LESIONS = ("lesions", "lesions_hit", "components", "false_components")
+# Figure -> the columns that are summed, what is made of the sums, and whether lesion-free cases enter.
+_POOLED_OUTLINED: Mapping[str, tuple[tuple[str, ...], Callable[..., float], bool]] = {
+    "dice": (("tp", "fp", "fn"), _pooled_dice, False),
+    "sensitivity": (("tp", "fn"), lambda tp, fn: ratio(tp, tp + fn), False),
+    "precision": (("tp", "fp"), lambda tp, fp: ratio(tp, tp + fp), False),
+    "fpr": (("fp", "tn"), lambda fp, tn: ratio(fp, fp + tn), True),
+    "lesion_recall": (_LESIONS, _lesion_wise(lesion_recall), False),
+    "lesion_precision": (_LESIONS, _lesion_wise(lesion_precision), False),
+    "lesion_f1": (_LESIONS, _lesion_wise(lesion_f1), False),
+    "false_positive_ml_per_lesion_free_slice": (
+        ("false_positive_ml_on_lesion_free_slices", "lesion_free_slices"),
+        ratio,
+        True,
+    ),
+}
+
+
+def own_differences(cases: Sequence[CaseScores], seed: int, draws: int, name: str = "") -> list[Figure]:
+    """The fused score of one evaluation less each of its other systems; ``name`` stands before their titles."""
+    there = systems_of(cases)
+    rows = []
+    for a, b in PAIRS:
+        if a in there and b in there:
+            rows += differences(cases, a, cases, b, f"{name}: {a} - {b}" if name else f"{a} - {b}", seed, draws)
+    return rows
+
+
+def differences(
+    first: Sequence[CaseScores], a: str, second: Sequence[CaseScores], b: str, name: str, seed: int, draws: int
+) -> list[Figure]:
+    """System ``a`` of ``first`` less system ``b`` of ``second``, which hold the same cases; both share the draws."""
+    rows = []
+    for figure in PAIRED:
+        if all(figure in case.systems[system] for cases, system in ((first, a), (second, b)) for case in cases):
+            values = subject_values(first, a, figure), subject_values(second, b, figure)
+            rows.append(figure_row("", name, figure, MEAN, paired_difference(*values, draws=draws, seed=seed)))
+    interval = bootstrap_pooled(
+        subject_histograms(first, a),
+        "average_precision",
+        against=subject_histograms(second, b),
+        draws=draws,
+        seed=seed,
+    )
+    rows.append(figure_row("", name, "auprc", POOLED, interval))
+    return rows

@@ -1,0 +1,80 @@
+"""The best, the median and the worst case of an evaluation, to be looked at."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hybriduad.cohort.truth import read_truth
+from hybriduad.core.drawing import slice_grid
+from hybriduad.core.types import Case
+from hybriduad.evaluation.case import CaseScores
+from hybriduad.scan.grid import WHITE
+from hybriduad.scan.preparation import scan_on_grid
+from hybriduad.scan.volumes import read_mask, read_volume
+
+TITLES = ("scan", "pseudo-healthy", "score", "mask", "truth")
+SLICES = 2
+"""Slices a case: the one with most of the lesion, and the one with most that is wrong."""
+
+
+def chosen_cases(cases: Sequence[CaseScores]) -> dict[str, CaseScores]:
+    """``best``, ``median`` and ``worst`` of the cases with a lesion, by Dice of the fused score, without calibration by
+    its AUPRC; fewer where there are fewer cases."""
+    figure = "dice" if all("dice" in case.systems.get("score", {}) for case in cases) else "auprc"
+    ranked = sorted(
+        (case for case in cases if not math.isnan(case.systems.get("score", {}).get(figure, math.nan))),
+        key=lambda case: (-case.systems["score"][figure], case.name),
+    )
+    if len(ranked) < 3:
+        return dict(zip(("best", "worst"), ranked, strict=False))
+    return {"best": ranked[0], "median": ranked[len(ranked) // 2], "worst": ranked[-1]}
+
+
+def draw_case(path: Path, folder: Path, record: Mapping[str, Any], case: Case, scores: CaseScores, label: str) -> None:
+    """Draw :data:`SLICES` slices of a case on the scan's own grid: scan, pseudo-healthy, score, mask and truth.
+
+    A part that was not predicted stays empty; the mask is that of the threshold evaluated here.
+
+    Raises:
+        DataError: a file that cannot be read any more.
+    """
+    parts, notes = record["parts"], record["notes"]
+    brain = read_mask(folder / parts["brain"])
+    truth = read_truth(case, brain.data, brain.grid, notes.get("direction"))
+    contrast = notes.get("shown", notes.get("reference", ""))
+    white = WHITE * notes.get("intensity_median", {}).get(contrast, 1.0)
+    empty = np.zeros(truth.region.shape, dtype=bool)
+
+    def intensity(data: np.ndarray) -> np.ndarray:
+        return np.asarray(2 * np.clip(truth.crop(data) / white, 0, 1) - 1, dtype=np.float32)
+
+    made = parts.get("reconstruction")
+    score = truth.scores(read_volume(folder / parts["score"], constant_ok=True).data)
+    threshold = scores.systems["score"].get("threshold")
+    mask = empty if threshold is None else (score >= threshold) & truth.brain
+    columns = (
+        intensity(scan_on_grid(case.images[contrast], truth.grid)) if contrast in case.images else empty,
+        intensity(read_volume(folder / made, constant_ok=True).data) if made else empty,
+        score.astype(np.float64),  # shown in colour
+        mask,
+        truth.lesion,
+    )
+    rows = [[column[..., index] for column in columns] for index in _shown(score, mask, truth.lesion)]
+    figures = scores.systems["score"]
+    caption = f"{label} {scores.name}\n" + "  ".join(
+        f"{name} {figures[key]:.2f}" for name, key in (("Dice", "dice"), ("AUPRC", "auprc")) if key in figures
+    )
+    slice_grid(path, rows, TITLES, labels=[caption] + [""] * (len(rows) - 1), inch=2.0)
+
+
+def _shown(score: np.ndarray, mask: np.ndarray, lesion: np.ndarray) -> list[int]:
+    extent = lesion.sum(axis=(0, 1))
+    wrong = (mask ^ lesion).sum(axis=(0, 1)) if mask.any() else (score * ~lesion).sum(axis=(0, 1))
+    first = int(extent.argmax())
+    order = [first, *(int(index) for index in np.argsort(-wrong, kind="stable") if index != first)]
+    return sorted(order[:SLICES])

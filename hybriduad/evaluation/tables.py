@@ -1,0 +1,218 @@
+"""An evaluation as CSV, JSON and Markdown."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from hybriduad.evaluation.case import CaseScores
+from hybriduad.evaluation.figures import (
+    FEWEST,
+    MEAN,
+    POOLED,
+    Figure,
+    by_subject,
+)
+from hybriduad.scan.volumes import write_atomically
+
+LEAKED = "**Leakage, allowed on request, so these figures say nothing about new patients:**"
+SYSTEMS = {
+    "score": "fused score",
+    "probability": "segmenter's probability alone",
+    "map": "reconstruction's map alone",
+    "intensity": "plain intensity (learns nothing)",
+    "reconstruction": "reconstruction",
+}
+LABELS = {
+    "auprc": "AUPRC",
+    "auroc": "AUROC",
+    "best_dice": "[Dice] (best possible: an upper bound)",
+    "dice": "Dice",
+    "sensitivity": "sensitivity",
+    "precision": "precision",
+    "fpr": "FPR = FP / (FP + TN)",
+    "lesion_recall": "lesion recall",
+    "lesion_precision": "lesion precision",
+    "lesion_f1": "lesion F1",
+    "false_positive_ml_per_lesion_free_scan": "ml a lesion-free scan",
+    "lesion_free_scans_with_alarm": "share of lesion-free scans with an alarm",
+    "false_positive_ml_per_lesion_free_slice": "ml a lesion-free slice",
+    "l1_healthy": "L1 on healthy tissue",
+    "l1_lesion": "L1 inside lesions",
+    "l1_ratio": "ratio",
+}
+_LESION_WISE = ("lesion_recall", "lesion_precision", "lesion_f1")
+_FALSE = (
+    "false_positive_ml_per_lesion_free_slice",
+    "false_positive_ml_per_lesion_free_scan",
+    "lesion_free_scans_with_alarm",
+    "fpr",
+)
+_TABLES = (
+    ("Primary: mean over subjects with a lesion", MEAN, ("auprc", "best_dice", "dice", "auroc")),
+    ("Beside it: pooled over the voxels of all cases with a lesion", POOLED, ("auprc", "best_dice", "dice", "auroc")),
+    ("Voxels of the mask, mean over subjects with a lesion", MEAN, ("sensitivity", "precision")),
+    ("Lesions (26-connected, hit from 10 % overlap), mean over subjects with a lesion", MEAN, _LESION_WISE),
+    ("Lesions, pooled", POOLED, _LESION_WISE),
+    ("False positives, mean over subjects", MEAN, _FALSE),
+    ("False positives, pooled over slices and voxels", POOLED, ("false_positive_ml_per_lesion_free_slice", "fpr")),
+    ("Reconstruction, |scan - pseudo-healthy| on the [0, 1] scale", MEAN, ("l1_healthy", "l1_lesion", "l1_ratio")),
+)
+
+
+def write_table(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write rows as CSV, the columns in order of appearance; nan and absent are empty cells."""
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    for row in rows:
+        writer.writerow({name: "" if _undefined(value) else value for name, value in row.items()})
+    write_atomically(path, text.getvalue().encode())
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write JSON with null for nan."""
+    write_atomically(path, json.dumps(_without_nan(content), indent=1).encode())
+
+
+def case_rows(cases: Sequence[CaseScores]) -> list[dict[str, Any]]:
+    """One row for each case and system."""
+    return [
+        {"case": case.name, "system": system, **case.facts, **values, **_named(case.attributes)}
+        for case in cases
+        for system, values in case.systems.items()
+    ]
+
+
+def figure_rows(figures: Sequence[Figure]) -> list[dict[str, Any]]:
+    """One row for each figure; those of a difference say whether the interval excludes 0."""
+    rows = []
+    for figure in figures:
+        row: dict[str, Any] = dict(figure._asdict())
+        row["excludes_zero"] = figure.excludes_zero if " - " in figure.system else ""
+        rows.append(row)
+    return rows
+
+
+def markdown(
+    cases: Sequence[CaseScores],
+    figures: Sequence[Figure],
+    *,
+    title: str,
+    notes: Sequence[str],
+    rule: str,
+    pictures: Sequence[str],
+    missing: int = 0,
+) -> str:
+    """The summary a person reads: what was measured on whom, then one table for each question.
+
+    ``missing`` counts the cases with a truth that have no prediction.
+    """
+    overall = [figure for figure in figures if not figure.group]
+    plain = [figure for figure in overall if " - " not in figure.system]
+    lines = [f"# {title}", "", *(f"- {line}" for line in [*_cohort(cases, missing), *notes]), ""]
+    lines += _thresholds(cases, rule)
+    for heading, how, names in _TABLES:
+        lines += _table(heading, [figure for figure in plain if figure.how == how], names)
+    lines += difference_table([figure for figure in overall if " - " in figure.system])
+    for group in dict.fromkeys(figure.group for figure in figures if figure.group):
+        chosen = [figure for figure in figures if figure.group == group]
+        lines += _table(f"{group}: mean over subjects", chosen, ("auprc", "best_dice", "dice", _FALSE[0]))
+    for picture in pictures:
+        lines += [f"![{Path(picture).stem}]({picture})", ""]
+    return "\n".join(lines)
+
+
+def difference_table(differences: Sequence[Figure], title: str = "Paired differences") -> list[str]:
+    """Markdown lines: each difference with its interval and whether it excludes 0; none without differences."""
+    if not differences:
+        return []
+    lines = [f"## {title}", "", "| difference | figure | value | 95 % interval | subjects | excludes 0 |"]
+    lines.append("|---|---|---|---|---|---|")
+    for one in differences:
+        name = f"{LABELS[one.figure]}, {one.how}"
+        few = one.subjects < FEWEST
+        verdict = "too few subjects" if few else "yes" if one.excludes_zero else "no"
+        interval = f"{number(one.low, sign=True)} to {number(one.high, sign=True)}"
+        value = number(one.value, sign=True)
+        lines.append(f"| {one.system} | {name} | {value} | {interval} | {one.subjects} | {verdict} |")
+    return [*lines, ""]
+
+
+def number(value: float, *, sign: bool = False) -> str:
+    """Three digits after the point, or significant ones if small; a dash where undefined."""
+    if math.isnan(value):
+        return "–"
+    plus = "+" if sign else ""
+    return f"{value:{plus}.3f}" if abs(value) >= 0.01 or value == 0 else f"{value:{plus}.2g}"
+
+
+def _cohort(cases: Sequence[CaseScores], missing: int) -> list[str]:
+    sick = [case for case in cases if case.has_lesion]
+    slices = sum(int(case.facts["lesion_free_slices"]) for case in cases)
+    names = ", ".join(sorted({str(case.facts["dataset"]) for case in cases}))
+    outside = sum(int(case.facts["lesion_voxels_outside_brain"]) for case in cases)
+    share = outside / max(1, sum(int(case.facts["lesion_voxels"]) for case in cases))
+    hit = sum(case.facts["lesion_voxels_outside_brain"] > 0 for case in cases)
+    methods = ", ".join(sorted({str(case.facts["brain_method"]) for case in cases} - {""})) or "not stated"
+    volumes = [float(case.facts["lesion_ml"]) for case in sick]
+    middle = f", median {statistics.median(volumes):.1f} ml of lesion" if volumes else ""
+    lacking = f" **Not in these figures: {missing} cases without a prediction.**" if missing else ""
+    return [
+        f"Data: {names}; {len(cases)} cases of {len(by_subject(cases))} subjects, {len(sick)} cases with a lesion"
+        f"{middle}, {len(cases) - len(sick)} without; {slices} lesion-free slices."
+        f"{lacking}",
+        f"Brain: {methods}. Lesion voxels outside it: {outside} ({share:.2%} of all, in {hit} cases).",
+    ]
+
+
+def _thresholds(cases: Sequence[CaseScores], rule: str) -> list[str]:
+    found = {system: values["threshold"] for system, values in cases[0].systems.items() if "threshold" in values}
+    if not found:
+        return ["Not calibrated: there is no threshold, so there are no figures of a mask.", ""]
+    listed = ", ".join(f"{system} {number(value)}" for system, value in found.items())
+    return [f"Thresholds, by the rule {rule}, found on other cases: {listed}.", ""]
+
+
+def _table(heading: str, figures: Sequence[Figure], names: Sequence[str]) -> list[str]:
+    """Systems down, figures across, each with its interval; figures that nobody has are left out."""
+    found = {(one.system, one.figure): one for one in figures if not math.isnan(one.value)}
+    columns = [name for name in names if any(figure == name for _, figure in found)]
+    systems = [name for name in SYSTEMS if any((name, column) in found for column in columns)]
+    if not columns:
+        return []
+    heads = []
+    for name in columns:
+        counts = {one.subjects for (_, figure), one in found.items() if figure == name}
+        heads.append(f"{LABELS[name]}, n = {min(counts)}" + (f" to {max(counts)}" if len(counts) > 1 else ""))
+    lines = [f"## {heading}", "", f"| system | {' | '.join(heads)} |", "|---" * (len(columns) + 1) + "|"]
+    for system in systems:
+        cells = []
+        for name in columns:
+            one = found.get((system, name))
+            cells.append("–" if one is None else f"{number(one.value)} [{number(one.low)}, {number(one.high)}]")
+        lines.append(f"| {SYSTEMS[system]} | {' | '.join(cells)} |")
+    return [*lines, ""]
+
+
+def _named(attributes: Mapping[str, str]) -> dict[str, str]:
+    return {f"attribute_{name}": value for name, value in attributes.items() if name != "dataset"}
+
+
+def _undefined(value: Any) -> bool:
+    return isinstance(value, float) and math.isnan(value)
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _without_nan(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nan(one) for one in value]
+    return None if _undefined(value) else value

@@ -1,0 +1,1 @@
+"""The segmenter, the losses, and the functions from reconstructions to scores."""

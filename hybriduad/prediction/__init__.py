@@ -1,0 +1,1 @@
+"""Inference on a case or a cohort, and the files it leaves."""

@@ -1,0 +1,42 @@
+"""A detector that takes cases: built once from a bundle, called many times."""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+
+from hybriduad.core.types import Case, Prediction
+from hybriduad.detector import loading
+from hybriduad.detector.inference import Detector
+from hybriduad.prediction.case import predict_case
+
+
+class CaseDetector(Detector):
+    """A :class:`~hybriduad.detector.inference.Detector` that also knows the way from a scan and back to it."""
+
+    def predict(self, case: Case, *, rule: str | None = None) -> Prediction:
+        """The prediction of one case on the grid and in the orientation of its reference scan.
+
+        As :func:`hybriduad.prediction.case.predict_case`, which ``hybriduad predict`` calls too.
+
+        Raises:
+            DataError: the case cannot be used.
+            ConfigError: a ``rule`` that the bundle was not calibrated by.
+        """
+        return predict_case(self, case, rule=rule)
+
+
+def load_detector(bundle: str | Path, device: str = "auto") -> CaseDetector:
+    """Load a detector's bundle, or a reconstructor's, whose map alone is then the score.
+
+    Args:
+        bundle: the model folder.
+        device: "auto" (the first CUDA device, else the CPU), "cpu", "cuda", "cuda:1".
+
+    Raises:
+        BundleError: no bundle there, or a damaged one.
+        ConfigError: an unusable device.
+    """
+    loaded = loading.load_detector(bundle, device)
+    # Whatever a detector is built from it keeps under the same name.
+    return CaseDetector(**{name: getattr(loaded, name) for name in inspect.signature(Detector).parameters})

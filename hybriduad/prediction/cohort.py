@@ -1,0 +1,109 @@
+"""Inference on one case or a cohort: maps on the scan's own grid. One bad case never ends a cohort."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from hybriduad.cohort.manifest import read_cohort
+from hybriduad.core.errors import DataError, reason_of
+from hybriduad.core.types import Split
+from hybriduad.detector.bundle import verify
+from hybriduad.detector.loading import load_detector
+from hybriduad.prediction.case import predict_case
+from hybriduad.prediction.files import (
+    DEFAULT_MAPS,
+    begin_folder,
+    check_same_scan,
+    record_of,
+    wanted_parts,
+    write_case,
+)
+from hybriduad.scan.cache import PreparedCache
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Outcome:
+    """What became of a cohort: case names that were ``done`` now, ``kept`` from before, and ``failed`` with why."""
+
+    out: Path
+    done: list[str] = field(default_factory=list)
+    kept: list[str] = field(default_factory=list)
+    failed: dict[str, str] = field(default_factory=dict)
+
+
+def predict_cohort(
+    bundle: str | Path,
+    cohort: str | Path,
+    *,
+    out: str | Path,
+    maps: Sequence[str] = DEFAULT_MAPS,
+    rule: str | None = None,
+    device: str = "auto",
+    split: Split | None = None,
+    cache: str | Path | None = None,
+    overwrite: bool = False,
+    contrast: str | None = None,
+) -> Outcome:
+    """Predict every case of a cohort into a BIDS derivative folder; a case that was done before is kept.
+
+    Args:
+        bundle: a detector's folder, or a reconstructor's.
+        cohort: manifest CSV, BIDS folder or one image, whose contrast ``contrast`` names if its file name does not.
+        out: the predictions folder.
+        maps: parts to write (:data:`SUFFIXES`), or ("all",); a part that the bundle lacks is left out.
+        rule: which calibrated rule makes the mask; the bundle's default rule by default.
+        device: "auto", "cpu", "cuda", "cuda:1".
+        split: only the cases of that split.
+        cache: folder for prepared volumes that several runs share.
+        overwrite: predict again what another bundle or other options left in ``out``.
+
+    Raises:
+        ConfigError: unknown maps, or other predictions in ``out``.
+        DataError: the cohort cannot be read, has no case of the split, or cases of one name in two data sets.
+        BundleError: an unusable bundle.
+    """
+    wanted = wanted_parts(maps)
+    model = verify(bundle)
+    cases = read_cohort(cohort, split=split, contrast=contrast)
+    if twins := [name for name, count in Counter(case.name for case in cases).items() if count > 1]:
+        mend = "predict each data set into a folder of its own"
+        raise DataError("cases of one name in different data sets", where=cohort, got=twins, mend=mend)
+    detector = load_detector(bundle, device)
+    threshold = detector.thresholds.of("score", rule)
+    folder = Path(out)
+    begin_folder(folder, model, {"maps": list(wanted), "rule": rule, "bundle": model.digest}, overwrite)
+    if threshold is None and "mask" in wanted:
+        log.warning("no masks: the bundle has no threshold yet; 'hybriduad calibrate' gives it one")
+    store = PreparedCache(cache) if cache is not None else None
+    outcome = Outcome(folder)
+    for case in cases:
+        record = record_of(folder, case)
+        if overwrite:
+            record.unlink(missing_ok=True)
+        try:
+            if record.is_file():
+                check_same_scan(record, case, model.anatomy.contrasts)
+                outcome.kept.append(case.name)
+                continue
+            began = time.perf_counter()
+            found = predict_case(detector, case, rule=rule, cache=store)
+            if absent := found.notes["absent_contrasts"]:
+                log.warning("%s lacks %s: less sure, and thresholds may not fit", case.name, ", ".join(absent))
+            if not found.notes["orientation_stated"]:
+                log.warning("%s states no orientation in its header: taken as running left, forward, up", case.name)
+            write_case(folder, case, found, wanted, model, rule or detector.thresholds.default, began)
+        except Exception as error:  # whatever it is, it is of this case, and the others are waiting
+            outcome.failed[case.name] = reason_of(error)
+            log.error("%s failed: %s", case.name, outcome.failed[case.name])
+            log.debug("traceback of %s", case.name, exc_info=True)
+            continue
+        outcome.done.append(case.name)
+        log.info("%s done in %.1f s (%d of %d)", case.name, time.perf_counter() - began, len(outcome.done), len(cases))
+    return outcome

@@ -1,0 +1,218 @@
+"""The predictions folder, a BIDS derivative: names of its files, its request, and what is written of a case."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hybriduad import __version__
+from hybriduad.core.errors import ConfigError, DataError
+from hybriduad.core.requests import difference
+from hybriduad.core.types import Case, Prediction
+from hybriduad.detector.bundle import Bundle, versions
+from hybriduad.metrics import lesion_table
+from hybriduad.scan.digests import file_digest
+from hybriduad.scan.volumes import VolumeGrid, write_atomically, write_volume
+
+SUFFIXES = {
+    "score": "desc-anomaly_probseg",
+    "probability": "desc-segmenter_probseg",
+    "map": "desc-reconstruction_probseg",
+    "uncertainty": "desc-uncertainty_probseg",
+    "intensity": "desc-intensity_probseg",
+    "mask": "label-lesion_desc-anomaly_mask",
+    "brain": "desc-brain_mask",
+    "reconstruction": "desc-pseudohealthy",
+}
+"""Part of a prediction -> the end of its file's name; a pseudo-healthy scan adds its contrast."""
+CONTENT = {
+    "probability": "segmenter's probability of a lesion in [0, 1]",
+    "map": "anomaly map of the reconstruction alone in [0, 1]",
+    "uncertainty": "standard deviation of the probability between the reconstructions, in [0, 1]",
+    "intensity": "plain intensity, median-filtered, in [0, 1]: the baseline that learns nothing",
+    "mask": "1 where the score reaches the calibrated threshold",
+    "brain": "1 where scores count",
+    "reconstruction": "pseudo-healthy reconstruction in the scan's own units, equal to it outside the brain",
+}
+"""What the values of a part are; the score's sidecar is the record of the case."""
+LESIONS = "desc-anomaly_lesions.tsv"
+"""How the table of a mask's components ends."""
+DEFAULT_MAPS = ("score", "mask", "brain")
+MODEL, DESCRIPTION, README = "model.json", "dataset_description.json", "README.md"
+ABOUT = """# Anomaly maps by hybriduad
+
+Research use only: not a medical device, not for diagnosis or treatment. For each case in `sub-*/`, on the grid of its
+scan: scores in [0, 1], 0 outside the brain, and where the model was calibrated a mask. `model.json` says which model
+made them and at which thresholds; the JSON file beside each score is the record of that case.
+"""
+
+
+def wanted_parts(maps: Sequence[str]) -> tuple[str, ...]:
+    """The parts to write for ``maps``, names of :data:`SUFFIXES` or "all", in their order; the score always.
+
+    Raises:
+        ConfigError: no map, or an unknown one.
+    """
+    unknown = sorted(set(maps) - {*SUFFIXES, "all"})
+    if unknown or not maps:
+        raise ConfigError("unknown maps", got=unknown or "none", expected=f"some of {[*SUFFIXES, 'all']}")
+    # The score is always written: its sidecar is the record that the case is complete.
+    return tuple(SUFFIXES) if "all" in maps else tuple(name for name in SUFFIXES if name in {*maps, "score"})
+
+
+def record_of(folder: Path, case: Case) -> Path:
+    """The sidecar of a case's score, written last: where it is, the case is complete."""
+    return folder / _place(case) / f"{case.name}_{SUFFIXES['score']}.json"
+
+
+def begin_folder(folder: Path, model: Bundle, request: dict[str, Any], overwrite: bool) -> None:
+    """Make the predictions folder, or check that the one that is there is of the same request.
+
+    Raises:
+        ConfigError: it holds other predictions and ``overwrite`` is not set, or something else.
+    """
+    path = folder / MODEL
+    if path.is_file():
+        try:
+            asked = json.loads(path.read_text())["request"]
+        except (ValueError, KeyError):
+            asked = {}
+        if all(key in asked and asked[key] == value for key, value in request.items()):
+            return
+        if not overwrite:
+            what = difference({key: asked.get(key) for key in request}, request)
+            mend = "choose another folder, or --overwrite"
+            raise ConfigError("other predictions in the same place", where=folder, got=what, mend=mend)
+        # All of them, so that a folder never mixes two models, not even when this run is stopped.
+        for suffix in (*SUFFIXES.values(), LESIONS):
+            for old in folder.glob(f"sub-*/**/anat/*_{suffix}*"):
+                old.unlink()
+    if folder.is_dir() and not path.is_file() and any(folder.iterdir()):
+        raise ConfigError("output folder holds something else", where=folder, mend="name an empty or new folder")
+    folder.mkdir(parents=True, exist_ok=True)
+    description = {
+        "Name": "hybriduad anomaly maps (research use only)",
+        "BIDSVersion": "1.10.0",
+        "DatasetType": "derivative",
+        "GeneratedBy": [{"Name": "hybriduad", "Version": __version__}],
+    }
+    _write_json(folder / DESCRIPTION, description)
+    write_atomically(folder / README, ABOUT.encode())
+    write_atomically(folder / ".bidsignore", f"{MODEL}\n*.html\n*_{LESIONS}\n".encode())
+    _write_json(
+        path,
+        {
+            "bundle": model.digest,
+            "kind": model.kind,
+            "contrasts": list(model.anatomy.contrasts),
+            "used": model.used,
+            "thresholds": model.record["thresholds"],
+            "request": request,
+        },
+    )
+
+
+def check_same_scan(record: Path, case: Case, contrasts: tuple[str, ...]) -> None:
+    """A finished case of that name counts as done only if it is of the same files.
+
+    Raises:
+        DataError: it is of others, or its record cannot be read.
+    """
+    try:
+        before = json.loads(record.read_text())["inputs"]
+    except (ValueError, KeyError) as error:
+        raise DataError("unreadable record of a case", where=record, mend="delete it") from error
+    if before != _inputs(case, contrasts):
+        raise DataError("prediction of another scan of that name", where=record, mend="--overwrite, or another folder")
+
+
+def write_case(
+    folder: Path, case: Case, found: Prediction, wanted: Sequence[str], model: Bundle, rule: str, began: float
+) -> None:
+    """Write the ``wanted`` parts of a prediction, each with its sidecar, and last the record: the score's sidecar.
+
+    ``rule`` made the mask; ``began`` is the :func:`time.perf_counter` at which the case was begun.
+    """
+    place = folder / _place(case)
+    place.mkdir(parents=True, exist_ok=True)
+    grid: VolumeGrid = found.grid
+    contrasts = model.anatomy.contrasts
+    # In the space of the scan itself, which BIDS calls "orig".
+    shared = {"SkullStripped": found.notes["brain"]["method"].startswith("non-zero"), "SpatialReference": "orig"}
+    written: dict[str, Any] = {}
+    for part in wanted:
+        values = getattr(found, part)
+        if values is None:
+            continue
+        if part == "reconstruction":
+            shown = case.shown_contrast(contrasts)
+            suffix, values = f"{SUFFIXES[part]}_{shown}", values[contrasts.index(shown)]
+        else:
+            suffix = SUFFIXES[part]
+        binary = values.dtype == bool
+        path = place / f"{case.name}_{suffix}.nii.gz"
+        write_volume(path, values, grid, np.uint8 if binary else np.float32)
+        written[part] = path.relative_to(folder).as_posix()
+        if part != "score":
+            kind = {"mask": "Lesion", "brain": "Brain"}.get(part)
+            said = {"Description": f"{CONTENT[part]}; hybriduad, research use only"}
+            _write_json(place / f"{case.name}_{suffix}.json", shared | said | ({"Type": kind} if kind else {}))
+    if "mask" in written and found.mask is not None and found.score is not None:
+        write_atomically(place / f"{case.name}_{LESIONS}", _lesions(found.mask, found.score, grid).encode())
+    _write_json(
+        record_of(folder, case),
+        shared
+        | {
+            "Description": "fused anomaly score of hybriduad in [0, 1], research use only",
+            "case": case.name,
+            "dataset": case.dataset,
+            "subject": case.subject,
+            "bundle": model.digest,
+            "parts": written,
+            "threshold": found.threshold,
+            "rule": rule or None,
+            "seconds": round(time.perf_counter() - began, 3),
+            "versions": versions(),
+            "inputs": _inputs(case, contrasts),
+            "notes": found.notes,
+        },
+    )
+
+
+def _lesions(mask: np.ndarray, score: np.ndarray, grid: VolumeGrid) -> str:
+    """A line for each component of the mask (26 neighbours), the largest first; centroids in the scan's millimetres."""
+    lines = ["number\tvolume_ml\tx_mm\ty_mm\tz_mm\tmean_score\tmaximum_score"]
+    spacing = np.linalg.norm(grid.affine[:3, :3], axis=0).tolist()
+    for row in lesion_table(mask, None, score, spacing):
+        place = grid.affine[:3, :3] @ (row.x, row.y, row.z) + grid.affine[:3, 3]
+        where = "\t".join(f"{value:.1f}" for value in place)
+        lines.append(f"{row.number}\t{row.volume_ml:.3f}\t{where}\t{row.mean_score:.4f}\t{row.maximum_score:.4f}")
+    return "\n".join(lines) + "\n"
+
+
+def _place(case: Case) -> Path:
+    session = [f"ses-{case.session}"] if case.session else []
+    return Path(f"sub-{case.subject}", *session, "anat")
+
+
+def _inputs(case: Case, contrasts: tuple[str, ...]) -> dict[str, Any]:
+    """What a prediction was made from: the sha256 of each image and of the brain mask, with the labels in it that
+    count, and which contrast is the reference."""
+    reference = case.reference_contrast(contrasts)
+    used = {name: path for name, path in case.images.items() if name in {*contrasts, reference}}
+    found: dict[str, Any] = {name: {"sha256": file_digest(path)} for name, path in used.items()}
+    found[reference]["reference"] = True
+    if case.brain:
+        found["brain"] = {"sha256": file_digest(case.brain)}
+        if labels := case.mask_labels("brain"):
+            found["brain"]["labels"] = list(labels)
+    return found
+
+
+def _write_json(path: Path, content: Any) -> None:
+    write_atomically(path, json.dumps(content, indent=1, sort_keys=True).encode())

@@ -1,0 +1,1 @@
+"""One scan: NIfTI and its guards, brain, model grid and back, preparation and its cache."""

@@ -1,0 +1,126 @@
+"""Prepared cases in a folder, so that several runs prepare a scan once."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import shutil
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+from hybriduad.config.runs import Anatomy
+from hybriduad.core.errors import DataError
+from hybriduad.core.types import Case
+from hybriduad.scan.digests import file_digest, mask_files
+from hybriduad.scan.grid import Grid
+from hybriduad.scan.preparation import FORMAT, Prepared, prepare
+
+_ASIDE = ".partial-"
+"""Begins the name of an entry that is being built, followed by the machine and the process that builds it."""
+_DAY_S = 24 * 3600
+_MASKS = ("brain", "foreground", "lesion", "ignore")
+
+
+class PreparedCache:
+    """Prepared cases in a folder, memory-mapped, keyed by the content of their files and by what matters of the config.
+
+    Safe for several processes: an entry is built aside and renamed into place. What a killed process left half built is
+    removed by the next one that opens the cache.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for partial in self.folder.glob(f"{_ASIDE}*"):
+            if _abandoned(partial):
+                shutil.rmtree(partial, ignore_errors=True)
+
+    def get(self, case: Case, anatomy: Anatomy, direction: str | None = None) -> Prepared:
+        """As :func:`prepare`; the arrays of the result are read-only and memory-mapped.
+
+        Raises:
+            DataError: as :func:`prepare`, or the entry is damaged.
+        """
+        entry = self.folder / _cache_key(case, anatomy, direction)
+        if not entry.is_dir():
+            self._build(entry, prepare(case, anatomy, direction))
+        return _load(entry)
+
+    def _build(self, entry: Path, prepared: Prepared) -> None:
+        partial = Path(tempfile.mkdtemp(dir=self.folder, prefix=f"{_ASIDE}{_machine()}-{os.getpid()}-"))
+        try:
+            np.save(partial / "image.npy", prepared.image, allow_pickle=False)
+            masks = np.stack([getattr(prepared, name) for name in _MASKS])
+            np.save(partial / "masks.npy", masks, allow_pickle=False)
+            record = {
+                "present": prepared.present.tolist(),
+                "has_lesion_mask": prepared.has_lesion_mask,
+                "grid": prepared.grid.to_json(),
+                "notes": prepared.notes,
+            }
+            (partial / "record.json").write_text(json.dumps(record))
+            os.rename(partial, entry)
+        except OSError:
+            if not entry.is_dir():  # otherwise another process was faster, with the same content
+                raise
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+
+
+def _machine() -> str:
+    """This machine in a few characters: process ids of another one that shares the folder say nothing here."""
+    return hashlib.sha256(platform.node().encode()).hexdigest()[:8]
+
+
+def _abandoned(partial: Path) -> bool:
+    """Whether nobody builds this entry any more: its process on this machine has ended, or it is a day old."""
+    try:
+        if time.time() - partial.stat().st_mtime > _DAY_S:
+            return True
+        machine, process, _ = partial.name.removeprefix(_ASIDE).split("-")
+        if machine == _machine() and os.name == "posix":  # elsewhere the question would end the process
+            os.kill(int(process), 0)
+    except ProcessLookupError:
+        return True
+    except (OSError, ValueError):  # gone by now, another user's, or a name of an earlier version
+        return False
+    return False
+
+
+def _load(entry: Path) -> Prepared:
+    try:
+        record = json.loads((entry / "record.json").read_text())
+        image = np.load(entry / "image.npy", mmap_mode="r", allow_pickle=False)
+        masks = np.load(entry / "masks.npy", mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise DataError("damaged cache entry", where=entry, got=str(error), mend="delete that folder") from error
+    grid = Grid.from_json(record["grid"])
+    return Prepared(
+        image=image,
+        present=np.array(record["present"]),
+        **dict(zip(_MASKS, masks, strict=True)),
+        has_lesion_mask=record["has_lesion_mask"],
+        spacing_mm=grid.spacing_mm,
+        grid=grid,
+        notes=record["notes"],
+    )
+
+
+def _cache_key(case: Case, anatomy: Anatomy, direction: str | None) -> str:
+    reference = case.reference_contrast(anatomy.contrasts)
+    digests: dict[str, str | None] = {}
+    for name, path in {**dict(sorted(case.images.items())), **mask_files(case)}.items():
+        try:
+            digests[name] = file_digest(path)
+        except DataError:
+            if name not in case.images or name in {*anatomy.contrasts, reference}:
+                raise
+            digests[name] = None  # of this one at most the grid would have been used
+    labels = [case.mask_labels(kind) for kind in mask_files(case)]
+    config = [FORMAT, list(anatomy.contrasts), anatomy.space, anatomy.size, reference, direction, labels, digests]
+    return hashlib.sha256(json.dumps(config).encode()).hexdigest()[:32]

@@ -1,0 +1,195 @@
+"""Scan to model grid: reference grid, contrasts resampled to it, brain, crop, intensity. The only SimpleITK user."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy import ndimage
+
+from hybriduad.config.runs import Anatomy
+from hybriduad.core.errors import DataError
+from hybriduad.core.types import Case
+from hybriduad.scan.brain import find_brain, find_head
+from hybriduad.scan.brain_surface import Spacing
+from hybriduad.scan.digests import mask_files
+from hybriduad.scan.grid import (
+    WHITE,
+    Grid,
+    cover,
+    find_slice_axis,
+    image_to_model,
+    in_plane,
+    intensity_from_model,
+    lesion_to_model,
+    mask_to_model,
+    restore,
+    to_slices,
+)
+from hybriduad.scan.volumes import (
+    Image,
+    VolumeGrid,
+    check_mask_grid,
+    from_ras,
+    read_case_mask,
+    read_volume,
+    same_grid,
+    spacing_of,
+    to_ras,
+)
+
+__all__ = ["WHITE", "Grid", "Prepared", "intensity_from_model", "prepare", "restore", "scan_on_grid"]
+
+FORMAT = 8
+"""Part of the cache's key: raised whenever :func:`prepare` gives other numbers or refuses other files."""
+MARGIN_MM = 4.0
+"""Room around the head in the square."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """One case on the model grid.
+
+    ``image`` (C, H, W, S) float32 in [-1, 1], background -1; ``present`` (C,) bool; ``brain``, ``foreground``,
+    ``lesion``, ``ignore`` (H, W, S) bool, the last two all False where the case has none; ``has_lesion_mask`` tells
+    an empty lesion mask from a missing one; ``spacing_mm`` along H, W, S; ``grid`` the way back for :func:`restore`;
+    ``notes`` what was done, for the sidecar. The arrays may be read-only and memory-mapped.
+    """
+
+    image: np.ndarray
+    present: np.ndarray
+    brain: np.ndarray
+    foreground: np.ndarray
+    lesion: np.ndarray
+    ignore: np.ndarray
+    has_lesion_mask: bool
+    spacing_mm: tuple[float, float, float]
+    grid: Grid
+    notes: dict[str, Any] = field(default_factory=dict)
+
+
+def prepare(case: Case, anatomy: Anatomy, direction: str | None = None) -> Prepared:
+    """Bring a case to the model grid of ``anatomy``; a pure function of the files.
+
+    The reference scan gives the grid, the head and, without a mask, the brain. It need not be a contrast of
+    ``anatomy``: a reference that the model does not know gives these alone, and the others are resampled to it.
+    ``direction`` (sagittal, coronal or axial) is the acquisition direction that a bundle was trained on.
+
+    Raises:
+        DataError: the case has none of the contrasts, was acquired in another direction, a mask is on none of its
+            grids, no brain is found, or a file cannot be used (:mod:`hybriduad.scan.volumes`).
+    """
+    names = anatomy.contrasts
+    present = np.array([name in case.images for name in names])
+    if not present.any():
+        needed = f"one of {list(names)}"
+        raise DataError("no contrast that the bundle knows", where=case.name, got=sorted(case.images), expected=needed)
+    reference = case.reference_contrast(names)
+    if reference not in case.images:
+        raise DataError("missing reference contrast", where=case.name, got=sorted(case.images), expected=reference)
+    image = read_volume(case.images[reference])
+    spacing = spacing_of(image.grid.affine_ras)
+    axis = find_slice_axis(spacing)
+    start = Grid(image.grid, axis, anatomy.size, (0.0, 0.0), (1.0, 1.0), ())
+    if direction is not None and start.direction != direction:
+        mend = "use a bundle that was trained on such slices"
+        raise DataError(
+            "another acquisition direction", where=case.name, got=start.direction, expected=direction, mend=mend
+        )
+    others = {n: read_volume(case.images[n]) for n in names if n in case.images and n != reference}
+    scans = {reference: image} | others
+    slices = {name: to_slices(_on_grid(scan, image.grid, linear=True), axis) for name, scan in scans.items()}
+    masks = {
+        kind: to_slices(_on_grid(_read_mask(path, case, kind), image.grid, linear=False), axis) > 0.5
+        for kind, path in mask_files(case).items()
+    }
+    h, w = in_plane(axis)
+    head = find_head(slices[reference])
+    brain, method = _brain(slices[reference], head, masks.get("brain"), spacing, axis, case)
+    head |= brain
+    corner, step = cover(head, (spacing[h], spacing[w]), anatomy.size, MARGIN_MM)
+    medians = tuple(_median(slices[name], brain, case, name) if name in slices else 0.0 for name in names)
+    grid = replace(start, start=corner, step=step, median=medians)
+    lesion = masks.get("lesion")
+    notes = {
+        "space": anatomy.space,
+        "direction": grid.direction,
+        "reference": reference,
+        "orientation_stated": image.grid.orientation_stated,
+        "brain": {"method": method, "volume_ml": round(float(brain.sum()) * float(np.prod(spacing)) / 1000, 1)},
+        "intensity_median": {name: median for name, median in zip(names, medians, strict=True) if name in slices},
+        "resampled": [name for name, scan in others.items() if not same_grid(scan.grid, image.grid)],
+    }
+    return Prepared(
+        image=image_to_model([slices.get(name) for name in names], head, grid),
+        present=present,
+        brain=mask_to_model(brain, grid),
+        foreground=mask_to_model(head, grid),
+        lesion=lesion_to_model(lesion, grid),
+        ignore=mask_to_model(masks.get("ignore"), grid),
+        has_lesion_mask=lesion is not None,
+        spacing_mm=grid.spacing_mm,
+        grid=grid,
+        notes=notes,
+    )
+
+
+def scan_on_grid(path: Path, target: VolumeGrid) -> np.ndarray:
+    """(X, Y, Z) float32 of a scan, on the grid and in the orientation of another file, resampled as for the model.
+
+    Raises:
+        DataError: as :func:`hybriduad.scan.volumes.read_volume`.
+    """
+    return from_ras(_on_grid(read_volume(path), target, linear=True), target.orientation)
+
+
+def _read_mask(path: Path, case: Case, kind: str) -> Image:
+    mask = read_case_mask(path, case, kind)
+    check_mask_grid(path, mask.grid, case.images, kind)
+    return mask
+
+
+def _on_grid(image: Image, target: VolumeGrid, *, linear: bool) -> np.ndarray:
+    """(X, Y, Z) float32 in RAS on ``target``: as it is on the same grid, else resampled by the affines alone."""
+    data, affine, _ = to_ras(image)
+    if same_grid(image.grid, target):
+        return np.asarray(data, dtype=np.float32)
+    import SimpleITK as sitk
+
+    # In index space, so that any affine will do: target index -> millimetres -> index of the image.
+    index = np.linalg.inv(affine) @ target.affine_ras
+    data = np.asarray(data, dtype=np.float32)
+    if linear:  # smooth along axes that lose resolution, or fine detail would alias
+        ratio = np.maximum(np.linalg.norm(index[:3, :3], axis=1), 1)
+        data = ndimage.gaussian_filter(data, 0.5 * np.sqrt(ratio**2 - 1), mode="nearest")
+    transform = sitk.AffineTransform(3)
+    transform.SetMatrix(index[:3, :3].ravel().tolist())
+    transform.SetTranslation(index[:3, 3].tolist())
+    moving = sitk.GetImageFromArray(np.ascontiguousarray(data.transpose(2, 1, 0)))
+    space = sitk.Image(list(target.shape_ras), sitk.sitkFloat32)
+    kind = sitk.sitkLinear if linear else sitk.sitkNearestNeighbor
+    moved = sitk.Resample(moving, space, transform, kind, 0.0)
+    return np.asarray(sitk.GetArrayFromImage(moved).transpose(2, 1, 0))
+
+
+def _brain(
+    data: np.ndarray, head: np.ndarray, given: np.ndarray | None, spacing_mm: Spacing, axis: int, case: Case
+) -> tuple[np.ndarray, str]:
+    """The brain in slices (H, W, S), and where it comes from."""
+    if given is not None:
+        brain, method = given, "given mask"
+    else:
+        found, method = find_brain(np.moveaxis(data, -1, axis), np.moveaxis(head, -1, axis), spacing_mm, axis)
+        brain = to_slices(found, axis)
+    if not brain.any():
+        raise DataError("no brain found", where=case.name, got=method, mend="check the scan, or give a brain mask")
+    return brain, method
+
+
+def _median(data: np.ndarray, brain: np.ndarray, case: Case, name: str) -> float:
+    median = float(np.median(data[brain]))
+    if median <= 0:
+        raise DataError(f"no signal of {name} in the brain", where=case.name, got=f"median {median:g}")
+    return median

@@ -1,0 +1,203 @@
+"""Speed of the networks alone: steps of training, reconstruction, segmentation, beside plain matrix products."""
+
+from __future__ import annotations
+
+import copy
+import math
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from hybriduad.config.runs import Anatomy, DetectorRun, Precision, ReconstructorRun
+from hybriduad.core import plugins, rng
+from hybriduad.core.types import Batch
+from hybriduad.networks.losses import segmentation_loss
+from hybriduad.networks.segmenter import Segmenter
+from hybriduad.reconstructors._base import Reconstructor
+
+WARM_UP = 2
+
+
+class Measure(NamedTuple):
+    """Seconds (median, least, most) of ``repeats`` calls on ``slices`` slices, and what of the machine they use.
+
+    ``gflops``: floating-point operations of the convolutions and matrix products of one call, in 1e9; ``fraction``:
+    their rate over that of plain matrix products in the same precision. Both nan where no network runs.
+    """
+
+    seconds: float
+    least: float
+    most: float
+    repeats: int
+    slices: int
+    gflops: float = math.nan
+    fraction: float = math.nan
+
+    @property
+    def slices_per_second(self) -> float:
+        """Throughput at the median."""
+        return self.slices / self.seconds
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Where and how calls are measured; ``product`` is the GFLOP/s of plain matrix products there."""
+
+    device: torch.device
+    precision: Precision
+    product: float
+    repeats: int
+
+    def measure(self, call: Callable[[], Any], slices: int, *, network: bool = True, repeats: int = 0) -> Measure:
+        """Time a call, after calls that are not counted; with ``network`` also count its operations."""
+        gflops = count_gflops(call) if network else math.nan
+        seconds = timed(call, self.device, repeats or self.repeats)
+        median = statistics.median(seconds)
+        fraction = gflops / median / self.product
+        return Measure(median, min(seconds), max(seconds), len(seconds), slices, gflops, fraction)
+
+    def autocast(self) -> torch.autocast:
+        """The precision, as trainings and detectors set it."""
+        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.precision == "bfloat16")
+
+
+def timed(call: Callable[[], Any], device: torch.device, repeats: int) -> list[float]:
+    """Seconds of each of ``repeats`` calls, after two that are not counted."""
+    seconds = []
+    for number in range(WARM_UP + repeats):
+        _wait(device)
+        began = time.perf_counter()
+        call()
+        _wait(device)
+        if number >= WARM_UP:
+            seconds.append(time.perf_counter() - began)
+    return seconds
+
+
+def count_gflops(call: Callable[[], Any]) -> float:
+    """Floating-point operations of one call, in 1e9: convolutions and matrix products, backward passes included."""
+    with FlopCounterMode(display=False) as counter:
+        call()
+    return float(counter.get_total_flops()) / 1e9
+
+
+def matrix_rate(dtype: torch.dtype, device: torch.device, side: int, repeats: int) -> float:
+    """GFLOP/s of the product of two square matrices: what the machine reaches when nothing is in the way."""
+    generator = torch.Generator().manual_seed(0)
+    a, b = (torch.randn(side, side, generator=generator).to(device, dtype) for _ in range(2))
+    return 2 * side**3 / 1e9 / statistics.median(timed(lambda: a @ b, device, repeats))
+
+
+def build_reconstructor(run: ReconstructorRun) -> Reconstructor:
+    """The untrained network of a config, on the CPU."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(rng.fold(run.seed, "benchmark"))
+        family = plugins.load("reconstructors", run.model.name)
+        model: Reconstructor = family.Model(run.model, len(run.anatomy.contrasts), run.anatomy.size)
+    return model
+
+
+def build_segmenter(run: DetectorRun, anatomy: Anatomy) -> Segmenter:
+    """The untrained network of a config, on the CPU."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(rng.fold(run.seed, "benchmark"))
+        return Segmenter(run.segmenter, len(anatomy.contrasts))
+
+
+def reconstruction_step(bench: Bench, model: Reconstructor, batch: Batch) -> Callable[[], None]:
+    """A training step of stage 1: each player's loss, its gradient, its optimiser."""
+    moved = batch.to(bench.device)
+    trained = _placed(model, bench).train().requires_grad_(True)
+    optimisers = {player: _optimiser(trained.parameters_of(player)) for player in trained.players}
+
+    def step() -> None:
+        for player, optimiser in optimisers.items():
+            with bench.autocast():
+                loss = trained.loss(moved, moved.keys, player)["loss"]
+            _descend(loss, optimiser)
+
+    return step
+
+
+def segmentation_step(
+    bench: Bench, run: DetectorRun, segmenter: Segmenter, reconstructor: Reconstructor, batch: Batch
+) -> Callable[[], None]:
+    """A training step of stage 2: the frozen reconstruction at one level, the loss, its gradient, the optimiser."""
+    moved = batch.to(bench.device)
+    frozen = _placed(reconstructor, bench).eval().requires_grad_(False)
+    trained = _placed(segmenter, bench).train().requires_grad_(True)
+    optimiser = _optimiser(list(trained.parameters()))
+    member = torch.zeros(len(moved), dtype=torch.int64, device=bench.device)
+
+    def step() -> None:
+        with bench.autocast():
+            with torch.no_grad():
+                made = frozen.reconstruct_member(moved.image, moved.brain, moved.keys, member)
+            logits = trained(moved.image, made).float()
+        weights = {"dice": run.loss.dice, "false_alarm": run.loss.false_alarm}
+        _descend(segmentation_loss(logits, moved.target, moved.ignore, moved.brain, **weights)["loss"], optimiser)
+
+    return step
+
+
+def reconstruction(bench: Bench, model: Reconstructor, batches: list[Batch]) -> Callable[[], list[Tensor]]:
+    """All reconstructions of the slices, as in prediction: every level and repeat, batch by batch."""
+    frozen = _placed(model, bench).eval().requires_grad_(False)
+    moved = [batch.to(bench.device) for batch in batches]
+
+    @torch.no_grad()
+    def reconstruct() -> list[Tensor]:
+        with bench.autocast():
+            return [frozen.reconstruct(_image(one), one.brain, one.keys).float() for one in moved]
+
+    return reconstruct
+
+
+def segmentation(bench: Bench, segmenter: Segmenter, batches: list[Batch], members: int) -> Callable[[], list[Tensor]]:
+    """The segmenter on the slices with each of ``members`` reconstructions, as in prediction."""
+    frozen = _placed(segmenter, bench).eval().requires_grad_(False)
+    moved = [batch.to(bench.device) for batch in batches]
+
+    @torch.no_grad()
+    def segment() -> list[Tensor]:
+        with bench.autocast():
+            return [frozen(_image(one), one.healthy) for one in moved for _ in range(members)]
+
+    return segment
+
+
+def parameters(module: nn.Module) -> int:
+    """How many weights."""
+    return sum(weight.numel() for weight in module.parameters())
+
+
+def _placed(module: Any, bench: Bench) -> Any:
+    # Of a copy: one measurement trains a network that another one freezes.
+    return copy.deepcopy(module).to(bench.device, memory_format=torch.channels_last)
+
+
+def _image(batch: Batch) -> Tensor:
+    return batch.image.contiguous(memory_format=torch.channels_last)
+
+
+def _optimiser(weights: list[nn.Parameter]) -> torch.optim.Optimizer:
+    # A rate of 0 costs the same and keeps the weights of every repeat alike.
+    return torch.optim.AdamW(weights, lr=0.0, fused=True)
+
+
+def _descend(loss: Tensor, optimiser: torch.optim.Optimizer) -> None:
+    optimiser.zero_grad()
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_([weight for group in optimiser.param_groups for weight in group["params"]], 1.0)
+    optimiser.step()
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

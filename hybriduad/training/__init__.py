@@ -1,0 +1,1 @@
+"""Samples, augmentation, tasks, the loop, and the two stages as functions."""

@@ -1,0 +1,90 @@
+"""Alterations of a training slice that leave its diagnosis as it was; the only torchio user.
+
+Intensities are altered by torchio (DOI 10.1016/j.cmpb.2021.106236), which draws from torch's generator: it is forked
+and seeded by the sample's own generator, so the global one stays where it was. Geometry is torchvision's, at a tenth
+of the time of a resampling in three dimensions.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from hybriduad.anomalies._base import present
+from hybriduad.config.runs import Augmentation
+from hybriduad.core.types import BACKGROUND
+
+
+def augment(
+    config: Augmentation, image: np.ndarray, masks: np.ndarray, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Alter one slice: image (C, H, W) in [-1, 1] and its masks (M, H, W) bool, moved alike.
+
+    Returns new arrays of the same shapes; the image stays in [-1, 1] and an absent contrast (all background) stays so.
+    Of several contrasts some may become absent, never all.
+    """
+    chosen = {name: rng.random() < getattr(config, name) for name in type(config).model_fields}
+    seed = int(rng.integers(2**62))
+    if chosen.pop("absent"):
+        image = _without_some(image, rng)
+    if chosen.pop("flip"):
+        # The first in-plane axis is left-right in axial and coronal slices, front-back in sagittal ones.
+        image, masks = image[:, ::-1], masks[:, ::-1]
+    if chosen.pop("affine"):
+        image, masks = _moved(image, masks, rng)
+    steps = [name for name, on in chosen.items() if on]
+    if steps:
+        image = _altered(steps, image, seed)
+    return np.ascontiguousarray(image, dtype=np.float32), np.ascontiguousarray(masks)
+
+
+def _without_some(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    there = np.flatnonzero(present(image))
+    if len(there) < 2:
+        return image
+    left = image.copy()
+    left[rng.permutation(there)[: int(rng.integers(1, len(there)))]] = BACKGROUND
+    return left
+
+
+def _moved(image: np.ndarray, masks: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    import torch
+    from torchvision.transforms import InterpolationMode
+    from torchvision.transforms.v2.functional import affine
+
+    angle, scale = float(rng.uniform(-12, 12)), float(rng.uniform(0.88, 1.12))
+    shift = [float(pixels) for pixels in rng.uniform(-4, 4, size=2)]
+    bilinear, nearest = InterpolationMode.BILINEAR, InterpolationMode.NEAREST
+    # Shifted so that the background is 0: another fill would be blended wrongly along the border.
+    source = torch.from_numpy(np.ascontiguousarray(image, dtype=np.float32) - BACKGROUND)
+    moved = affine(source, angle, shift, scale, [0.0, 0.0], interpolation=bilinear, fill=[0.0]) + BACKGROUND
+    labels = torch.from_numpy(np.ascontiguousarray(masks).astype(np.uint8))
+    moved_labels = affine(labels, angle, shift, scale, [0.0, 0.0], interpolation=nearest, fill=[0.0])
+    return moved.numpy().clip(-1.0, 1.0), moved_labels.numpy() > 0
+
+
+def _altered(steps: list[str], image: np.ndarray, seed: int) -> np.ndarray:
+    import torch
+    import torchio
+
+    absent = ~present(image)
+    unit = torch.from_numpy((np.ascontiguousarray(image, dtype=np.float32)[..., None] + 1.0) / 2.0)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        for step in steps:
+            unit = _transform(torchio, step)(unit)
+    altered: np.ndarray = unit.numpy()[..., 0].clip(0.0, 1.0) * 2.0 - 1.0
+    altered[absent] = BACKGROUND
+    return altered
+
+
+def _transform(torchio: Any, step: str) -> Any:
+    """One torchio transform; the strengths are those under which a slice still looks like a slice of a scanner."""
+    return {
+        "gamma": lambda: torchio.RandomGamma(log_gamma=(-0.25, 0.25)),
+        "bias": lambda: torchio.RandomBiasField(coefficients=0.35, order=2),
+        "blur": lambda: torchio.RandomBlur(std=(0.0, 0.8, 0.0, 0.8, 0.0, 0.0)),
+        "noise": lambda: torchio.RandomNoise(std=(0.0, 0.02)),
+        "ghosting": lambda: torchio.RandomGhosting(num_ghosts=(2, 6), axes=(0, 1), intensity=(0.1, 0.4)),
+    }[step]()

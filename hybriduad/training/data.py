@@ -1,0 +1,175 @@
+"""A cohort made ready for training: which cases, prepared on one grid, which of them labelled, known by digests."""
+
+from __future__ import annotations
+
+import logging
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hybriduad.cohort.leakage import identities
+from hybriduad.cohort.manifest import read_cohort
+from hybriduad.config.runs import Anatomy
+from hybriduad.core import rng
+from hybriduad.core.errors import DataError, reason_of
+from hybriduad.core.types import Case
+from hybriduad.scan.cache import PreparedCache
+from hybriduad.scan.preparation import Prepared
+from hybriduad.training.samples import SlicePool, labelled_slices
+
+log = logging.getLogger(__name__)
+
+MEASURED = (
+    "age",
+    "ageyears",
+    "agemonths",
+    "height",
+    "heightcm",
+    "weight",
+    "weightkg",
+    "fieldstrength",
+    "magneticfieldstrength",
+    "slicethickness",
+    "echotime",
+    "repetitiontime",
+    "inversiontime",
+    "flipangle",
+)
+"""Columns of numbers whose range a bundle states; compared without case, spaces and signs."""
+CODED = ("site", "scanner", "sex", "gender")
+"""Columns whose values are names even where they are numbers."""
+MISSING = ("", "n/a", "na", "nan")
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """The cases that could be prepared, on the model grid and of one acquisition ``direction``; how many ``failed``.
+
+    ``identities`` is what a bundle keeps of them, see :func:`identities`; made here, since after the training an image
+    that cannot be read would cost all of it.
+    """
+
+    cases: tuple[Case, ...]
+    prepared: tuple[Prepared, ...]
+    direction: str
+    failed: int
+    identities: Mapping[str, str] = field(default_factory=dict)
+
+
+def training_cases(cohort: str | Path) -> list[Case]:
+    """The "train" cases of a cohort that has splits, all cases of one that has none.
+
+    Raises:
+        DataError: the cohort cannot be read, or has splits but no "train" case.
+    """
+    cases = read_cohort(cohort)
+    if not any(case.split for case in cases):
+        return cases
+    chosen = [case for case in cases if case.split == "train"]
+    if not chosen:
+        raise DataError("no training case", where=cohort, got="other splits only", expected="cases with split 'train'")
+    return chosen
+
+
+def prepare_training_data(
+    cases: Sequence[Case], anatomy: Anatomy, cache: str | Path, direction: str | None = None
+) -> TrainingData:
+    """Prepare every case; one that cannot be used is named in the log and left out.
+
+    ``direction`` is the acquisition direction required; ``None`` takes that of the first usable case.
+
+    Raises:
+        DataError: no case can be used; the sentence holds the first reason.
+    """
+    if not any(contrast in case.images for case in cases for contrast in anatomy.contrasts):
+        there = sorted({contrast for case in cases for contrast in case.images})
+        raise DataError(
+            "no case has a contrast to learn from",
+            got=f"{there} in the cohort",
+            expected=f"one of {list(anatomy.contrasts)}",
+            mend="set anatomy.contrasts, as in --set 'anatomy.contrasts=[T1w]'",
+        )
+    store = PreparedCache(cache)
+    log.info("preparing %d cases", len(cases))
+    kept: list[tuple[Case, Prepared]] = []
+    faults: list[str] = []
+    known: dict[str, str] = {}
+    for case in cases:
+        try:
+            prepared = store.get(case, anatomy, direction)
+            known |= identities([case], "fit", anatomy.contrasts)
+        except Exception as error:  # whatever it is, it is of this case
+            faults.append(reason_of(error))
+            log.warning("%s left out of training: %s", case.name, faults[-1])
+            log.debug("traceback of %s", case.name, exc_info=True)
+            continue
+        if case.health == "lesion" and prepared.has_lesion_mask and not prepared.lesion.any():
+            log.warning("%s is stated to have a lesion, but its mask is empty: its slices count as healthy", case.name)
+        direction = direction or str(prepared.notes["direction"])
+        kept.append((case, prepared))
+    if not kept:
+        raise DataError("no case can be used for training", got=f"{len(faults)} failures, the first: {faults[0]}")
+    if faults:
+        log.warning("%d of %d cases were left out of training", len(faults), len(cases))
+    return TrainingData(tuple(c for c, _ in kept), tuple(p for _, p in kept), direction or "", len(faults), known)
+
+
+def labelled_cases(data: TrainingData, limit: int | None, seed: int) -> tuple[int, ...]:
+    """Indices of the cases with a slice to learn lesions from; ``limit`` of them, drawn by the seed and their identity.
+
+    Raises:
+        DataError: fewer than ``limit``, or none.
+    """
+    usable = [index for index, prepared in enumerate(data.prepared) if labelled_slices(prepared).any()]
+    wanted = len(usable) if limit is None else limit
+    if wanted < 1 or len(usable) < wanted:
+        raise DataError("too few labelled cases", got=len(usable), expected=max(1, wanted), mend="lower --limit")
+    # By a draw of its own for each case: a case more in the cohort changes at most one of those chosen.
+    draws = {i: rng.fold(seed, "labelled", data.cases[i].dataset, data.cases[i].name) for i in usable}
+    return tuple(sorted(sorted(usable, key=lambda i: draws[i])[:wanted]))
+
+
+def training_summary(data: TrainingData, pool: SlicePool, labelled: Sequence[int]) -> dict[str, Any]:
+    """The training set in numbers, for the bundle: sizes and attribute ranges, without names."""
+    names = sorted({name for case in data.cases for name in case.attributes})
+    stated = {name: [(case.attributes.get(name, ""), case.subject) for case in data.cases] for name in names}
+    ranges = {name: found for name, values in stated.items() if (found := _range(name, values)) is not None}
+    return {
+        "cases": len(data.cases),
+        "subjects": len({(case.dataset, case.subject) for case in data.cases}),
+        "failed_cases": data.failed,
+        "healthy_slices": len(pool.healthy),
+        "labelled_cases": len(labelled),
+        "labelled_slices": len(pool.labelled),
+        "attributes": ranges,
+        "spacing_mm": _spread([prepared.spacing_mm for prepared in data.prepared]),
+    }
+
+
+def _range(name: str, values: Sequence[tuple[str, str]]) -> Any:
+    """[lowest, highest] of numbers, else how many cases have each value that several subjects share; None for nothing.
+
+    ``values`` are (value, subject). A value of one subject alone may be a name or a file, which no bundle holds, and a
+    number may be that of a patient: only columns of :data:`MEASURED` have a range, and those of :data:`CODED` are
+    counted as words are; other numbers are left out.
+    """
+    column = re.sub(r"[^a-z0-9]", "", name.lower())
+    stated = [value for value, _ in values if value.lower() not in MISSING]
+    try:
+        numbers = [float(value) for value in stated]
+    except ValueError:
+        numbers = None
+    if numbers is not None and column not in CODED:
+        finite = [number for number in numbers if math.isfinite(number)]
+        return [min(finite), max(finite)] if finite and column in MEASURED else None
+    shared = [v for v in sorted(set(stated)) if len({who for value, who in values if value == v}) > 1]
+    counts = {value: stated.count(value) for value in shared}
+    rare = len(stated) - sum(counts.values())
+    return (counts | ({"(others)": rare} if rare else {})) or None
+
+
+def _spread(spacings: Sequence[tuple[float, float, float]]) -> list[list[float]]:
+    return [[round(pick(axis), 3) for axis in zip(*spacings, strict=True)] for pick in (min, max)]

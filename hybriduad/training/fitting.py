@@ -1,0 +1,304 @@
+"""The two stages as functions: a cohort and a config in, a bundle out."""
+
+from __future__ import annotations
+
+import copy
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import numpy as np
+import torch
+
+from hybriduad.cohort.digest import cohort_digest
+from hybriduad.config import files as configs
+from hybriduad.config.runs import Anatomy, DetectorRun, ReconstructorRun
+from hybriduad.core import plugins, rng
+from hybriduad.core.drawing import slice_grid
+from hybriduad.core.errors import ConfigError
+from hybriduad.core.types import Case
+from hybriduad.detector import bundle as bundles
+from hybriduad.detector.bundle import Bundle, Description
+from hybriduad.detector.device import resolve_device, resolve_precision
+from hybriduad.detector.inference import Detector
+from hybriduad.detector.loading import load_reconstructor, load_weights
+from hybriduad.networks.segmenter import Segmenter
+from hybriduad.reconstructors._base import Reconstructor
+from hybriduad.training.data import (
+    labelled_cases,
+    prepare_training_data,
+    training_cases,
+    training_summary,
+)
+from hybriduad.training.loop import run_training
+from hybriduad.training.resuming import Workshop
+from hybriduad.training.samples import SampleStream, build_pool
+from hybriduad.training.statistics import reference_statistics
+from hybriduad.training.tasks import ReconstructionTask, SegmentationTask
+
+log = logging.getLogger(__name__)
+SHOWN = 6
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where and how a stage runs, as every stage takes it.
+
+    ``out``: the bundle's folder; a training that was stopped there continues. ``device``: "auto", "cpu", "cuda:1".
+    ``cache``: folder for prepared volumes that several runs share; by default they live as long as the training.
+    ``overwrite``: train anew and, when the new bundle is complete, replace the one in ``out``; a training of the same
+    request that was stopped there continues all the same. ``data_licence``: stated in the bundle.
+    """
+
+    out: Path
+    device: str = "auto"
+    cache: Path | None = None
+    overwrite: bool = False
+    data_licence: str = "not stated"
+
+
+def fit_reconstructor(
+    config: str | Path, cohort: str | Path, *, out: str | Path, overrides: Sequence[str] = (), **place: Any
+) -> Bundle:
+    """Stage 1: learn healthy anatomy from healthy scans and from lesion-free slices of annotated ones.
+
+    Args:
+        config: path or name of a shipped config of kind ``reconstructor``.
+        cohort: manifest CSV, BIDS folder or image; where it has splits, its "train" cases.
+        out: the bundle's folder.
+        overrides: ``dotted.key=value``.
+        **place: the other fields of :class:`Place`.
+
+    Raises:
+        ConfigError: an unusable config, or other work in ``out``.
+        DataError: no usable case, no healthy slice, or a loss that is not finite.
+    """
+    run: ReconstructorRun = configs.load(config, list(overrides), kind="reconstructor")
+    if run.mix.labelled > 0:
+        mend = "set it to 0: a reconstructor would learn to reproduce lesions"
+        raise ConfigError("labelled slices in stage 1", got=f"mix.labelled {run.mix.labelled}", mend=mend)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(rng.fold(run.seed, "weights"))
+        family = plugins.load("reconstructors", run.model.name)
+        model: Reconstructor = family.Model(run.model, len(run.anatomy.contrasts), run.anatomy.size)
+    return _fit(
+        run,
+        run.anatomy,
+        cohort,
+        Place(Path(out), **place),
+        task=ReconstructionTask(run, model),
+        trained=model,
+        parts=lambda: {"reconstructor": copy.deepcopy(model), "residual": run.residual},
+    )
+
+
+def fit_detector(
+    config: str | Path,
+    cohort: str | Path,
+    *,
+    out: str | Path,
+    reconstructor: str | Path | None = None,
+    init: str | Path | None = None,
+    limit: int | None = None,
+    overrides: Sequence[str] = (),
+    **place: Any,
+) -> Bundle:
+    """Stage 2 and few-label fine-tuning: learn to outline lesions, synthetic, labelled or both, as ``mix`` says.
+
+    Args:
+        config: path or name of a shipped config of kind ``detector``.
+        cohort, out, overrides, **place: as in :func:`fit_reconstructor`.
+        reconstructor: stage 1's bundle; with neither it nor ``init`` the segmenter sees the image alone.
+        init: a detector's bundle to continue from; its reconstructor and segmenter layout are taken over. With
+            ``train.steps=0`` its weights too: the same networks under another ``fusion``, ``residual`` or ``mirror``.
+        limit: how many labelled cases may be learnt from, drawn by the seed; all by default.
+
+    Raises:
+        ConfigError: an unusable config, both reconstructor and init or one of another kind, a segmenter stated that
+            is not that of ``init``, a limit of nothing, or other work in ``out``.
+        DataError: no usable case, no healthy slice, fewer labelled cases than ``limit``, a loss that is not finite.
+    """
+    run: DetectorRun = configs.load(config, list(overrides), kind="detector")
+    if reconstructor is not None and init is not None:
+        raise ConfigError(
+            "both a reconstructor and a detector to start from", mend="the detector holds its own: drop one"
+        )
+    if limit is not None and run.mix.labelled == 0:
+        raise ConfigError("limit without labelled slices", got=f"limit {limit}", expected="mix.labelled above 0")
+    parent = bundles.verify(init) if init is not None else None
+    if parent is not None and parent.kind != "detector":
+        mend = "give a reconstructor as --reconstructor"
+        raise ConfigError("not a detector to start from", where=parent.folder, got=parent.kind, mend=mend)
+    stage1 = bundles.verify(reconstructor) if reconstructor is not None else parent and parent.reconstructor
+    if stage1 is not None and stage1.kind != "reconstructor":
+        raise ConfigError("not a reconstructor", where=stage1.folder, got=stage1.kind, mend="pass a detector as --init")
+    if parent is not None:
+        if "segmenter" in run.model_fields_set and run.segmenter != parent.run.segmenter:
+            where = f"the config and {parent.folder}"
+            raise ConfigError("two different segmenters", where=where, mend="leave it out: --init brings its own")
+        run = run.model_copy(update={"segmenter": parent.run.segmenter})
+    anatomy = _anatomy(run, stage1 or parent)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(rng.fold(run.seed, "weights"))
+        segmenter = Segmenter(run.segmenter, len(anatomy.contrasts))
+    if stage1 is None and segmenter.needs_reconstruction:
+        raise ConfigError(
+            "segmenter without a reconstructor",
+            got=f"segmenter.inputs {list(run.segmenter.inputs)}",
+            mend="give --reconstructor, or set segmenter.inputs to [image]",
+        )
+    if parent is not None:
+        load_weights(parent.folder, segmenter)
+    frozen = load_reconstructor(stage1).eval().requires_grad_(False) if stage1 is not None else None
+    return _fit(
+        run,
+        anatomy,
+        cohort,
+        Place(Path(out), **place),
+        task=SegmentationTask(run, segmenter, frozen),
+        trained=segmenter,
+        parts=lambda: {
+            "segmenter": copy.deepcopy(segmenter),
+            "reconstructor": copy.deepcopy(frozen),
+            "residual": run.residual or (stage1.run.residual if stage1 is not None else None),
+            "fusion": run.fusion,
+        },
+        parents=tuple(one for one in (parent, stage1) if one is not None),
+        stage1=stage1,
+        limit=limit,
+    )
+
+
+def _fit(
+    run: ReconstructorRun | DetectorRun,
+    anatomy: Anatomy,
+    cohort: str | Path,
+    place: Place,
+    *,
+    task: L.LightningModule,
+    trained: torch.nn.Module,
+    parts: Callable[[], dict[str, Any]],
+    parents: tuple[Bundle, ...] = (),
+    stage1: Bundle | None = None,
+    limit: int | None = None,
+) -> Bundle:
+    """What both stages do around their network: find the work, prepare, train, describe, write the bundle."""
+    if run.train.steps == 0 and not any(parent.kind == run.kind for parent in parents):
+        raise ConfigError("no training at all", got="train.steps 0", expected="1 or more, or a detector as --init")
+    cases = training_cases(cohort)
+    workshop = Workshop(place.out, _request(run, cases, parents, limit), overwrite=place.overwrite)
+    if (found := workshop.finished) is not None:
+        return found
+    device = resolve_device(place.device)
+    precision = resolve_precision(run.train.precision, device)
+    direction = str(parents[0].record["direction"]) if parents else None
+    data = prepare_training_data(cases, anatomy, place.cache or workshop.prepared, direction)
+    labelled = labelled_cases(data, limit, run.seed) if run.mix.labelled > 0 else ()
+    health = [case.health for case in data.cases]
+    pool = build_pool(data.prepared, health, lesion_margin_mm=anatomy.lesion_margin_mm, labelled=labelled)
+    log.info(
+        "training on %s: %d cases, %d healthy slices, %d labelled cases with %d slices, %d steps of %d in %s",
+        device,
+        len(data.cases),
+        len(pool.healthy),
+        len(labelled),
+        len(pool.labelled),
+        run.train.steps,
+        run.train.batch,
+        precision,
+    )
+    stream = SampleStream(
+        pool,
+        seed=rng.fold(run.seed, *_stage(run, parents)),
+        batch=run.train.batch,
+        steps=run.train.steps,
+        mix=run.mix,
+        augmentation=run.augmentation,
+        anomalies=run.anomalies,
+    )
+    folder = workshop.open()  # now that there is something to learn from: it drops what another request left there
+
+    def detector() -> Detector:
+        # Of copies: a detector freezes its parts, and these are still being trained.
+        return Detector(
+            anatomy=anatomy,
+            direction=data.direction,
+            mirror=run.mirror,
+            seed=run.seed,
+            precision=precision,
+            device=device,
+            **parts(),
+        )
+
+    run_training(
+        task,
+        stream,
+        run.train,
+        folder,
+        device=device,
+        precision=precision,
+        draw=lambda path: _draw_samples(path, stream, detector()),
+    )
+    description = Description(
+        anatomy=anatomy,
+        direction=data.direction,
+        precision=precision,
+        training=training_summary(data, pool, labelled),
+        identities=(parents[0].used if parents else {}) | dict(data.identities),
+        data_licence=place.data_licence,
+    )
+    log.info("reference statistics on training slices")
+    statistics = reference_statistics(detector(), pool)
+    return workshop.finish(
+        lambda ready: bundles.save(ready, run, trained.state_dict(), statistics, description, stage1)
+    )
+
+
+def _anatomy(run: DetectorRun, source: Bundle | None) -> Anatomy:
+    if source is not None:
+        if run.anatomy is not None:
+            raise ConfigError("anatomy stated twice", mend="leave it out: it comes from the bundle that is given")
+        return source.anatomy
+    if run.anatomy is None:
+        raise ConfigError(
+            "no anatomy", mend="give --reconstructor or --init, or 'anatomy' for a segmenter of the image"
+        )
+    return run.anatomy
+
+
+def _stage(run: ReconstructorRun | DetectorRun, parents: Sequence[Bundle]) -> tuple[str, ...]:
+    """Keys of a stage's samples. No two stages draw the same: stage 1 has fitted its own, and its reconstructions of
+    those would look better to stage 2 than any that follow.
+    """
+    return run.kind, *(parent.kind for parent in parents if parent.kind == run.kind)
+
+
+def _request(
+    run: ReconstructorRun | DetectorRun, cases: Sequence[Case], parents: Sequence[Bundle], limit: int | None
+) -> dict[str, Any]:
+    """What identifies a training: the config, the cases with the content of their files, the parents, the limit."""
+    return {
+        "config": run.model_dump(mode="json", serialize_as_any=True),
+        "cohort": cohort_digest(cases),
+        "parents": [parent.digest for parent in parents],
+        "limit": limit,
+    }
+
+
+def _draw_samples(path: Path, stream: SampleStream, detector: Detector) -> None:
+    """Rows of samples as the network sees them, always the same: image, truth, pseudo-healthy, map, probability."""
+    # Step -1 is no step of the training, so these samples are never learnt from.
+    batch = stream.samples(-1, SHOWN)
+    kinds = [stream.kind(-1, index) for index in range(SHOWN)]
+    maps = detector.slice_maps(batch)
+    columns: list[tuple[str, Any]] = [("image", batch.image[:, 0].numpy()), ("lesion", batch.lesion.numpy())]
+    if maps.reconstruction is not None:
+        columns.append(("pseudo-healthy", maps.reconstruction[:, 0].cpu().numpy()))
+    for title, values in (("reconstruction's map", maps.map), ("probability", maps.probability)):
+        if values is not None:
+            columns.append((title, values.cpu().numpy().astype(np.float64)))
+    rows = [[values[row] for _, values in columns] for row in range(len(batch))]
+    slice_grid(path, rows, [title for title, _ in columns], labels=kinds)

@@ -1,0 +1,182 @@
+"""How a task is run: optimiser steps, resumable checkpoints, averaged weights, progress, curves and sample pictures."""
+
+from __future__ import annotations
+
+import csv
+import importlib.util
+import logging
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import Callback, EMAWeightAveraging, ModelCheckpoint, RichProgressBar
+from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
+from torch.utils.data import DataLoader
+
+from hybriduad.config.runs import Precision, Train
+from hybriduad.core.drawing import curves
+from hybriduad.training.samples import RemainingSteps, SampleStream
+
+log = logging.getLogger(__name__)
+CHECKPOINT = "resume.ckpt"
+LOG = "log"
+TENSORBOARD = "tensorboard"
+PICTURES = "pictures"
+
+
+def ema_decay(steps: int) -> float:
+    """Decay of the averaged weights: slow enough to smooth, fast enough to forget the start within a tenth of it."""
+    return max(0.0, min(0.999, 1.0 - 10.0 / steps))
+
+
+def run_training(
+    task: L.LightningModule,
+    stream: SampleStream,
+    train: Train,
+    folder: Path,
+    *,
+    device: torch.device,
+    precision: Precision,
+    draw: Callable[[Path], None],
+) -> None:
+    """Train ``task`` for ``train.steps`` steps in ``folder``, from its checkpoint where there is one.
+
+    Afterwards the task holds the averaged weights, without any step those it came with. ``draw(path)`` draws samples of
+    the current weights.
+
+    Raises:
+        HybridUADError: the loss or its gradient is not finite; the last good checkpoint stays.
+    """
+    if train.steps == 0:
+        return draw(folder / PICTURES / "final.png")
+    checkpoint = folder / CHECKPOINT
+    start = _reached(checkpoint)
+    if start >= train.steps:
+        # Stopped between the last step and the finished bundle: the checkpoint holds the averaged weights.
+        task.load_state_dict(torch.load(checkpoint, map_location="cpu", weights_only=True)["state_dict"])
+        return draw_curve(folder)
+    loader: DataLoader[Any] = DataLoader(
+        stream,
+        batch_size=None,
+        sampler=RemainingSteps(start, train.steps),
+        num_workers=train.workers,
+        # Workers are seeded from it, in place of the global generator; no sample depends on either.
+        generator=torch.Generator().manual_seed(0),
+    )
+    interactive = _is_terminal()
+    callbacks: list[Callback] = [
+        # Buffers are constants here, and averaging would round them anew at every step.
+        EMAWeightAveraging(decay=ema_decay(train.steps), use_buffers=False),
+        ModelCheckpoint(
+            folder,
+            filename=Path(CHECKPOINT).stem,
+            every_n_train_steps=train.checkpoint_every,
+            save_top_k=1,
+            enable_version_counter=False,
+        ),
+        Pictures(folder, train.picture_every, draw),
+        RichProgressBar(leave=True) if interactive else MinuteLines(train.steps),
+    ]
+    task.to(memory_format=torch.channels_last)
+    with warnings.catch_warnings():
+        # Lightning advises on data loaders and on restarts within an epoch; both are as intended here.
+        warnings.simplefilter("ignore")
+        logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+        trainer = L.Trainer(
+            accelerator="gpu" if device.type == "cuda" else "cpu",
+            devices=[device.index or 0] if device.type == "cuda" else 1,
+            precision="bf16-mixed" if precision == "bfloat16" else "32-true",
+            max_epochs=1,
+            callbacks=callbacks,
+            logger=_loggers(folder),
+            log_every_n_steps=1,
+            enable_progress_bar=interactive,
+            enable_model_summary=False,
+            num_sanity_val_steps=0,
+        )
+        trainer.fit(task, loader, ckpt_path=checkpoint if start else None, weights_only=True)
+    draw_curve(folder)
+
+
+def _loggers(folder: Path) -> list[Logger]:
+    """A CSV always; for TensorBoard where it is installed, in the working folder alone: its files name the machine."""
+    loggers: list[Logger] = [CSVLogger(folder, name=LOG, flush_logs_every_n_steps=20)]
+    if importlib.util.find_spec("tensorboard"):
+        loggers.append(TensorBoardLogger(folder, name=TENSORBOARD, version=""))
+    return loggers
+
+
+def draw_curve(folder: Path) -> None:
+    """Draw the loss over the steps of all sittings into ``pictures/loss.png``."""
+    series: dict[str, tuple[list[float], list[float]]] = {}
+    for path in sorted((folder / LOG).glob("version_*/metrics.csv"), key=lambda one: one.stat().st_mtime):
+        with path.open() as stream:
+            for row in csv.DictReader(stream):
+                for name, value in row.items():
+                    if name not in ("step", "epoch") and value:
+                        along, values = series.setdefault(name, ([], []))
+                        along.append(float(row["step"]) + 1)  # as everywhere: the first step is step 1
+                        values.append(max(float(value), 1e-8))
+    if series:
+        curves(folder / PICTURES / "loss.png", series, x="step", y="loss")
+
+
+class Pictures(Callback):
+    """Sample pictures and the loss curve every so many steps."""
+
+    def __init__(self, folder: Path, every: int, draw: Callable[[Path], None]) -> None:
+        self.folder, self.every, self.draw = folder, every, draw
+
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
+        step = trainer.fit_loop.epoch_loop.batch_idx + 1
+        if step % self.every == 0:
+            self._draw(pl_module, f"step-{step:06d}")
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._draw(pl_module, "final")
+
+    def _draw(self, module: L.LightningModule, name: str) -> None:
+        was_training = module.training
+        module.eval()
+        self.draw(self.folder / PICTURES / f"{name}.png")
+        draw_curve(self.folder)
+        module.train(was_training)
+
+
+class MinuteLines(Callback):
+    """Where there is no terminal: a line a minute with loss and estimate."""
+
+    def __init__(self, steps: int) -> None:
+        self.steps = steps
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.began = self.spoke = time.monotonic()
+        self.first = trainer.fit_loop.epoch_loop.batch_idx + 1
+
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
+        now, step = time.monotonic(), trainer.fit_loop.epoch_loop.batch_idx + 1
+        if now - self.spoke >= 60.0 or step == self.steps:
+            self.spoke = now
+            rate = (now - self.began) / max(1, step - self.first)
+            shown = ", ".join(f"{name} {float(value):.4f}" for name, value in trainer.callback_metrics.items())
+            left = rate * (self.steps - step) / 60.0
+            log.info("step %d of %d, %s, %.2f s a step, %.1f minutes left", step, self.steps, shown, rate, left)
+
+
+def _reached(checkpoint: Path) -> int:
+    """The step a checkpoint had reached, 0 without one."""
+    if not checkpoint.is_file():
+        return 0
+    state = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    # It is written at the end of a step that is processed, but that counts as completed only afterwards.
+    return int(state["loops"]["fit_loop"]["epoch_loop.batch_progress"]["current"]["processed"])
+
+
+def _is_terminal() -> bool:
+    import sys
+
+    return sys.stderr.isatty()

@@ -1,0 +1,234 @@
+"""Training slices: healthy, synthetic and labelled ones become the same :class:`Batch` before training sees them.
+
+A sample is a pure function of (seed, step, index), whatever the workers; an epoch is a fixed number of steps, and a
+continued training starts at the step it had reached.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy import ndimage
+from torch.utils.data import Dataset
+
+from hybriduad.anomalies._base import present
+from hybriduad.config.runs import Augmentation, Mix
+from hybriduad.config.strict import PluginConfig
+from hybriduad.core import plugins, rng
+from hybriduad.core.errors import DataError
+from hybriduad.core.types import Batch, Corruption, Health
+from hybriduad.scan.preparation import Prepared
+from hybriduad.scan.slices import enough_brain
+from hybriduad.training.augmentation import augment
+
+SMALLEST_LESION_VOXELS = 6
+KINDS = ("healthy", "synthetic", "labelled")
+HEIGHTS = 10
+"""Parts of equal depth into which the judged slices of a case are divided, to balance what is drawn."""
+
+
+@dataclass(frozen=True)
+class SlicePool:
+    """Which slices of which cases serve as healthy ones, and which as labelled ones.
+
+    ``healthy`` and ``labelled`` list (case index, slice index) into ``prepared``.
+    """
+
+    prepared: Sequence[Prepared]
+    healthy: tuple[tuple[int, int], ...]
+    labelled: tuple[tuple[int, int], ...] = ()
+
+
+def labelled_slices(case: Prepared) -> np.ndarray:
+    """Which slices of an annotated case show enough lesion in enough brain to be learnt from: (S,) bool."""
+    size = (case.lesion & case.brain).sum(axis=(0, 1))
+    shown: np.ndarray = (size >= SMALLEST_LESION_VOXELS) & enough_brain(case.brain, case.spacing_mm)
+    return shown
+
+
+def build_pool(
+    prepared: Sequence[Prepared], health: Sequence[Health], *, lesion_margin_mm: float, labelled: Sequence[int] = ()
+) -> SlicePool:
+    """Sort slices: healthy ones come from healthy cases or lie clear of every lesion of an annotated one.
+
+    Args:
+        prepared: cases on the model grid.
+        health: of each case; "unknown" without a lesion mask gives no healthy slice.
+        lesion_margin_mm: distance along the slice axis that a healthy slice keeps from every lesion, at least a slice.
+        labelled: indices of the cases whose lesion slices may be learnt from.
+
+    Raises:
+        DataError: not a single healthy slice, or a labelled case without a lesion mask.
+    """
+    healthy: list[tuple[int, int]] = []
+    lesions: list[tuple[int, int]] = []
+    for index, (case, state) in enumerate(zip(prepared, health, strict=True)):
+        usable = enough_brain(case.brain, case.spacing_mm)
+        if state == "healthy" or case.has_lesion_mask:
+            # What is marked ignore is no lesion to learn, and no healthy tissue either.
+            touched = (case.lesion | case.ignore).any(axis=(0, 1))
+            margin = max(1, math.ceil(lesion_margin_mm / case.spacing_mm[2]))
+            near = ndimage.binary_dilation(touched, iterations=margin) if touched.any() else touched
+            healthy += [(index, int(k)) for k in np.flatnonzero(usable & ~near)]
+        if index in labelled:
+            if not case.has_lesion_mask:
+                raise DataError("labelled case without a lesion mask", got=f"case number {index}")
+            lesions += [(index, int(k)) for k in np.flatnonzero(labelled_slices(case))]
+    if not healthy:
+        raise DataError(
+            "no healthy slice in the cohort",
+            got=f"{len(prepared)} cases",
+            expected="cases with health 'healthy', or annotated ones with lesion-free slices",
+        )
+    return SlicePool(prepared, tuple(healthy), tuple(lesions))
+
+
+def needs_labels(anomaly: PluginConfig) -> bool:
+    """Whether a generator carries lesions of labelled slices, and so cannot do without any."""
+    return bool(getattr(plugins.load("anomalies", anomaly.name), "NEEDS_LABELS", False))
+
+
+def height_weights(pool: SlicePool) -> np.ndarray:
+    """How often each healthy slice is to be drawn: (healthy slices,) float64, of sum 1.
+
+    Lesion-free slices of annotated patients lie mostly above and below the lesions. Weighted, every height of the brain
+    comes as often as among all judged slices, though it may have to come from fewer cases; of cases that are healthy
+    throughout all slices weigh the same.
+    """
+    every: dict[tuple[int, int], int] = {}
+    for index, case in enumerate(pool.prepared):
+        judged = np.flatnonzero(enough_brain(case.brain, case.spacing_mm))
+        every |= {(index, int(k)): int(HEIGHTS * place / len(judged)) for place, k in enumerate(judged)}
+    heights = np.array([every[one] for one in pool.healthy])
+    wanted = np.bincount(list(every.values()), minlength=HEIGHTS)
+    weights: np.ndarray = (wanted / np.bincount(heights, minlength=HEIGHTS).clip(min=1))[heights]
+    return weights / weights.sum()
+
+
+class SampleStream(Dataset[Batch]):
+    """Item ``step`` is that step's whole batch."""
+
+    def __init__(
+        self,
+        pool: SlicePool,
+        *,
+        seed: int,
+        batch: int,
+        steps: int,
+        mix: Mix,
+        augmentation: Augmentation,
+        anomalies: Sequence[PluginConfig] = (),
+    ) -> None:
+        shares = np.array([mix.healthy, mix.synthetic, mix.labelled], dtype=float)
+        if mix.labelled > 0 and not pool.labelled:
+            raise DataError(
+                "no labelled slice in the cohort", got="mix.labelled > 0", mend="give lesion masks or set it to 0"
+            )
+        if mix.synthetic > 0 and not anomalies:
+            raise DataError("no anomaly generator", got="mix.synthetic > 0", mend="name one under 'anomalies'")
+        if not pool.labelled and (names := [one.name for one in anomalies if needs_labels(one)]):
+            mend = "set mix.labelled above 0, or leave it out of 'anomalies'"
+            raise DataError("anomaly generator without labelled slices to draw from", got=names, mend=mend)
+        self.pool, self.seed, self.batch, self.steps = pool, seed, batch, steps
+        self.limits = np.cumsum(shares / shares.sum())
+        self.healthy_limits = np.cumsum(height_weights(pool))
+        self.augmentation = augmentation
+        self.anomalies = tuple((config, plugins.load("anomalies", config.name).corrupt) for config in anomalies)
+        for number in range(len(self.anomalies)):  # so that one that cannot serve these contrasts says so now
+            case_index, slice_index = pool.healthy[0]
+            case = pool.prepared[case_index]
+            image, brain = np.array(case.image[..., slice_index]), np.array(case.brain[..., slice_index])
+            self._painted(number, image, brain, case, rng.numpy_rng(seed, "trial", number))
+
+    def __len__(self) -> int:
+        return self.steps
+
+    def __getitem__(self, step: int) -> Batch:
+        return self.samples(step, self.batch)
+
+    def samples(self, step: int, count: int) -> Batch:
+        """The first ``count`` samples of a step."""
+        return Batch.stack([self.sample(step, index) for index in range(count)])
+
+    def sample(self, step: int, index: int) -> Batch:
+        """One slice as a Batch of 1."""
+        generator = rng.numpy_rng(self.seed, "sample", step, index)
+        kind = self._drawn_kind(generator)
+        case_index, slice_index = self._labelled(generator) if kind == "labelled" else self._healthy(generator)
+        case = self.pool.prepared[case_index]
+        clean, brain, lesion, ignore = self._altered(case_index, slice_index, generator)
+        lesion &= brain
+        image, target = clean, lesion.astype(np.float32)
+        if kind == "synthetic":
+            painted = self._painted(int(generator.integers(len(self.anomalies))), clean, brain, case, generator)
+            image, lesion, ignore = painted.image, painted.lesion, ignore | painted.ignore
+            target = lesion.astype(np.float32)
+        return Batch(
+            image=_tensor(image),
+            healthy=_tensor(clean),
+            present=_tensor(present(clean)),
+            brain=_tensor(brain),
+            lesion=_tensor(lesion),
+            ignore=_tensor(ignore),
+            target=_tensor(target),
+            spacing_mm=torch.tensor([case.spacing_mm[:2]], dtype=torch.float32),
+            keys=torch.tensor([rng.fold(self.seed, "noise", step, index)]),
+            case_index=torch.tensor([case_index]),
+            slice_index=torch.tensor([slice_index]),
+        )
+
+    def kind(self, step: int, index: int) -> str:
+        """Of a sample: healthy, synthetic or labelled."""
+        return self._drawn_kind(rng.numpy_rng(self.seed, "sample", step, index))
+
+    def _drawn_kind(self, generator: np.random.Generator) -> str:
+        return KINDS[int(np.searchsorted(self.limits, generator.random(), side="right"))]
+
+    def _healthy(self, generator: np.random.Generator) -> tuple[int, int]:
+        place = int(np.searchsorted(self.healthy_limits, generator.random(), side="right"))
+        return self.pool.healthy[min(place, len(self.pool.healthy) - 1)]  # the last limit may be rounded to under 1
+
+    def _labelled(self, generator: np.random.Generator) -> tuple[int, int]:
+        return self.pool.labelled[int(generator.integers(len(self.pool.labelled)))]
+
+    def _painted(
+        self, number: int, clean: np.ndarray, brain: np.ndarray, case: Prepared, generator: np.random.Generator
+    ) -> Corruption:
+        config, corrupt = self.anomalies[number]
+        return corrupt(config, clean, brain, generator, spacing_mm=case.spacing_mm[:2], donors=self._donor)
+
+    def _altered(
+        self, case_index: int, slice_index: int, generator: np.random.Generator
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        case = self.pool.prepared[case_index]
+        masks = np.stack([np.array(mask[..., slice_index]) for mask in (case.brain, case.lesion, case.ignore)])
+        image, masks = augment(self.augmentation, np.array(case.image[..., slice_index]), masks, generator)
+        return image, masks[0], masks[1], masks[2]
+
+    def _donor(self, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Another slice as it is, labelled where there are any: image (C, H, W), brain and lesion (H, W)."""
+        case_index, slice_index = (self._labelled if self.pool.labelled else self._healthy)(generator)
+        case = self.pool.prepared[case_index]
+        cut = (case.image[..., slice_index], case.brain[..., slice_index], case.lesion[..., slice_index])
+        return np.array(cut[0]), np.array(cut[1]), np.array(cut[2])
+
+
+class RemainingSteps:
+    """The steps from ``start`` on, for a sampler; ``len`` stays that of the whole training, as the trainer counts."""
+
+    def __init__(self, start: int, steps: int) -> None:
+        self.start, self.steps = start, steps
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(range(self.start, self.steps))
+
+    def __len__(self) -> int:
+        return self.steps
+
+
+def _tensor(array: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(np.ascontiguousarray(array))[None]

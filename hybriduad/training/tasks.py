@@ -1,0 +1,130 @@
+"""The only LightningModules, thin: what a step does; how it is run stands in :mod:`hybriduad.training.loop`."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import lightning as L
+import torch
+from torch import Tensor
+
+from hybriduad.config.runs import DetectorRun, ReconstructorRun, Train
+from hybriduad.core import rng
+from hybriduad.core.errors import DataError
+from hybriduad.core.types import Batch
+from hybriduad.networks.losses import segmentation_loss
+from hybriduad.networks.segmenter import Segmenter
+from hybriduad.reconstructors._base import Reconstructor
+
+CLIP = 1.0
+
+
+class _Task(L.LightningModule):
+    """Manual optimisation, since a family may have several players: one optimiser and one schedule for each."""
+
+    def __init__(self, train: Train) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        self.train_config = train
+
+    def _optimisers(self, players: list[list[torch.nn.Parameter]]) -> Any:
+        config = self.train_config
+        made = [
+            torch.optim.AdamW(weights, lr=config.lr, weight_decay=config.weight_decay, fused=True)
+            for weights in players
+        ]
+        schedules = [torch.optim.lr_scheduler.LambdaLR(one, self._share_of_lr) for one in made]
+        return made, schedules
+
+    def _share_of_lr(self, step: int) -> float:
+        """Linear warm-up, then half a cosine down to a hundredth."""
+        warmup, steps = self.train_config.warmup, self.train_config.steps
+        if step < warmup:
+            return (step + 1) / warmup
+        return 0.01 + 0.99 * 0.5 * (1.0 + math.cos(math.pi * min(1.0, (step - warmup) / max(1, steps - warmup))))
+
+    def _step(self, index: int, loss: Tensor) -> None:
+        _finite("loss", loss)
+        optimiser = _listed(self.optimizers())[index]
+        optimiser.zero_grad()
+        self.manual_backward(loss)
+        weights = [weight for group in optimiser.param_groups for weight in group["params"]]
+        # Before the weights are touched: clipped by a norm that is no number, every one of them would be none.
+        _finite("gradient", torch.nn.utils.clip_grad_norm_(weights, CLIP))
+        optimiser.step()
+        _listed(self.lr_schedulers())[index].step()
+
+    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
+        return batch.to(device)
+
+
+class ReconstructionTask(_Task):
+    """Stage 1."""
+
+    def __init__(self, run: ReconstructorRun, model: Reconstructor) -> None:
+        super().__init__(run.train)
+        self.model = model
+
+    def configure_optimizers(self) -> Any:
+        return self._optimisers([self.model.parameters_of(player) for player in self.model.players])
+
+    def training_step(self, batch: Batch, _: int) -> None:
+        for index, player in enumerate(self.model.players):
+            losses = self.model.loss(batch, rng.fold_keys(batch.keys, player), player)
+            self._step(index, losses["loss"])
+            self.log_dict({f"{player}_{name}": value.detach() for name, value in losses.items()}, prog_bar=True)
+
+
+class SegmentationTask(_Task):
+    """Stage 2 and few-label fine-tuning: the reconstructor is frozen, the masks come from wherever they come."""
+
+    def __init__(self, run: DetectorRun, segmenter: Segmenter, reconstructor: Reconstructor | None) -> None:
+        super().__init__(run.train)
+        self.segmenter, self.weights = segmenter, run.loss
+        # In a tuple, so that it is no part of this module: never trained, averaged, saved or put in train mode.
+        self.frozen = (reconstructor,)
+
+    def configure_optimizers(self) -> Any:
+        return self._optimisers([list(self.segmenter.parameters())])
+
+    def on_fit_start(self) -> None:
+        if (reconstructor := self.frozen[0]) is not None:  # no part of this module, so nobody else moves it
+            reconstructor.to(self.device)
+
+    def training_step(self, batch: Batch, _: int) -> None:
+        reconstruction = self._reconstruction(batch)
+        # Some encoders drop paths at random, by the global generator: seeded by the samples, and put back.
+        with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
+            torch.manual_seed(int(batch.keys[0]))
+            logits = self.segmenter(batch.image, reconstruction).float()
+        losses = segmentation_loss(
+            logits,
+            batch.target,
+            batch.ignore,
+            batch.brain,
+            dice=self.weights.dice,
+            false_alarm=self.weights.false_alarm,
+        )
+        self._step(0, losses["loss"])
+        self.log_dict({name: value.detach() for name, value in losses.items()}, prog_bar=True)
+
+    @torch.no_grad()
+    def _reconstruction(self, batch: Batch) -> Tensor | None:
+        """x̂ of the *anomalous* image by one member, drawn by the sample's key."""
+        reconstructor = self.frozen[0]
+        if reconstructor is None or not self.segmenter.needs_reconstruction:
+            return None
+        drawn = rng.uniform(rng.fold_keys(batch.keys, "member")) * reconstructor.members
+        member = drawn.long().clamp_max(reconstructor.members - 1).to(batch.image.device)
+        return reconstructor.reconstruct_member(batch.image, batch.brain, batch.keys, member)
+
+
+def _finite(what: str, value: Tensor) -> None:
+    if not torch.isfinite(value):
+        mend = "the last good checkpoint is kept; lower train.lr or set train.precision to float32"
+        raise DataError(f"{what} is not finite", where="training", got=float(value), mend=mend)
+
+
+def _listed(found: Any) -> list[Any]:
+    return list(found) if isinstance(found, list | tuple) else [found]

@@ -1,0 +1,87 @@
+"""Transplanted lesions: whose they are, where they go, and what is asked of the donors."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from hybriduad.anomalies.transplant import Config, corrupt
+from hybriduad.core import rng
+from hybriduad.core.errors import DataError
+from hybriduad.core.types import BACKGROUND
+
+SHAPE, SPACING_MM = (64, 64), (2.0, 2.0)
+STILL = {"shift_mm": 0.0, "turn_degrees": 0.0, "ln_scale": 0.0}
+
+
+def plain(level: float, contrasts: int = 1) -> tuple[np.ndarray, np.ndarray]:
+    """A disc of one intensity and its brain."""
+    across, down = np.indices(SHAPE) - 31.5
+    brain = np.hypot(across, down) < 26
+    return np.where(brain, level, BACKGROUND).astype(np.float32)[None].repeat(contrasts, 0), brain
+
+
+def donor(level: float = 0.0, contrasts: int = 1) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The disc with an L of .5 above its intensity, which has no symmetry."""
+    image, brain = plain(level, contrasts)
+    lesion = np.zeros(SHAPE, bool)
+    lesion[24:28, 36:48] = lesion[24:36, 36:40] = True
+    image[:, lesion] = level + 0.5
+    return image, brain, lesion
+
+
+def test_the_lesion_is_the_donors_mirrored_or_not_where_it_was() -> None:
+    image, brain = plain(0.0)
+    _, _, lesion = donor()
+    found = [
+        corrupt(Config(**STILL), image, brain, rng.numpy_rng(key), spacing_mm=SPACING_MM, donors=lambda _: donor())
+        for key in range(12)
+    ]
+    kept = [np.array_equal(one.lesion, lesion) for one in found]
+    mirrored = [np.array_equal(one.lesion, lesion[::-1]) for one in found]
+    assert all(a != b for a, b in zip(kept, mirrored, strict=True))
+    assert any(kept)
+    assert any(mirrored)
+
+
+def test_a_moved_lesion_keeps_its_size_about_and_stays_in_the_brain() -> None:
+    image, brain = plain(0.0)
+    area = donor()[2].sum()
+    sizes = []
+    for key in range(40):
+        made = corrupt(Config(), image, brain, rng.numpy_rng(key), spacing_mm=SPACING_MM, donors=lambda _: donor())
+        assert not made.lesion[~brain].any()
+        sizes.append(made.lesion.sum() / area)
+    assert min(sizes) > 0.5
+    assert max(sizes) < 1.6
+    assert np.std(sizes) > 0.05
+
+
+def test_the_lesion_is_brought_to_the_intensity_of_its_new_surroundings() -> None:
+    image, brain = plain(-0.4)
+    made = corrupt(Config(**STILL), image, brain, rng.numpy_rng(1), spacing_mm=SPACING_MM, donors=lambda _: donor(0.3))
+    np.testing.assert_allclose(made.image[0][made.lesion], 0.1, atol=1e-5)  # .5 above the tissue, as in the donor
+    np.testing.assert_allclose(made.image[0][brain & ~made.lesion], -0.4, atol=1e-5)
+
+
+def test_a_donor_that_lacks_a_contrast_or_whose_lesion_would_leave_the_brain_gives_nothing() -> None:
+    image, brain = plain(0.0, contrasts=2)
+    partial = donor(contrasts=2)
+    partial[0][1] = BACKGROUND
+    made = corrupt(Config(), image, brain, rng.numpy_rng(0), spacing_mm=SPACING_MM, donors=lambda _: partial)
+    assert np.array_equal(made.image, image)
+    small = np.zeros_like(brain)
+    small[28:36, 28:36] = True
+    made = corrupt(Config(), image, small, rng.numpy_rng(0), spacing_mm=SPACING_MM, donors=lambda _: donor(0.0, 2))
+    assert not made.lesion.any()
+    assert np.array_equal(made.image, image)
+
+
+def test_without_donors_and_without_a_lesion_among_them() -> None:
+    image, brain = plain(0.0)
+    with pytest.raises(DataError, match=r"no lesion to transplant.*labelled slices"):
+        corrupt(Config(), image, brain, rng.numpy_rng(0), spacing_mm=SPACING_MM, donors=None)
+    healthy = (*plain(0.0), np.zeros(SHAPE, bool))
+    made = corrupt(Config(), image, brain, rng.numpy_rng(0), spacing_mm=SPACING_MM, donors=lambda _: healthy)
+    assert np.array_equal(made.image, image)
+    assert not made.lesion.any()

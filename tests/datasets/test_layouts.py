@@ -1,0 +1,362 @@
+"""The contract of every data-set plug-in, on trees of empty files: a plug-in that opened one would fail."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from hybriduad.cohort.manifest import index, read_manifest
+from hybriduad.core import plugins
+from hybriduad.core.errors import DataError
+from hybriduad.core.types import Case
+
+ATLAS = "R001/sub-r001s001/ses-1/anat/sub-r001s001_ses-1_space-MNI152NLin2009aSym"
+BRATS23 = "BraTS-GLI-00000-001/BraTS-GLI-00000-001"
+
+
+def case(root: Path, dataset: str, subject: str, images: dict[str, str], **other: object) -> Case:
+    for mask in ("brain", "lesion", "ignore"):
+        if mask in other:
+            other[mask] = root / str(other[mask])
+    return Case(dataset, subject, {name: root / path for name, path in images.items()}, **other)  # type: ignore[arg-type]
+
+
+# By plug-in: the files of a tiny tree, and the cases it holds.
+TREES: dict[str, tuple[list[str], list[tuple[str, str, dict[str, str], dict[str, object]]]]] = {
+    "bids": (
+        [
+            "sub-01/anat/sub-01_FLAIR.nii.gz",
+            "sub-01/anat/sub-01_T1w.nii.gz",
+            "sub-01/anat/sub-01_ce-gad_T1w.nii.gz",
+            "sub-01/anat/sub-01_FLAIR.json",
+            "sub-02/ses-a/anat/sub-02_ses-a_PDw.nii",
+            "derivatives/manual/sub-01/anat/sub-01_label-lesion_mask.nii.gz",
+            "derivatives/strip/sub-01/anat/sub-01_desc-brain_mask.nii.gz",
+            "derivatives/manual/sub-01/anat/sub-01_label-ignore_mask.nii.gz",
+        ],
+        [
+            (
+                "tree",
+                "01",
+                {
+                    "FLAIR": "sub-01/anat/sub-01_FLAIR.nii.gz",
+                    "T1w": "sub-01/anat/sub-01_T1w.nii.gz",
+                    "T1wCE": "sub-01/anat/sub-01_ce-gad_T1w.nii.gz",
+                },
+                {
+                    "lesion": "derivatives/manual/sub-01/anat/sub-01_label-lesion_mask.nii.gz",
+                    "brain": "derivatives/strip/sub-01/anat/sub-01_desc-brain_mask.nii.gz",
+                    "ignore": "derivatives/manual/sub-01/anat/sub-01_label-ignore_mask.nii.gz",
+                    "health": "lesion",
+                },
+            ),
+            ("tree", "02", {"PDw": "sub-02/ses-a/anat/sub-02_ses-a_PDw.nii"}, {"session": "a"}),
+        ],
+    ),
+    "ixi": (
+        [
+            "IXI-T1/IXI002-Guys-0828-T1.nii.gz",
+            "IXI-T2/IXI002-Guys-0828-T2.nii.gz",
+            "IXI-PD/IXI002-Guys-0828-PD.nii.gz",
+            "IXI-MRA/IXI002-Guys-0828-MRA.nii.gz",
+            "IXI-T2/IXI012-HH-1211-T2.nii.gz",
+        ],
+        [
+            (
+                "IXI",
+                "IXI002",
+                {
+                    "T1w": "IXI-T1/IXI002-Guys-0828-T1.nii.gz",
+                    "T2w": "IXI-T2/IXI002-Guys-0828-T2.nii.gz",
+                    "PDw": "IXI-PD/IXI002-Guys-0828-PD.nii.gz",
+                },
+                {"health": "healthy", "attributes": {"site": "Guys", "scan": "0828"}},
+            ),
+            (
+                "IXI",
+                "IXI012",
+                {"T2w": "IXI-T2/IXI012-HH-1211-T2.nii.gz"},
+                {"health": "healthy", "attributes": {"site": "HH", "scan": "1211"}},
+            ),
+        ],
+    ),
+    "brats2021": (
+        [f"BraTS2021_00000/BraTS2021_00000_{part}.nii.gz" for part in ("flair", "t1", "t1ce", "t2", "seg")]
+        + ["BraTS2021_00001/BraTS2021_00001_flair.nii.gz"],
+        [
+            (
+                "BraTS2021",
+                "00000",
+                {
+                    "FLAIR": "BraTS2021_00000/BraTS2021_00000_flair.nii.gz",
+                    "T1w": "BraTS2021_00000/BraTS2021_00000_t1.nii.gz",
+                    "T1wCE": "BraTS2021_00000/BraTS2021_00000_t1ce.nii.gz",
+                    "T2w": "BraTS2021_00000/BraTS2021_00000_t2.nii.gz",
+                },
+                {"lesion": "BraTS2021_00000/BraTS2021_00000_seg.nii.gz", "health": "lesion"},
+            ),
+            ("BraTS2021", "00001", {"FLAIR": "BraTS2021_00001/BraTS2021_00001_flair.nii.gz"}, {"health": "lesion"}),
+        ],
+    ),
+    "brats2023": (
+        [f"{BRATS23}-{part}.nii.gz" for part in ("t1n", "t1c", "t2w", "t2f", "seg")],
+        [
+            (
+                "BraTS2023",
+                "GLI00000",
+                {
+                    "FLAIR": f"{BRATS23}-t2f.nii.gz",
+                    "T1w": f"{BRATS23}-t1n.nii.gz",
+                    "T1wCE": f"{BRATS23}-t1c.nii.gz",
+                    "T2w": f"{BRATS23}-t2w.nii.gz",
+                },
+                {
+                    "session": "001",
+                    "lesion": f"{BRATS23}-seg.nii.gz",
+                    "health": "lesion",
+                    "attributes": {"cohort": "GLI"},
+                },
+            )
+        ],
+    ),
+    "atlas2": (
+        [
+            f"Training/{ATLAS}_T1w.nii.gz",
+            f"Training/{ATLAS}_label-L_desc-T1lesion_mask.nii.gz",
+            f"Testing/{ATLAS.replace('001', '003')}_T1w.nii.gz",
+        ],
+        [
+            (
+                "ATLAS2",
+                "r003s003",
+                {"T1w": f"Testing/{ATLAS.replace('001', '003')}_T1w.nii.gz"},
+                {"session": "1", "health": "lesion", "attributes": {"site": "R003", "half": "testing"}},
+            ),
+            (
+                "ATLAS2",
+                "r001s001",
+                {"T1w": f"Training/{ATLAS}_T1w.nii.gz"},
+                {
+                    "session": "1",
+                    "lesion": f"Training/{ATLAS}_label-L_desc-T1lesion_mask.nii.gz",
+                    "health": "lesion",
+                    "attributes": {"site": "R001", "half": "training"},
+                },
+            ),
+        ],
+    ),
+    "mslub": (
+        [f"patient01/{part}.nii.gz" for part in ("FLAIR", "T1W", "T1WKS", "T2W", "consensus_gt", "brainmask")]
+        + ["patient02/patient02_FLAIR.nii.gz", "patient02/patient02_consensus_gt.nii.gz"],
+        [
+            (
+                "MSLUB",
+                "patient01",
+                {
+                    "FLAIR": "patient01/FLAIR.nii.gz",
+                    "T1w": "patient01/T1W.nii.gz",
+                    "T1wCE": "patient01/T1WKS.nii.gz",
+                    "T2w": "patient01/T2W.nii.gz",
+                },
+                {
+                    "brain": "patient01/brainmask.nii.gz",
+                    "lesion": "patient01/consensus_gt.nii.gz",
+                    "health": "lesion",
+                },
+            ),
+            (
+                "MSLUB",
+                "patient02",
+                {"FLAIR": "patient02/patient02_FLAIR.nii.gz"},
+                {"lesion": "patient02/patient02_consensus_gt.nii.gz", "health": "lesion"},
+            ),
+        ],
+    ),
+    "wmh2017": (
+        [f"training/Utrecht/0/{part}.nii.gz" for part in ("pre/FLAIR", "pre/T1", "orig/FLAIR", "orig/3DT1", "wmh")]
+        + [f"test/Amsterdam/GE3T/0/{part}.nii.gz" for part in ("pre/FLAIR", "wmh")]
+        + ["additional_annotations/observer_o3/training/Utrecht/0/result.nii.gz"],
+        [
+            (
+                "WMH2017",
+                f"{site}0",
+                {name: f"{folder}/0/pre/{part}.nii.gz" for name, part in parts.items()},
+                {
+                    "reference": "FLAIR",
+                    "lesion": f"{folder}/0/wmh.nii.gz",
+                    "ignore": f"{folder}/0/wmh.nii.gz",
+                    "health": "lesion",
+                    "attributes": {"site": site, "half": half, "lesion_labels": "1", "ignore_labels": "2"},
+                },
+            )
+            for site, half, folder, parts in (
+                ("GE3T", "test", "test/Amsterdam/GE3T", {"FLAIR": "FLAIR"}),
+                ("Utrecht", "training", "training/Utrecht", {"FLAIR": "FLAIR", "T1w": "T1"}),
+            )
+        ],
+    ),
+}
+
+
+def grow(root: Path, names: list[str]) -> Path:
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).touch()
+    return root
+
+
+def test_every_plug_in_has_a_tree() -> None:
+    assert plugins.names("datasets") == sorted(TREES)
+
+
+@pytest.mark.parametrize("name", sorted(TREES))
+class TestContract:
+    def test_finds_its_cases(self, name: str, tmp_path: Path) -> None:
+        names, expected = TREES[name]
+        root = grow(tmp_path / "tree", names)
+        found = list(plugins.load("datasets", name).cases(root))
+        assert found == [case(root, *parts, **dict(other)) for *parts, other in expected]
+
+    def test_passes_over_files_of_macos(self, name: str, tmp_path: Path) -> None:
+        names, expected = TREES[name]
+        hidden = [str(Path(file).with_name("._" + Path(file).name)) for file in names]
+        found = list(plugins.load("datasets", name).cases(grow(tmp_path / "tree", names + hidden)))
+        assert len(found) == len(expected)
+
+    def test_empty_folder_names_the_layout(self, name: str, tmp_path: Path) -> None:
+        plugin = plugins.load("datasets", name)
+        with pytest.raises(DataError) as error:
+            list(plugin.cases(tmp_path))
+        assert plugin.LAYOUT in str(error.value)
+
+    def test_missing_folder(self, name: str, tmp_path: Path) -> None:
+        with pytest.raises(DataError, match="no such folder"):
+            list(plugins.load("datasets", name).cases(tmp_path / "nowhere"))
+
+    def test_says_layout_source_licence_and_traps(self, name: str) -> None:
+        text = (plugins.load("datasets", name).__doc__ or "").lower()
+        assert all(word in text for word in ("layout:", "where", "licence", "traps:"))
+
+    def test_index_and_back(self, name: str, tmp_path: Path) -> None:
+        root = grow(tmp_path / "tree", TREES[name][0])
+        cases = index(name, root, tmp_path / "cohort.csv")
+        assert read_manifest(tmp_path / "cohort.csv") == cases
+
+
+@pytest.mark.parametrize("name", ["ixi", "brats2021", "mslub"])
+def test_two_copies_of_a_scan_are_an_error(name: str, tmp_path: Path) -> None:
+    grow(tmp_path / "a", TREES[name][0])
+    grow(tmp_path / "b", TREES[name][0])
+    with pytest.raises(DataError, match="two files for"):
+        list(plugins.load("datasets", name).cases(tmp_path))
+
+
+def test_mask_without_a_scan(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="mask without a scan"):
+        list(plugins.load("datasets", "mslub").cases(grow(tmp_path, ["patient01/consensus_gt.nii.gz"])))
+
+
+def test_links_to_nothing_are_named(tmp_path: Path) -> None:
+    link = grow(tmp_path, ["sub-01/anat/sub-01_T1w.nii.gz"]) / "sub-01/anat/sub-01_FLAIR.nii.gz"
+    link.symlink_to(tmp_path / "annex")
+    with pytest.raises(DataError, match=r"links to nothing.*sub-01_FLAIR"):
+        bids(tmp_path)
+
+
+def bids(root: Path, *names: str) -> list[Case]:
+    return list(plugins.load("datasets", "bids").cases(grow(root, list(names))))
+
+
+class TestBids:
+    def test_images_that_are_no_known_contrast_are_named(
+        self, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        files = ["FLAIR", "flair", "SWI"]
+        (case,) = bids(tmp_path, *(f"sub-01/anat/sub-01_{suffix}.nii.gz" for suffix in files))
+        assert list(case.images) == ["FLAIR"]
+        (line,) = caplog.messages
+        assert line.startswith("2 images are none of FLAIR, T1w,")
+        assert line.endswith("and left out: sub-01_SWI.nii.gz, sub-01_flair.nii.gz")
+
+    def test_a_scan_without_run_is_shared_by_the_runs(self, tmp_path: Path) -> None:
+        one, two = bids(
+            tmp_path,
+            "sub-01/anat/sub-01_run-01_FLAIR.nii.gz",
+            "sub-01/anat/sub-01_run-02_FLAIR.nii.gz",
+            "sub-01/anat/sub-01_T1w.nii.gz",
+            "derivatives/manual/sub-01/anat/sub-01_run-02_label-lesion_mask.nii.gz",
+            "derivatives/manual/sub-01/anat/sub-01_label-brain_mask.nii.gz",
+        )
+        assert (one.name, two.name) == ("sub-01_run-01", "sub-01_run-02")
+        assert one.images["FLAIR"] != two.images["FLAIR"]
+        assert one.images["T1w"] == two.images["T1w"]
+        assert (one.lesion, one.health) == (None, "unknown")
+        assert two.lesion is not None
+        assert (one.brain, two.brain) == (None, None)  # of which run it is, nothing says
+
+    def test_a_mask_without_session_is_of_the_only_session(self, tmp_path: Path) -> None:
+        mask = "derivatives/manual/sub-01/anat/sub-01_label-lesion_mask.nii.gz"
+        (case,) = bids(tmp_path / "one", "sub-01/ses-1/anat/sub-01_ses-1_FLAIR.nii.gz", mask)
+        assert case.lesion == tmp_path / "one" / mask
+        both = [f"sub-01/ses-{i}/anat/sub-01_ses-{i}_FLAIR.nii.gz" for i in (1, 2)]
+        assert [case.lesion for case in bids(tmp_path / "two", *both, mask)] == [None, None]
+
+    def test_predictions_and_other_spaces_are_not_truth(self, tmp_path: Path) -> None:
+        (case,) = bids(
+            tmp_path,
+            "sub-01/anat/sub-01_FLAIR.nii.gz",
+            "derivatives/hybriduad/sub-01/anat/sub-01_label-lesion_desc-anomaly_mask.nii.gz",
+            "derivatives/hybriduad/sub-01/anat/sub-01_desc-brain_mask.nii.gz",
+            "derivatives/prep/sub-01/anat/sub-01_space-MNI152NLin2009cAsym_label-lesion_mask.nii.gz",
+        )
+        assert (case.brain, case.lesion, case.health) == (None, None, "unknown")
+
+    def test_no_scan_but_a_map_or_phase(self, tmp_path: Path) -> None:
+        (case,) = bids(
+            tmp_path,
+            "sub-01/anat/sub-01_part-phase_T2starw.nii.gz",
+            "sub-01/anat/sub-01_desc-pseudohealthy_FLAIR.nii.gz",
+            "sub-01/anat/sub-01_ce-gad_FLAIR.nii.gz",
+            "sub-01/anat/sub-01_T1w.nii.gz",
+        )
+        assert list(case.images) == ["T1w"]
+
+    def test_manual_masks_come_first_and_two_equals_are_an_error(self, tmp_path: Path) -> None:
+        names = ["sub-01/anat/sub-01_FLAIR.nii.gz"]
+        names += [f"derivatives/{who}/sub-01/anat/sub-01_label-lesion_mask.nii.gz" for who in ("a", "b")]
+        with pytest.raises(DataError, match="several files for lesion"):
+            bids(tmp_path, *names)
+        (case,) = bids(tmp_path, "derivatives/manual/sub-01/anat/sub-01_label-lesion_mask.nii.gz")
+        assert case.lesion is not None
+        assert "manual" in case.lesion.parts
+
+    def test_two_acquisitions_are_an_error_unless_one_is_plain(self, tmp_path: Path) -> None:
+        with pytest.raises(DataError, match="several files for T1w"):
+            bids(tmp_path, *(f"sub-01/anat/sub-01_acq-{acq}_T1w.nii.gz" for acq in ("thick", "thin")))
+        (case,) = bids(tmp_path, "sub-01/anat/sub-01_T1w.nii.gz")
+        assert case.images["T1w"].name == "sub-01_T1w.nii.gz"
+
+    def test_participants_and_name(self, tmp_path: Path) -> None:
+        (tmp_path / "dataset_description.json").write_text('{"Name": "Site B"}')
+        (tmp_path / "participants.tsv").write_text(
+            "participant_id\tage\tsite\thealth\tsplit\tlesion\n"
+            'sub-01\t61\tB "old"\thealthy\ttest\tno\n'
+            "02\tn/a\tB\t\t\t\n"
+        )
+        one, two = bids(tmp_path, "sub-01/anat/sub-01_FLAIR.nii.gz", "sub-02/anat/sub-02_FLAIR.nii.gz")
+        assert (one.dataset, one.health, one.split) == ("Site B", "healthy", "test")
+        assert one.attributes == {"age": "61", "site": 'B "old"', "participant_lesion": "no"}
+        assert (two.health, two.split, two.attributes) == ("unknown", "", {"site": "B"})
+
+    def test_every_bad_participant_is_named(self, tmp_path: Path) -> None:
+        (tmp_path / "participants.tsv").write_text(
+            "participant_id\thealth\tsplit\nsub-01\twell\ttest\nsub-02\t\tholdout\nsub-01\t\t\n"
+        )
+        with pytest.raises(DataError, match=r"row 2: health is 'well'.*row 3: split is 'holdout'.*row 4: part"):
+            bids(tmp_path, "sub-01/anat/sub-01_FLAIR.nii.gz")
+
+    def test_damaged_description(self, tmp_path: Path) -> None:
+        (tmp_path / "dataset_description.json").write_text("{")
+        with pytest.raises(DataError, match="cannot read data set description"):
+            bids(tmp_path, "sub-01/anat/sub-01_FLAIR.nii.gz")

@@ -1,0 +1,313 @@
+"""Masks, score histograms and lesions against scikit-learn, scipy and closed form."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import ndimage
+from sklearn.metrics import average_precision_score, confusion_matrix, f1_score, roc_auc_score
+
+from hybriduad import metrics
+from hybriduad.core.errors import DataError
+from hybriduad.metrics import Confusion, LesionCounts, ScoreHistogram
+from hybriduad.metrics.histogram import key_edges, score_keys
+
+
+def sigmoid(values: np.ndarray) -> np.ndarray:
+    return 1 / (1 + np.exp(-values))
+
+
+def sample(kind: str, voxels: int = 60_000, share: float = 0.03) -> tuple[np.ndarray, np.ndarray]:
+    """Scores in [0, 1] of three shapes, lesions ranked above the rest but overlapping."""
+    rng = np.random.default_rng(0)
+    truth = rng.random(voxels) < share
+    if kind == "uniform":
+        scores = np.where(truth, rng.random(voxels) ** 0.4, rng.random(voxels))
+    elif kind == "gaussian":
+        scores = np.clip(rng.normal(0.4, 0.1, voxels) + 0.15 * truth, 0, 1)
+    else:
+        scores = sigmoid(rng.normal(-11, 1.5, voxels) + 2.5 * truth)
+    return scores.astype(np.float32), truth
+
+
+def filled(scores: np.ndarray, truth: np.ndarray) -> ScoreHistogram:
+    histogram = ScoreHistogram()
+    histogram.add(scores, truth)
+    return histogram
+
+
+@pytest.mark.parametrize("kind", ["uniform", "gaussian", "sigmoid"])
+def test_histogram_agrees_with_scikit_learn(kind):
+    scores, truth = sample(kind)
+    histogram = filled(scores, truth)
+    assert histogram.average_precision() == pytest.approx(average_precision_score(truth, scores), abs=1e-4)
+    assert histogram.auroc() == pytest.approx(roc_auc_score(truth, scores), abs=1e-4)
+    order = np.argsort(-scores, kind="stable")
+    tp = np.cumsum(truth[order])
+    curve = 2 * tp / (np.arange(1, len(tp) + 1) + truth.sum())
+    best, threshold = histogram.best_dice()
+    assert best == pytest.approx(curve.max(), abs=1e-3)
+    assert best <= curve.max() + 1e-12
+    assert best == pytest.approx(f1_score(truth, scores >= threshold), abs=1e-12)
+
+
+def test_equal_width_bins_would_have_failed():
+    """Published mistake 11: 4096 equal bins lose the ranking of probabilities that crowd near 0; the key does not."""
+    scores, truth = sample("sigmoid")
+    exact = average_precision_score(truth, scores)
+    equal = average_precision_score(truth, np.floor(scores * 4096))
+    assert abs(equal - exact) > 0.05
+    assert abs(filled(scores, truth).average_precision() - exact) < 1e-4
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(st.sampled_from([0.0, 1e-30, 1e-5, 0.25, 0.5, 1.0]), st.booleans()), min_size=2, max_size=40))
+def test_ties_are_exact(pairs):
+    scores, truth = (np.array(column) for column in zip(*pairs, strict=True))
+    histogram = filled(scores, truth)
+    if truth.any():
+        assert histogram.average_precision() == pytest.approx(average_precision_score(truth, scores), abs=1e-12)
+    else:
+        assert math.isnan(histogram.average_precision())
+        assert math.isnan(histogram.best_dice()[0])
+    if truth.any() and not truth.all():
+        assert histogram.auroc() == pytest.approx(roc_auc_score(truth, scores), abs=1e-12)
+    else:
+        assert math.isnan(histogram.auroc())
+    for threshold in np.unique(scores):
+        expected = metrics.confusion(scores >= threshold, truth, np.ones_like(truth))
+        assert histogram.confusion_at(threshold) == expected
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.floats(0, 1, width=32), min_size=2, max_size=20))
+def test_keys_preserve_order_and_edges_bound_their_bin(values):
+    scores = np.sort(np.array(values, np.float32))
+    keys = score_keys(scores)
+    assert (np.diff(keys.astype(int)) >= 0).all()
+    assert (key_edges(keys) <= scores).all()
+    assert (key_edges(keys + 1) > scores).all()
+    assert score_keys(np.array([-0.0]))[0] == 0
+
+
+def test_merging_is_the_same_as_pooling_voxels():
+    scores, truth = sample("gaussian", 9_000)
+    parts = [filled(s, t) for s, t in zip(scores.reshape(3, -1), truth.reshape(3, -1), strict=True)]
+    whole = filled(scores, truth).to_arrays()
+    grown = ScoreHistogram()
+    for part in parts:
+        grown.merge(part)
+    for pooled in (ScoreHistogram.merged(parts), grown, ScoreHistogram.from_arrays(whole)):
+        for name, values in pooled.to_arrays().items():
+            np.testing.assert_array_equal(values, whole[name])
+    assert grown.positives == truth.sum()
+    assert grown.negatives == (~truth).sum()
+
+
+def test_counts_above_what_a_small_type_holds_survive():
+    histogram = ScoreHistogram.from_arrays({"keys": [0], "positives": [200], "negatives": [2**32 - 1]})
+    histogram.merge(histogram)
+    assert (histogram.positives, histogram.negatives) == (400, 2**33 - 2)
+    assert ScoreHistogram.merged([histogram, histogram]).positives == 800
+
+
+def test_operating_points():
+    scores, truth = sample("uniform", 5_000)
+    histogram = filled(scores, truth)
+    inside = np.ones_like(truth)
+    for threshold in (0.0, 0.25, 0.5, 0.75, 1.0, 1.5):
+        counts = metrics.confusion(scores >= threshold, truth, inside)
+        assert histogram.confusion_at(threshold) == counts
+        assert histogram.dice_at(threshold) == pytest.approx(metrics.dice(scores >= threshold, truth))
+        assert histogram.fpr_at(threshold) == metrics.false_positive_rate(counts)
+    best, threshold = histogram.best_dice()
+    assert histogram.dice_at(threshold) == best
+
+
+def test_threshold_at_a_false_positive_rate_is_the_lowest_that_keeps_it():
+    scores, truth = sample("uniform", 5_000)
+    histogram = filled(scores, truth)
+    for rate in (0.0, 0.01, 0.2):
+        threshold = histogram.threshold_at_fpr(rate)
+        assert histogram.fpr_at(threshold) <= rate
+        lower = float(key_edges(score_keys(np.array([threshold])) - 1)[0])
+        assert histogram.fpr_at(lower) > rate
+    assert histogram.threshold_at_fpr(1.0) == 0.0
+    loud = filled(np.ones(4), np.zeros(4, bool))
+    assert loud.fpr_at(loud.threshold_at_fpr(0.0)) == 0
+
+
+def test_a_pooled_figure_notices_that_scores_were_rescaled_per_scan():
+    """Published mistake 6: after min-max per volume a healthy scan alarms as loudly as a sick one."""
+    rng = np.random.default_rng(0)
+    sick, healthy = rng.random((2, 2_000)) * 0.2
+    truth = np.arange(2_000) < 100
+    sick[truth] += 0.6
+    none = np.zeros_like(truth)
+    honest = ScoreHistogram.merged([filled(sick, truth), filled(healthy, none)])
+    rescaled = ScoreHistogram.merged([filled(sick / sick.max(), truth), filled(healthy / healthy.max(), none)])
+    assert honest.average_precision() == 1.0
+    assert rescaled.average_precision() < 0.7
+    assert filled(healthy, none).threshold_at_fpr(0) == pytest.approx(healthy.max(), rel=1e-3)
+
+
+@pytest.mark.parametrize("bad", [[0.5, np.nan], [0.5, 1.01], [-0.1, 0.5]])
+def test_scores_outside_their_range_are_refused(bad):
+    with pytest.raises(DataError, match=r"\[0, 1\]"):
+        filled(np.array(bad), np.array([True, False]))
+
+
+def test_bad_histograms_are_refused():
+    histogram = ScoreHistogram()
+    with pytest.raises(DataError, match="shapes"):
+        histogram.add(np.zeros(3), np.zeros(2, bool))
+    with pytest.raises(DataError, match="nan"):
+        histogram.confusion_at(math.nan)
+    with pytest.raises(DataError, match="no healthy voxel"):
+        histogram.threshold_at_fpr(0.1)
+    for arrays in (
+        {},
+        {"keys": [2, 1], "positives": [1, 1], "negatives": [0, 0]},
+        {"keys": [1], "positives": [1]},
+        {"keys": [600_000], "positives": [1], "negatives": [0]},
+    ):
+        with pytest.raises(DataError, match="no score histogram"):
+            ScoreHistogram.from_arrays(arrays)
+    assert math.isnan(histogram.average_precision())
+    assert math.isnan(histogram.dice_at(0.5))
+
+
+def test_dice_and_its_empty_rules():
+    rng = np.random.default_rng(0)
+    mask, truth = rng.random((2, 6, 7, 5)) < 0.3
+    none = np.zeros_like(mask)
+    assert metrics.dice(mask, truth) == pytest.approx(f1_score(truth.ravel(), mask.ravel()))
+    assert metrics.dice(mask.astype(np.uint8), truth.astype(np.float32)) == metrics.dice(mask, truth)
+    assert math.isnan(metrics.dice(none, none))
+    assert metrics.dice(mask, none) == 0
+    assert metrics.dice(none, truth) == 0
+    with pytest.raises(DataError, match="mask is not a mask"):
+        metrics.dice(mask * 0.4, truth)
+    with pytest.raises(DataError, match="shapes"):
+        metrics.dice(mask[:-1], truth)
+
+
+def test_confusion_is_read_by_name_and_the_false_positive_rate_is_not_the_false_discovery_rate():
+    """Published mistake 2: a confusion matrix unpacked in another order; FPR computed as FP / (FP + TP)."""
+    rng = np.random.default_rng(0)
+    mask, truth, region = rng.random((3, 9, 8, 7)) < np.array([0.2, 0.1, 0.8])[:, None, None, None]
+    counts = metrics.confusion(mask, truth, region)
+    tn, fp, fn, tp = confusion_matrix(truth[region], mask[region]).ravel()
+    assert counts._asdict() == {"tp": tp, "fp": fp, "fn": fn, "tn": tn}
+    assert metrics.false_positive_rate(counts) == fp / (fp + tn)
+    assert metrics.false_discovery_rate(counts) == fp / (fp + tp)
+    assert metrics.false_positive_rate(counts) != metrics.false_discovery_rate(counts)
+    assert metrics.sensitivity(counts) == tp / (tp + fn)
+    assert metrics.precision(counts) == tp / (tp + fp)
+    nothing = Confusion(tp=0, fp=0, fn=0, tn=0)
+    for rate in (metrics.false_positive_rate, metrics.false_discovery_rate, metrics.sensitivity, metrics.precision):
+        assert math.isnan(rate(nothing))
+
+
+def test_background_and_empty_slices_are_no_negatives_and_slices_are_the_last_axis():
+    """Published mistake 3: rates over background voxels, slices without brain as negatives, the wrong slice axis."""
+    region = np.zeros((10, 12, 6), bool)
+    region[3:7, 3:9, 1:5] = True
+    mask, truth = np.zeros((2, *region.shape), bool)
+    mask[3, 3:5, 2] = True
+    mask[0, 0, :] = True
+    counts = metrics.confusion(mask, truth, region)
+    assert counts == Confusion(tp=0, fp=2, fn=0, tn=4 * 6 * 4 - 2)
+    assert metrics.false_positive_rate(counts) == 2 / 96
+    by_slice = metrics.confusion_by_slice(mask, truth, region)
+    assert list(by_slice) == [1, 2, 3, 4]
+    assert by_slice[2] == Confusion(tp=0, fp=2, fn=0, tn=22)
+    assert by_slice[3].fp == 0
+    padded = tuple(np.pad(array, 20) for array in (mask, truth, region))
+    assert metrics.confusion(*padded) == counts
+
+
+def test_volume():
+    mask = np.zeros((4, 4, 4), bool)
+    mask[:2, :3, :4] = True
+    assert metrics.volume_ml(mask, (2.0, 2.5, 5.0)) == pytest.approx(24 * 25 / 1000)
+    with pytest.raises(DataError, match="spacing"):
+        metrics.volume_ml(mask, (1.0, 1.0))
+
+
+def lesions() -> tuple[np.ndarray, np.ndarray]:
+    """Truth: lesions of 20 voxels with 2 covered (10 %), of 20 with 1 covered, and of 1 + 1 voxels that touch at a
+    corner, covered; mask: those, and one component of its own."""
+    truth, mask = np.zeros((2, 24, 24, 8), bool)
+    truth[0:5, 0:4, 0] = truth[10:15, 0:4, 0] = True
+    truth[20, 20, 5] = truth[21, 21, 6] = True
+    mask[0:2, 0, 0] = mask[10, 0, 0] = True
+    mask[20, 20, 5] = mask[21, 21, 6] = True
+    mask[4:8, 15:18, 3] = True
+    return mask, truth
+
+
+def test_lesions_are_hit_at_ten_percent_and_join_at_corners():
+    mask, truth = lesions()
+    counts = metrics.lesion_detection(mask, truth)
+    assert counts == LesionCounts(lesions=3, hit=2, components=4, false=1)
+    assert metrics.lesion_recall(counts) == 2 / 3
+    assert metrics.lesion_precision(counts) == 3 / 4
+    assert metrics.lesion_f1(counts) == pytest.approx(2 * (2 / 3) * (3 / 4) / (2 / 3 + 3 / 4))
+    mask[0, 0, 0] = False
+    assert metrics.lesion_detection(mask, truth).hit == 1
+
+
+def test_a_component_is_false_when_under_ten_percent_lies_on_a_lesion():
+    truth, mask = np.zeros((2, 12, 12, 3), bool)
+    truth[0, 0, 0] = True
+    mask[0, 0:10, 0] = True
+    assert metrics.lesion_detection(mask, truth) == (1, 1, 1, 0)
+    mask[0, 10, 0] = True
+    assert metrics.lesion_detection(mask, truth) == (1, 1, 1, 1)
+
+
+def test_lesion_figures_where_there_is_nothing():
+    none = np.zeros((4, 4, 4), bool)
+    one = none.copy()
+    one[1, 1, 1] = True
+    healthy, missed, alarm = (metrics.lesion_detection(m, t) for m, t in ((none, none), (none, one), (one, none)))
+    assert healthy == (0, 0, 0, 0)
+    assert math.isnan(metrics.lesion_recall(healthy))
+    assert math.isnan(metrics.lesion_precision(missed))
+    assert metrics.lesion_recall(missed) == metrics.lesion_f1(missed) == 0
+    assert math.isnan(metrics.lesion_f1(alarm))
+    assert metrics.lesion_precision(alarm) == 0
+    assert LesionCounts.pooled([healthy, missed, alarm]) == LesionCounts(lesions=1, hit=0, components=1, false=1)
+
+
+def test_lesion_table_agrees_with_scipy_and_with_the_counts():
+    mask, truth = lesions()
+    score = np.random.default_rng(0).random(mask.shape).astype(np.float32)
+    rows = metrics.lesion_table(mask, truth, score, (1.0, 2.0, 5.0))
+    counts = metrics.lesion_detection(mask, truth)
+    found = [row for row in rows if row.kind == "lesion"]
+    components = [row for row in rows if row.kind == "component"]
+    assert (len(found), sum(bool(row.matched) for row in found)) == (counts.lesions, counts.hit)
+    assert (len(components), sum(not row.matched for row in components)) == (counts.components, counts.false)
+    biggest = components[0]
+    alone = np.zeros_like(mask)
+    alone[4:8, 15:18, 3] = True
+    assert biggest.voxels == 12
+    assert biggest.volume_ml == pytest.approx(0.12)
+    assert (biggest.x, biggest.y, biggest.z) == ndimage.center_of_mass(alone)
+    assert biggest.overlap == 0
+    assert biggest.mean_score == pytest.approx(score[alone].mean())
+    assert biggest.maximum_score == score[alone].max()
+    assert [row.number for row in components] == [1, 2, 3, 4]
+    assert found[0].overlap == pytest.approx(0.1)
+    blind = metrics.lesion_table(mask, None, score, (1.0, 2.0, 5.0))
+    assert [row.voxels for row in blind] == [row.voxels for row in components]
+    assert all(row.matched is None and math.isnan(row.overlap) for row in blind)
+    assert metrics.lesion_table(mask & False, truth & False, score, (1, 1, 1)) == []
+    with pytest.raises(DataError, match="lesion_table"):
+        metrics.lesion_table(mask, truth, score[1:], (1, 1, 1))

@@ -1,0 +1,163 @@
+"""Subjects as pure functions of their key, and cohorts on disk."""
+
+from __future__ import annotations
+
+import csv
+import json
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from hybriduad.cohort.manifest import read_cohort, read_manifest
+from hybriduad.core.errors import ConfigError
+from hybriduad.phantom.cohort import pathology_of, write_cohort
+from hybriduad.phantom.picture import picture
+from hybriduad.phantom.subject import make_subject
+from hybriduad.scan.volumes import read_mask, read_volume
+
+TINY = {"contrasts": ("FLAIR",), "spacing_mm": (6.0, 6.0, 8.0)}
+MIXED = {**TINY, "seed": 4, "pathology": "mixed", "share_healthy": 0.5}
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_subject_is_a_pure_function_of_its_key() -> None:
+    before = random.getstate(), np.random.get_state()[1].copy(), torch.get_rng_state()  # noqa: NPY002
+    a, b = (make_subject(1, 3, pathology="ms", **TINY).images["FLAIR"] for _ in range(2))
+    np.testing.assert_array_equal(a, b)
+    for seed, subject in ((1, 4), (2, 3)):
+        assert not np.array_equal(a, make_subject(seed, subject, pathology="ms", **TINY).images["FLAIR"])
+    both = make_subject(1, 3, pathology="ms", contrasts=("T1w", "FLAIR"), spacing_mm=TINY["spacing_mm"])
+    np.testing.assert_array_equal(a, both.images["FLAIR"])
+    assert random.getstate() == before[0]
+    assert np.array_equal(np.random.get_state()[1], before[1])  # noqa: NPY002
+    assert torch.equal(torch.get_rng_state(), before[2])
+
+
+def test_a_cohort_is_bids_with_a_manifest(tmp_path: Path) -> None:
+    seen = []
+    manifest = write_cohort(
+        tmp_path / "cohort",
+        subjects=4,
+        **MIXED | {"contrasts": ("T1w", "FLAIR")},
+        progress=lambda done, total: seen.append((done, total)),
+    )
+    root = manifest.parent
+    assert seen == [(1, 4), (2, 4), (3, 4), (4, 4)]
+    cases = read_manifest(manifest)
+    assert cases == read_cohort(root)  # the manifest and the BIDS folder say the same
+    assert [case.health for case in cases] == ["lesion", "healthy", "lesion", "healthy"]
+    assert [case.attributes["pathology"] for case in cases] == ["glioma", "none", "stroke", "none"]
+    for i, case in enumerate(cases):
+        made = make_subject(4, i, pathology=pathology_of(i, "mixed", 0.5), **TINY)
+        image = read_volume(case.images["FLAIR"])
+        assert set(case.images) == {"T1w", "FLAIR"}
+        np.testing.assert_allclose(image.data, made.images["FLAIR"], atol=0.51)  # rounded to int16
+        np.testing.assert_allclose(image.affine, made.affine)
+        np.testing.assert_array_equal(read_mask(case.brain).data, made.brain)
+        assert (case.lesion is None) == (case.health == "healthy")
+        if case.lesion is not None:
+            np.testing.assert_array_equal(read_mask(case.lesion).data, made.lesion)
+    with (root / "participants.tsv").open() as file:
+        people = list(csv.DictReader(file, delimiter="\t"))
+    assert list(people[0]) == ["participant_id", "site", "age", "sex", "health", "pathology"]
+    sidecar = json.loads((root / "sub-0001" / "anat" / "sub-0001_FLAIR.json").read_text())
+    assert 1 < sidecar["InversionTime"] < 3
+    assert json.loads((root / "dataset_description.json").read_text())["DatasetType"] == "raw"
+
+
+def test_continuing_keeps_what_is_there_and_ends_in_the_same_bytes(tmp_path: Path) -> None:
+    whole = write_cohort(tmp_path / "whole", subjects=3, **MIXED).parent
+    write_cohort(tmp_path / "grown", subjects=1, **MIXED)
+    first = tmp_path / "grown" / "sub-0001" / "anat" / "sub-0001_FLAIR.nii.gz"
+    stamp = first.stat().st_mtime_ns
+    grown = write_cohort(tmp_path / "grown", subjects=3, **MIXED).parent
+    assert first.stat().st_mtime_ns == stamp
+    assert contents(grown) == contents(whole)
+
+
+def test_a_killed_run_is_completed(tmp_path: Path) -> None:
+    whole = contents(write_cohort(tmp_path / "a", subjects=2, **MIXED).parent)
+
+    class Killed(Exception):
+        pass
+
+    def kill(done: int, total: int) -> None:
+        raise Killed
+
+    with pytest.raises(Killed):
+        write_cohort(tmp_path / "b", subjects=2, **MIXED, progress=kill)
+    mask = tmp_path / "b" / "derivatives" / "manual" / "sub-0001" / "anat" / "sub-0001_label-lesion_mask.nii.gz"
+    mask.unlink()  # as if it had ended between two files of a subject
+    assert contents(write_cohort(tmp_path / "b", subjects=2, **MIXED).parent) == whole
+
+
+def test_another_config_in_the_same_place_names_overwrite(tmp_path: Path) -> None:
+    out = tmp_path / "cohort"
+    write_cohort(out, subjects=2, **MIXED)
+    with pytest.raises(ConfigError, match=r"phantoms of another config.*seed 4.*seed 5.*--overwrite"):
+        write_cohort(out, subjects=2, **{**MIXED, "seed": 5})
+    with pytest.raises(ConfigError, match=r"larger phantom cohort.*--overwrite"):
+        write_cohort(out, subjects=1, **MIXED)
+    assert len(read_cohort(write_cohort(out, subjects=1, **{**MIXED, "seed": 5}, overwrite=True))) == 1
+    assert not (out / "sub-0002").exists()
+
+
+def test_a_folder_of_something_else_is_never_emptied(tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("years of work")
+    for overwrite in (False, True):
+        with pytest.raises(ConfigError, match="something other than phantoms"):
+            write_cohort(tmp_path, subjects=1, **MIXED, overwrite=overwrite)
+    assert (tmp_path / "thesis.txt").read_text() == "years of work"
+    with pytest.raises(ConfigError, match="needs a folder"):
+        write_cohort(tmp_path / "thesis.txt", subjects=1, **MIXED)
+
+
+def test_a_damaged_record_is_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / "phantom.json").write_text("[")
+    with pytest.raises(ConfigError, match=r"damaged record.*--overwrite"):
+        write_cohort(tmp_path, subjects=1, **MIXED)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "sentence"),
+    [
+        ({"subjects": 0}, "empty phantom cohort"),
+        ({"share_healthy": 1.5}, "share of healthy"),
+        ({"pathology": "flu"}, "unknown pathology: got 'flu'"),
+        ({"contrasts": ("DWI",)}, "unknown phantom contrast"),
+        ({"contrasts": ("FLAIR", "FLAIR")}, "no or repeated contrasts"),
+        ({"spacing_mm": (0.0, 1.0, 1.0)}, "impossible phantom grid"),
+    ],
+)
+def test_bad_arguments_are_refused_before_anything_is_written(tmp_path: Path, wrong: dict, sentence: str) -> None:
+    with pytest.raises(ConfigError, match=sentence):
+        write_cohort(tmp_path / "out", **{"subjects": 1, **MIXED, **wrong})
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 1 / 3, 0.5, 0.7, 1.0])
+def test_of_any_first_subjects_the_stated_share_is_healthy(share: float) -> None:
+    kinds = [pathology_of(i, "mixed", share) for i in range(30)]
+    for n in range(31):
+        assert kinds[:n].count(None) == int(n * share + 1e-9)
+    sick = [kind for kind in kinds if kind]
+    assert sick == [("glioma", "stroke", "ms")[i % 3] for i in range(len(sick))]
+    assert {pathology_of(i, None, share) for i in range(5)} == {None}
+
+
+def test_the_picture_shows_every_phantom(tmp_path: Path) -> None:
+    phantoms = [make_subject(0, i, pathology=kind, **TINY) for i, kind in enumerate((None, "glioma"))]
+    from matplotlib.image import imread
+
+    shown = imread(picture(phantoms, tmp_path / "six.png"))
+    halves = np.array_split(shown[..., :3].mean(axis=-1), 2, axis=1)
+    assert all(half.std() > 0.05 for half in halves)
+    red = (shown[..., 0] > 0.8) & (shown[..., 1] < 0.3)
+    assert red.any()
+    assert not red[:, : shown.shape[1] // 2].any()

@@ -1,0 +1,391 @@
+"""The contract of every reconstruction family, and what is particular to the two there are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tiny import generators, lesion_slices, prepared_cases, some_batch
+
+from hybriduad.config import files as configs
+from hybriduad.config.runs import Augmentation, Mix, Residual
+from hybriduad.config.strict import checked
+from hybriduad.core import plugins, rng
+from hybriduad.core.errors import ConfigError
+from hybriduad.core.types import BACKGROUND, Batch
+from hybriduad.reconstructors._base import Reconstructor
+from hybriduad.reconstructors._condition import ConditionEncoder
+from hybriduad.reconstructors._noise import _UNSKEW, _simplex_2d, noise_fields
+from hybriduad.scan.preparation import Prepared
+from hybriduad.scan.slices import slices_of
+from hybriduad.training.samples import SampleStream, build_pool
+
+SIZE = 32
+TINY: dict[str, dict[str, Any]] = {
+    "ddpm": {"widths": [16, 32], "blocks": 1, "unshuffle": 2, "train_levels": [0, 400], "levels": [100, 200]},
+    "dae": {"width": 8, "depth": 3, "cells": 8},
+}
+"""A small configuration of every family; a new family adds a line."""
+FAMILIES = plugins.names("reconstructors")
+KINDS = ("simplex", "gaussian", "pyramid")
+
+
+def make(family: str, contrasts: int = 1, size: int = SIZE, **changes: Any) -> Reconstructor:
+    module = plugins.load("reconstructors", family)
+    config = checked(module.Config, {"name": family, **TINY.get(family, {}), **changes}, "tests")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(3)
+        model: Reconstructor = module.Model(config, contrasts, size)
+    return model
+
+
+@pytest.fixture(scope="module")
+def prepared(tiny_cohort: Path) -> list[Prepared]:
+    return prepared_cases(tiny_cohort)
+
+
+@pytest.fixture(scope="module")
+def trained(prepared: list[Prepared]) -> dict[str, tuple[Reconstructor, torch.Tensor]]:
+    """Each family after 100 steps on healthy slices, and the mean of these slices."""
+    pool = build_pool(prepared, ["lesion", "lesion", "healthy"], lesion_margin_mm=8.0)
+    still = Augmentation(**dict.fromkeys(Augmentation.model_fields, 0.0))
+    stream = SampleStream(pool, seed=1, batch=8, steps=100, mix=Mix(), augmentation=still)
+    mean = torch.cat([slices_of(pool.prepared[case], [k], 0).image for case, k in pool.healthy]).mean(dim=0)
+    models = {}
+    for family in FAMILIES:
+        model = make(family).train()
+        optimisers = [torch.optim.Adam(model.parameters_of(player), lr=3e-3) for player in model.players]
+        for step in range(100):
+            batch = stream[step]
+            for player, optimiser in zip(model.players, optimisers, strict=True):
+                optimiser.zero_grad()
+                model.loss(batch, rng.fold_keys(batch.keys, player), player)["loss"].backward()
+                optimiser.step()
+        models[family] = (model.eval(), mean)
+    return models
+
+
+def test_every_family_has_a_tiny_configuration() -> None:
+    assert set(TINY) == set(FAMILIES)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_learns_healthy_tissue_and_does_not_reproduce_unseen_lesions(
+    family: str, trained: dict[str, tuple[Reconstructor, torch.Tensor]], prepared: list[Prepared]
+) -> None:
+    model, mean = trained[family]
+    healthy, unseen, baseline = [], [], []
+    for case in prepared[:2]:
+        batch = slices_of(case, lesion_slices(case), seed=9)
+        with torch.inference_mode():
+            found = model.reconstruct(batch.image, batch.brain, batch.keys).mean(dim=0)
+        error = (found - batch.image).abs()[:, 0]
+        lesion, tissue = batch.lesion & batch.brain, batch.brain & ~batch.lesion
+        unseen.append(error[lesion])
+        healthy.append(error[tissue])
+        baseline.append((batch.image - mean).abs()[:, 0][tissue])
+    inside, outside, of_mean = (float(torch.cat(values).mean()) for values in (unseen, healthy, baseline))
+    assert outside < of_mean
+    assert inside > 1.2 * outside
+
+
+@pytest.mark.parametrize("contrasts", [1, 3])
+@pytest.mark.parametrize("family", FAMILIES)
+class TestContract:
+    """What every family promises, trained or not."""
+
+    def test_reconstructions_have_the_shape_of_the_members(
+        self, family: str, contrasts: int, prepared: list[Prepared]
+    ) -> None:
+        model, batch = make(family, contrasts).eval(), some_batch(prepared[0], 3, contrasts)
+        with torch.inference_mode():
+            found = model.reconstruct(batch.image, batch.brain, batch.keys)
+            mixed = model.reconstruct_member(
+                batch.image, batch.brain, batch.keys, torch.tensor([0, model.members - 1, 0])
+            )
+        assert found.shape == (model.members, 3, contrasts, SIZE, SIZE)
+        assert found.dtype == torch.float32
+        assert float(found.min()) >= -1
+        assert float(found.max()) <= 1
+        for row, member in enumerate((0, model.members - 1, 0)):
+            torch.testing.assert_close(mixed[row], found[member, row], atol=1e-4, rtol=0)
+
+    def test_a_slice_alone_and_in_a_batch_agrees(self, family: str, contrasts: int, prepared: list[Prepared]) -> None:
+        model, batch = make(family, contrasts).eval(), some_batch(prepared[0], 5, contrasts)
+        with torch.inference_mode():
+            together = model.reconstruct(batch.image, batch.brain, batch.keys)
+            features = model.features(batch.image, batch.brain, batch.keys)
+            backwards = model.reconstruct(batch.image.flip(0), batch.brain.flip(0), batch.keys.flip(0)).flip(1)
+            torch.testing.assert_close(backwards, together, atol=1e-4, rtol=0)
+            for row in range(5):
+                one = [values[row : row + 1] for values in (batch.image, batch.brain, batch.keys)]
+                torch.testing.assert_close(model.reconstruct(*one)[:, 0], together[:, row], atol=1e-4, rtol=0)
+                torch.testing.assert_close(model.features(*one)[0], features[row], atol=1e-4, rtol=0)
+        assert features.shape[0] == 5
+        assert features.dim() == 2
+
+    def test_noise_belongs_to_the_key_of_a_slice(self, family: str, contrasts: int, prepared: list[Prepared]) -> None:
+        """Published mistake: one noise field repeated over the whole batch."""
+        model, one = make(family, contrasts), some_batch(prepared[0], 1, contrasts)
+        twins = Batch.stack([one, one])
+
+        def loss(batch: Batch, *keys: int) -> float:
+            with torch.no_grad():
+                return float(sum(model.loss(batch, torch.tensor(keys), player)["loss"] for player in model.players))
+
+        first, second = loss(one, 11), loss(one, 12)
+        assert first == loss(one, 11)
+        assert abs(first - second) > 1e-5
+        assert loss(twins, 11, 12) == pytest.approx((first + second) / 2, abs=1e-5)
+
+    def test_global_generators_are_untouched(self, family: str, contrasts: int, prepared: list[Prepared]) -> None:
+        model, batch = make(family, contrasts), some_batch(prepared[0], 2, contrasts)
+        before = generators()
+        model.loss(batch, batch.keys, model.players[0])
+        model.reconstruct(batch.image, batch.brain, batch.keys)
+        model.features(batch.image, batch.brain, batch.keys)
+        assert generators() == before
+
+    def test_the_input_is_corrupted_and_the_target_is_the_healthy_slice(
+        self, family: str, contrasts: int, prepared: list[Prepared]
+    ) -> None:
+        model, batch = make(family, contrasts), some_batch(prepared[0], 2, contrasts)
+        with torch.no_grad():
+            same = float(model.loss(batch, batch.keys, model.players[-1])["loss"])
+            batch.healthy = (batch.healthy + 0.3).clamp(-1, 1)
+            assert float(model.loss(batch, batch.keys, model.players[-1])["loss"]) != same
+
+    def test_train_mode_computes_what_evaluation_mode_does(
+        self, family: str, contrasts: int, prepared: list[Prepared]
+    ) -> None:
+        """Published mistake: a frozen network in train mode drifts. No BatchNorm, no dropout: the mode is nothing."""
+        model, batch = make(family, contrasts), some_batch(prepared[0], 2, contrasts)
+        assert not any(isinstance(part, torch.nn.modules.batchnorm._BatchNorm) for part in model.modules())
+        before = {name: value.clone() for name, value in model.state_dict().items()}
+        with torch.no_grad():
+            training = model.train().reconstruct(batch.image, batch.brain, batch.keys)
+            evaluation = model.eval().reconstruct(batch.image, batch.brain, batch.keys)
+        torch.testing.assert_close(training, evaluation, atol=0, rtol=0)
+        assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+    def test_the_anomaly_map_lies_in_the_brain(self, family: str, contrasts: int, prepared: list[Prepared]) -> None:
+        model, batch = make(family, contrasts).eval(), some_batch(prepared[0], 2, contrasts)
+        with torch.inference_mode():
+            found = model.reconstruct(batch.image, batch.brain, batch.keys)
+            for kind in ("ssim", "absolute", "positive", "negative"):
+                residual = Residual(kind=kind, combine="geometric")
+                values = model.anomaly_map(batch.image, batch.present, batch.brain, found, residual)
+                assert values.shape == (2, SIZE, SIZE)
+                assert float(values.min()) >= 0
+                assert float(values.max()) <= 1
+                assert not values[~batch.brain].any()
+
+    def test_every_weight_belongs_to_a_player_and_learns(
+        self, family: str, contrasts: int, prepared: list[Prepared]
+    ) -> None:
+        model, batch = make(family, contrasts), some_batch(prepared[0], 2, contrasts)
+        owned = [weight for player in model.players for weight in model.parameters_of(player)]
+        assert {id(weight) for weight in owned} == {id(weight) for weight in model.parameters()}
+        for player in model.players:
+            model.loss(batch, batch.keys, player)["loss"].backward()
+        assert all(weight.grad is not None and torch.isfinite(weight.grad).all() for weight in owned)
+
+    def test_the_state_holds_all_that_was_learnt(self, family: str, contrasts: int, prepared: list[Prepared]) -> None:
+        model, batch = make(family, contrasts).eval(), some_batch(prepared[0], 2, contrasts)
+        with torch.no_grad():
+            for weight in model.parameters():
+                weight += 0.01
+        other = make(family, contrasts).eval()
+        other.load_state_dict(model.state_dict(), strict=True)
+        with torch.inference_mode():
+            one, two = (m.reconstruct(batch.image, batch.brain, batch.keys) for m in (model, other))
+        assert torch.equal(one, two)
+
+
+@pytest.mark.parametrize(
+    ("family", "changes", "size"),
+    [
+        ("ddpm", {"widths": [24, 32]}, 32),
+        ("ddpm", {"widths": []}, 32),
+        ("ddpm", {"levels": [1000]}, 32),
+        ("ddpm", {"levels": []}, 32),
+        ("ddpm", {"train_levels": [400, 400]}, 32),
+        ("ddpm", {}, 33),
+        ("ddpm", {"widths": [16, 16, 16], "unshuffle": 4}, 40),
+        ("dae", {"width": 12}, 32),
+        ("dae", {"depth": 9}, 32),
+    ],
+)
+def test_impossible_configurations_are_refused_with_a_sentence(family: str, changes: dict, size: int) -> None:
+    with pytest.raises(ConfigError, match=r"\.$"):
+        make(family, size=size, **changes)
+
+
+class TestForwardProcess:
+    """x_t = sqrt(abar_t) x0 + sqrt(1 - abar_t) n."""
+
+    def test_cosine_schedule(self) -> None:
+        signal = make("ddpm").signal.numpy()
+        step = np.arange(1001) / 1000
+        share = np.cos((step + 0.008) / 1.008 * np.pi / 2) ** 2
+        beta = np.minimum(1 - share[1:] / share[:-1], 0.999)
+        np.testing.assert_allclose(signal, np.cumprod(1 - beta), atol=1e-5)
+        # Nichol and Dhariwal, arXiv 2102.09672, eq. 17, by a pocket calculator: t / T = 0.25 and 0.5.
+        assert signal[249] == pytest.approx(0.847_00, abs=1e-4)
+        assert signal[499] == pytest.approx(0.493_84, abs=1e-4)
+
+    def test_linear_schedule(self) -> None:
+        signal = make("ddpm", betas="linear").signal.numpy()
+        np.testing.assert_allclose(signal, np.cumprod(1 - np.linspace(1e-4, 0.02, 1000)), rtol=2e-3)
+        assert signal[0] == pytest.approx(0.9999, abs=1e-6)
+
+    def test_noised_slices(self, prepared: list[Prepared]) -> None:
+        model, batch = make("ddpm"), some_batch(prepared[0], 3)
+        level = torch.tensor([0, 250, 999])
+        noised = model.add_noise(batch.image, level, batch.keys)
+        noise = noise_fields("simplex", batch.keys, (1, SIZE, SIZE))
+        for row, t in enumerate(level.tolist()):
+            abar = float(model.signal[t])
+            expected = abar**0.5 * batch.image[row] + (1 - abar) ** 0.5 * noise[row]
+            torch.testing.assert_close(noised[row], expected, atol=1e-6, rtol=0)
+
+    def test_levels_of_training_fill_their_range(
+        self, prepared: list[Prepared], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        model, one = make("ddpm", train_levels=[100, 400]), some_batch(prepared[0], 1)
+        seen: list[int] = []
+        monkeypatch.setattr(model, "denoise", lambda x, level, _: seen.extend(level.tolist()) or x)
+        model.loss(Batch.stack([one] * 300), torch.arange(300))
+        assert min(seen) >= 100
+        assert max(seen) < 400
+        assert len(set(seen)) > 150
+        assert np.mean(seen) == pytest.approx(250, abs=20)
+
+    def test_a_member_is_keyed_by_its_level_and_repeat(self, prepared: list[Prepared]) -> None:
+        batch = some_batch(prepared[0], 2)
+
+        def reconstruct(**changes: Any) -> torch.Tensor:
+            with torch.inference_mode():
+                return make("ddpm", **changes).eval().reconstruct(batch.image, batch.brain, batch.keys)
+
+        both, high, twice = reconstruct(), reconstruct(levels=[200]), reconstruct(levels=[200], repeats=2)
+        torch.testing.assert_close(high[0], both[1], atol=1e-5, rtol=0)
+        torch.testing.assert_close(twice[0], high[0], atol=1e-5, rtol=0)
+        assert float((twice[1] - twice[0]).abs().max()) > 1e-3
+
+    def test_no_condition_at_first_then_the_code_of_the_slice(self, prepared: list[Prepared]) -> None:
+        model, batch = make("ddpm", condition="small").eval(), some_batch(prepared[0], 2)
+        level = torch.tensor([100, 100])
+        with torch.no_grad():
+            first = model.denoise(batch.image, level, batch.image)
+            torch.testing.assert_close(model.denoise(batch.image, level, -batch.image), first, atol=0, rtol=0)
+            torch.nn.init.normal_(model.encoder.to_width.weight)
+            assert float((model.denoise(batch.image, level, -batch.image) - first).abs().max()) > 1e-3
+
+
+@pytest.mark.parametrize("kind", KINDS)
+class TestNoise:
+    @given(key=st.integers(0, 2**62), height=st.integers(9, 60), width=st.integers(9, 60))
+    @settings(max_examples=15, deadline=None)
+    def test_mean_0_and_variance_1_in_every_field(self, kind: Any, key: int, height: int, width: int) -> None:
+        fields = noise_fields(kind, torch.tensor([key, key + 1]), (2, height, width))
+        assert fields.shape == (2, 2, height, width)
+        assert float(fields.mean(dim=(2, 3)).abs().max()) < 1e-4
+        torch.testing.assert_close(fields.var(dim=(2, 3), correction=0), torch.ones(2, 2), atol=1e-3, rtol=0)
+
+    def test_a_key_owns_its_field(self, kind: Any) -> None:
+        fields = noise_fields(kind, torch.tensor([4, 5, 4]), (2, 48, 48))
+        assert torch.equal(fields[0], fields[2])
+        assert torch.equal(fields[1:2], noise_fields(kind, torch.tensor([5]), (2, 48, 48)))
+        correlation = np.corrcoef(fields[:2].reshape(4, -1).numpy())
+        # Coarse fields of few cells correlate by chance, but two slices or contrasts never share one.
+        assert np.abs(correlation - np.eye(4)).max() < 0.8
+
+
+def _correlation(kind: Any, lag: int) -> float:
+    """Mean correlation of a field with itself moved by ``lag`` pixels, over 40 fields."""
+    fields = noise_fields(kind, torch.arange(40), (1, 96, 96)).numpy()[:, 0]
+    return float(np.mean([np.corrcoef(f[lag:].ravel(), f[:-lag].ravel())[0, 1] for f in fields]))
+
+
+def test_coarse_noise_has_long_wavelengths() -> None:
+    assert abs(_correlation("gaussian", 4)) < 0.02
+    assert _correlation("simplex", 4) > 0.6
+    assert _correlation("pyramid", 4) > 0.4
+    # A longest wavelength of 64 pixels: half of it away, the field has turned.
+    assert _correlation("simplex", 32) < 0.1
+
+
+def test_simplex_noise_vanishes_on_its_lattice_and_is_continuous() -> None:
+    order = rng.uniform(torch.tensor([1]), (256,)).argsort(dim=-1)
+    i, j = torch.meshgrid(torch.arange(20.0), torch.arange(20.0), indexing="ij")
+    x, y = i - (i + j) * _UNSKEW, j - (i + j) * _UNSKEW
+    assert float(_simplex_2d(x[None] + 1e-5, y[None] + 1e-5, order).abs().max()) < 1e-3
+    along = torch.linspace(0, 20, 20_001)
+    line = _simplex_2d(along[None, None], (0.37 * along + 0.1)[None, None], order)[0, 0]
+    assert float(line.diff().abs().max()) < 0.01
+    assert 0.5 < float(line.abs().max()) <= 1.0
+
+
+class TestCoarseNoise:
+    def test_only_the_foreground_is_corrupted_at_the_stated_strength(self, prepared: list[Prepared]) -> None:
+        model, batch = make("dae", deviation=0.2), some_batch(prepared[0], 4)
+        change = model.corrupt(batch.image, batch.keys) - batch.image
+        foreground = batch.image > BACKGROUND + 1e-3
+        assert not change[~foreground].any()
+        # A bilinear field keeps 4/9 of the variance of its cells: 0.4 x 2/3 on the model's range of 2.
+        assert float(change[foreground].std()) == pytest.approx(0.4 * 2 / 3, rel=0.25)
+
+    def test_a_roll_moves_the_cells(self, prepared: list[Prepared]) -> None:
+        model = make("dae", cells=4)
+        fields = model.corrupt(torch.zeros(6, 1, SIZE, SIZE), torch.arange(6))[:, 0]
+        borders = {int(field.diff(dim=0).diff(dim=0).abs().sum(dim=1).argmax()) % (SIZE // 4) for field in fields}
+        assert len(borders) > 1
+
+
+def _count(model: torch.nn.Module) -> float:
+    return sum(weight.numel() for weight in model.parameters()) / 1e6
+
+
+def _on_paper(name: str) -> Any:
+    """The network of a shipped config, without memory for its weights."""
+    run = configs.load(name, kind="reconstructor")
+    with torch.device("meta"):
+        model = plugins.load("reconstructors", run.model.name).Model(run.model, 1, run.anatomy.size)
+    return run, model
+
+
+def test_the_small_config_has_3_to_4_million_weights() -> None:
+    run, model = _on_paper("cddpm-small")
+    assert run.model.condition != "none"
+    assert 3.0 < _count(model) < 4.0
+
+
+def test_the_paper_config_is_that_of_the_paper() -> None:
+    run, model = _on_paper("cddpm")
+    assert _count(model.network) == pytest.approx(32, abs=1.5)
+    assert _count(model.encoder) == pytest.approx(24.6, abs=1.5)
+    assert (run.model.noise, run.model.betas, run.model.levels) == ("simplex", "cosine", (250, 500, 750))
+    assert run.model.train_levels == (0, 1000)
+    assert (run.residual.kind, run.residual.combine) == ("ssim", "arithmetic")
+    assert run.mix.synthetic == 0
+
+
+def test_the_dae_config_builds() -> None:
+    run, model = _on_paper("dae")
+    assert run.model.cells == 16
+    assert model.members == 1
+
+
+def test_no_condition_encoder_downloads_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise AssertionError("a download was tried")
+
+    monkeypatch.setattr(torch.hub, "load_state_dict_from_url", refuse)
+    with torch.device("meta"):
+        assert ConditionEncoder("resnet50", 2, 64)(torch.zeros(1, 2, 64, 64)).shape == (1, 64)

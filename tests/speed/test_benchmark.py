@@ -1,0 +1,134 @@
+"""The benchmark: what it counts and times against closed forms, and a whole one on a tiny network."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from tiny import DETECTOR, RECONSTRUCTOR
+
+from hybriduad.cohort.manifest import read_manifest
+from hybriduad.config.files import parse
+from hybriduad.core.errors import ConfigError, DataError
+from hybriduad.scan.preparation import prepare
+from hybriduad.scan.slices import slices_of
+from hybriduad.scan.volumes import read_volume
+from hybriduad.speed.benchmark import Workload, benchmark
+from hybriduad.speed.networks import (
+    Bench,
+    build_reconstructor,
+    count_gflops,
+    matrix_rate,
+    reconstruction,
+    reconstruction_step,
+    timed,
+)
+from hybriduad.speed.scans import predict_scans, write_scans
+
+CPU = torch.device("cpu")
+SHAPE = (48, 56, 22)
+SPACING_MM = (5.0, 5.0, 8.0)
+
+
+@pytest.fixture(scope="module")
+def scans(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_scans(tmp_path_factory.mktemp("scans"), ["FLAIR"], SHAPE, SPACING_MM, 2)
+
+
+def test_operations_are_counted_forward_and_backward() -> None:
+    layer = torch.nn.Conv2d(3, 5, 3, padding=1, bias=False)
+    image = torch.zeros(2, 3, 16, 16, requires_grad=True)
+    forward = 2 * 2 * 5 * 16 * 16 * 3 * 9 / 1e9
+    assert count_gflops(lambda: layer(image)) == pytest.approx(forward)
+    # Backward: one convolution for the gradient of the image, one for that of the weights.
+    assert count_gflops(lambda: layer(image).sum().backward()) == pytest.approx(3 * forward)
+
+
+def test_calls_before_the_repeats_are_not_timed() -> None:
+    slow = iter([0.2, 0.2, 0.0, 0.0, 0.0])
+    seconds = timed(lambda: time.sleep(next(slow)), CPU, 3)
+    assert len(seconds) == 3
+    assert max(seconds) < 0.1
+
+
+def test_rate_and_fraction_agree_with_the_time() -> None:
+    rate = matrix_rate(torch.float32, CPU, 256, 5)
+    a = torch.randn(256, 256)
+    measured = Bench(CPU, "float32", rate, 5).measure(lambda: a @ a, 4)
+    assert measured.gflops == pytest.approx(2 * 256**3 / 1e9)
+    assert measured.fraction == pytest.approx(measured.gflops / measured.seconds / rate)
+    assert measured.slices_per_second == pytest.approx(4 / measured.seconds)
+    assert measured.least <= measured.seconds <= measured.most
+
+
+def test_what_is_no_network_has_no_operations() -> None:
+    measured = Bench(CPU, "float32", 1.0, 3).measure(lambda: None, 1, network=False)
+    assert math.isnan(measured.gflops)
+    assert math.isnan(measured.fraction)
+
+
+def test_scans_have_the_shape_and_a_scalp_that_is_no_brain(scans: Path) -> None:
+    first, second = read_manifest(scans)
+    images = [read_volume(case.images["FLAIR"]) for case in (first, second)]
+    assert [image.data.shape for image in images] == [SHAPE, SHAPE]
+    assert images[0].grid.spacing_mm == pytest.approx(SPACING_MM)
+    assert not np.array_equal(images[0].data, images[1].data)
+    prepared = prepare(first, parse(RECONSTRUCTOR, "here").anatomy)
+    assert prepared.notes["brain"]["method"].startswith("surface")
+    assert prepared.brain.sum() < 0.9 * prepared.foreground.sum()
+
+
+def test_a_step_trains_and_a_reconstruction_does_not(scans: Path) -> None:
+    run = parse(RECONSTRUCTOR, "here")
+    prepared = prepare(read_manifest(scans)[0], run.anatomy)
+    batch = slices_of(prepared, [9, 10], 0)
+    model = build_reconstructor(run)
+    bench = Bench(CPU, "float32", 1.0, 1)
+    step, reconstruct = reconstruction_step(bench, model, batch), reconstruction(bench, model, [batch])
+    forward = count_gflops(lambda: model.loss(batch, batch.keys))
+    assert 2 * forward < count_gflops(step) < 3 * forward + 1e-9
+    (made,) = reconstruct()
+    assert made.shape == (2, 2, 1, 32, 32)
+    assert not made.requires_grad
+
+
+def test_a_command_that_fails_is_an_error(scans: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no such bundle"):
+        predict_scans(tmp_path / "nothing", scans, tmp_path / "predictions", "cpu")
+
+
+def test_another_kind_of_config_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="wrong kind"):
+        benchmark("synthetic", out=tmp_path / "out")
+
+
+def test_whole_benchmark(tmp_path: Path) -> None:
+    larger = RECONSTRUCTOR | {"model": RECONSTRUCTOR["model"] | {"widths": [32, 32], "levels": [250]}}
+    for name, run in (("tiny", RECONSTRUCTOR), ("larger", larger), ("detector", DETECTOR)):
+        (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(run))
+    found = benchmark(
+        str(tmp_path / "tiny.yaml"),
+        out=tmp_path / "out",
+        device="cpu",
+        detector=str(tmp_path / "detector.yaml"),
+        beside=str(tmp_path / "larger.yaml"),
+        workload=Workload(SHAPE, SPACING_MM, scans=2, repeats=1, matrix=128, compared_slices=2),
+    )
+    written = json.loads((tmp_path / "out" / "benchmark.json").read_text())
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["benchmark.json", "benchmark.md"]
+    assert (tmp_path / "out" / "benchmark.md").read_text() == str(found)
+    assert written["measures"]["samples of a step, stage 1"]["gflops"] is None
+    assert found.case["scans"] == 2
+    assert found.case["seconds"] > 0
+    # The process holds at least torch itself, and this test's process does not count.
+    assert 100 < found.case["peak_mb"] < 4000
+    # Twice the width of every layer, one level: between twice and four times the operations.
+    assert 2 < found.beside["flop_ratio"] < 4
+    assert found.beside["larger"]["parameters"] > 2 * found.beside["this"]["parameters"]
+    assert set(found.products) == {"float32", "bfloat16"}

@@ -1,0 +1,113 @@
+"""Augmentation: what moves, what stays, and whose randomness it uses."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from tiny import generators
+
+from hybriduad.config.runs import Augmentation
+from hybriduad.core.rng import numpy_rng
+from hybriduad.core.types import BACKGROUND
+from hybriduad.training.augmentation import augment
+
+NAMES = tuple(Augmentation.model_fields)
+
+
+def only(**chances: float) -> Augmentation:
+    return Augmentation(**{**dict.fromkeys(NAMES, 0.0), **chances})
+
+
+@pytest.fixture
+def image() -> np.ndarray:
+    """Two contrasts of a disc with a bright patch off its centre, 64 x 64."""
+    rows, columns = np.indices((64, 64))
+    head = (rows - 32) ** 2 + (columns - 32) ** 2 < 24**2
+    picture = np.where(head, 0.0, BACKGROUND).astype(np.float32)
+    picture[patch()] = 0.9
+    return np.stack([picture, np.where(head, -picture, BACKGROUND).astype(np.float32)])
+
+
+def patch() -> np.ndarray:
+    rows, columns = np.indices((64, 64))
+    return (rows - 24) ** 2 + (columns - 40) ** 2 < 7**2
+
+
+def masks(image: np.ndarray) -> np.ndarray:
+    return np.stack([image[0] > BACKGROUND, patch()])
+
+
+def dice(a: np.ndarray, b: np.ndarray) -> float:
+    return 2 * float((a & b).sum()) / float(a.sum() + b.sum())
+
+
+@pytest.mark.parametrize("name", ["flip", "affine"])
+def test_masks_move_with_the_image(name: str, image: np.ndarray) -> None:
+    displaced = 0
+    for key in range(8):
+        moved, labels = augment(only(**{name: 1.0}), image, masks(image), numpy_rng(1, key))
+        assert dice(moved[0] > 0.45, labels[1]) > 0.9
+        assert dice(moved[0] > -0.5, labels[0]) > 0.95
+        displaced += dice(labels[1], patch()) < 0.9
+    assert displaced >= 6
+
+
+def test_a_flip_mirrors_left_and_right(image: np.ndarray) -> None:
+    moved, labels = augment(only(flip=1.0), image, masks(image), numpy_rng(0))
+    np.testing.assert_array_equal(moved, image[:, ::-1])
+    np.testing.assert_array_equal(labels, masks(image)[:, ::-1])
+
+
+@pytest.mark.parametrize("name", ["gamma", "bias", "blur", "noise", "ghosting"])
+def test_an_intensity_changes_and_no_mask_moves(name: str, image: np.ndarray) -> None:
+    altered, labels = augment(only(**{name: 1.0}), image, masks(image), numpy_rng(5))
+    assert float(np.abs(altered - image).max()) > 0.002
+    np.testing.assert_array_equal(labels, masks(image))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_shape_type_and_range_stay_and_an_absent_contrast_stays_absent(name: str, image: np.ndarray) -> None:
+    image[1] = BACKGROUND
+    for key in range(4):
+        altered, labels = augment(only(**{name: 1.0}), image, masks(image), numpy_rng(2, key))
+        assert (altered.shape, altered.dtype) == (image.shape, np.float32)
+        assert (labels.shape, labels.dtype) == ((2, 64, 64), bool)
+        assert altered.min() >= -1
+        assert altered.max() <= 1
+        assert (altered[1] == BACKGROUND).all()
+
+
+def test_some_contrasts_become_absent_never_all(image: np.ndarray) -> None:
+    several = np.concatenate([image, image[:1]])
+    left = set()
+    for key in range(40):
+        altered, _ = augment(only(absent=1.0), several, masks(image), numpy_rng(6, key))
+        there = (altered > BACKGROUND).any(axis=(1, 2))
+        np.testing.assert_array_equal(altered[there], several[there])
+        left.add(tuple(there.tolist()))
+    assert len(left) == 6  # every choice of one or two of the three
+    alone, _ = augment(only(absent=1.0), image[:1], masks(image), numpy_rng(6))
+    np.testing.assert_array_equal(alone, image[:1])
+
+
+def test_nothing_happens_at_probability_0(image: np.ndarray) -> None:
+    altered, labels = augment(only(), image, masks(image), numpy_rng(0))
+    np.testing.assert_array_equal(altered, image)
+    np.testing.assert_array_equal(labels, masks(image))
+
+
+def test_a_pure_function_of_the_generator(image: np.ndarray) -> None:
+    everything, kept, before = only(**dict.fromkeys(NAMES, 1.0)), image.copy(), generators()
+    one, two, other = (augment(everything, image, masks(image), numpy_rng(3, key))[0] for key in (1, 1, 2))
+    assert generators() == before
+    np.testing.assert_array_equal(image, kept)
+    np.testing.assert_array_equal(one, two)
+    assert float(np.abs(one - other).max()) > 0.01
+
+
+def test_probabilities_are_those_of_the_config(image: np.ndarray) -> None:
+    flipped = [
+        not np.array_equal(augment(only(flip=0.3), image, masks(image), numpy_rng(4, key))[0], image)
+        for key in range(300)
+    ]
+    assert np.mean(flipped) == pytest.approx(0.3, abs=0.08)

@@ -1,0 +1,330 @@
+"""Slices: which serve as healthy, that a sample is a pure function, and that every kind gives the same Batch."""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tiny import ANATOMY, generators, prepared_cases
+from torch.utils.data import DataLoader
+
+from hybriduad.cohort.manifest import read_cohort, write_manifest
+from hybriduad.config.runs import Augmentation, Mix
+from hybriduad.config.strict import PluginConfig
+from hybriduad.core import plugins
+from hybriduad.core.errors import DataError
+from hybriduad.core.rng import slice_key
+from hybriduad.core.types import BACKGROUND, Batch, Case
+from hybriduad.scan.cache import PreparedCache
+from hybriduad.scan.preparation import Prepared
+from hybriduad.scan.slices import SMALLEST_BRAIN_MM2, enough_brain, slices_of
+from hybriduad.training.data import (
+    TrainingData,
+    labelled_cases,
+    prepare_training_data,
+    training_cases,
+    training_summary,
+)
+from hybriduad.training.samples import (
+    RemainingSteps,
+    SampleStream,
+    SlicePool,
+    build_pool,
+    height_weights,
+)
+
+HEALTH = ("lesion", "lesion", "healthy")
+STILL = Augmentation(**dict.fromkeys(Augmentation.model_fields, 0.0))
+
+
+@pytest.fixture(scope="module")
+def prepared(tiny_cohort: Path) -> list[Prepared]:
+    return prepared_cases(tiny_cohort)
+
+
+def anomaly(name: str = "lesion") -> PluginConfig:
+    config: PluginConfig = plugins.load("anomalies", name).Config(name=name)
+    return config
+
+
+def stream(pool: SlicePool, mix: Mix, **changes: Any) -> SampleStream:
+    settings: dict[str, Any] = {"seed": 3, "batch": 4, "steps": 10, "augmentation": Augmentation()}
+    return SampleStream(pool, mix=mix, anomalies=(anomaly(),), **{**settings, **changes})
+
+
+def assert_same(one: Batch, two: Batch) -> None:
+    for entry in fields(Batch):
+        assert torch.equal(getattr(one, entry.name), getattr(two, entry.name)), entry.name
+
+
+class TestPool:
+    def test_healthy_slices_keep_their_distance_from_every_lesion(self, prepared: list[Prepared]) -> None:
+        for margin_mm in (0.0, 8.0, 20.0):
+            pool = build_pool(prepared, HEALTH, lesion_margin_mm=margin_mm)
+            assert {case for case, _ in pool.healthy} == {0, 1, 2}
+            for case, k in pool.healthy:
+                lesions = np.flatnonzero(prepared[case].lesion.any(axis=(0, 1)))
+                # At least the neighbouring slice, in which the lesion may begin.
+                least = max(1, int(np.ceil(margin_mm / prepared[case].spacing_mm[2])))
+                assert not len(lesions) or np.abs(lesions - k).min() > least
+        assert len(build_pool(prepared, HEALTH, lesion_margin_mm=0.0).healthy) > len(pool.healthy)
+
+    def test_healthy_slices_show_brain(self, prepared: list[Prepared]) -> None:
+        pool = build_pool(prepared, HEALTH, lesion_margin_mm=8.0)
+        spacing = prepared[2].spacing_mm
+        for case, k in pool.healthy:
+            assert prepared[case].brain[..., k].sum() * spacing[0] * spacing[1] >= SMALLEST_BRAIN_MM2 * 0.9
+
+    def test_unknown_health_without_a_mask_gives_no_healthy_slice(self, prepared: list[Prepared]) -> None:
+        unknown = replace(prepared[2], has_lesion_mask=False)
+        pool = build_pool([prepared[0], unknown], ["lesion", "unknown"], lesion_margin_mm=8.0)
+        assert {case for case, _ in pool.healthy} == {0}
+        with pytest.raises(DataError, match="no healthy slice"):
+            build_pool([unknown], ["unknown"], lesion_margin_mm=8.0)
+        with pytest.raises(DataError, match="no healthy slice"):
+            build_pool([unknown], ["lesion"], lesion_margin_mm=8.0)
+        assert build_pool([unknown], ["healthy"], lesion_margin_mm=8.0).healthy
+
+    def test_ignored_tissue_is_not_healthy(self, prepared: list[Prepared]) -> None:
+        ignore = np.zeros_like(prepared[2].ignore)
+        ignore[16, 16, 10] = True
+        pool = build_pool([replace(prepared[2], ignore=ignore)], ["healthy"], lesion_margin_mm=8.0)
+        assert not {9, 10, 11} & {k for _, k in pool.healthy}
+
+    def test_labelled_slices_are_those_of_the_labelled_cases(self, prepared: list[Prepared]) -> None:
+        pool = build_pool(prepared, HEALTH, lesion_margin_mm=8.0, labelled=[1])
+        assert {case for case, _ in pool.labelled} == {1}
+        assert all(prepared[1].lesion[..., k].any() for _, k in pool.labelled)
+        assert not build_pool(prepared, HEALTH, lesion_margin_mm=8.0).labelled
+        with pytest.raises(DataError, match="without a lesion mask"):
+            build_pool(
+                [replace(prepared[0], has_lesion_mask=False), prepared[2]],
+                HEALTH[1:],
+                lesion_margin_mm=8.0,
+                labelled=[0],
+            )
+
+    def test_a_slice_that_is_not_judged_is_no_labelled_slice(self, prepared: list[Prepared]) -> None:
+        pool = build_pool(prepared, HEALTH, lesion_margin_mm=8.0, labelled=[1])
+        _, k = pool.labelled[0]
+        brain = np.array(prepared[1].brain)
+        brain[..., k] = prepared[1].lesion[..., k]  # all of it lesion, and too little to be judged
+        shrunk = [prepared[0], replace(prepared[1], brain=brain), prepared[2]]
+        assert not enough_brain(brain, prepared[1].spacing_mm)[k]
+        again = build_pool(shrunk, HEALTH, lesion_margin_mm=8.0, labelled=[1])
+        assert again.labelled == tuple(one for one in pool.labelled if one != (1, k))
+
+
+class TestStream:
+    MIX = Mix(healthy=1.0, synthetic=1.0, labelled=1.0)
+
+    @pytest.fixture(scope="class")
+    def pool(self, prepared: list[Prepared]) -> SlicePool:
+        return build_pool(prepared, HEALTH, lesion_margin_mm=8.0, labelled=[0, 1])
+
+    def test_a_sample_is_a_pure_function_of_seed_step_and_index(self, pool: SlicePool) -> None:
+        one, before = stream(pool, self.MIX), generators()
+        steps = [one[step] for step in (0, 1, 2, 3)]
+        assert generators() == before
+        np.random.seed(1)  # noqa: NPY002 - no sample may care
+        other = stream(pool, self.MIX, steps=99)
+        for step in (3, 1, 0, 2):
+            assert_same(other[step], steps[step])
+        assert_same(other.samples(2, 2), Batch.stack([other.sample(2, 0), other.sample(2, 1)]))
+        assert not torch.equal(steps[0].image, steps[1].image)
+        assert not torch.equal(stream(pool, self.MIX, seed=4)[0].image, steps[0].image)
+        keys = torch.cat([batch.keys for batch in steps])
+        assert len(set(keys.tolist())) == len(keys)
+
+    def test_workers_and_a_restart_change_nothing(self, pool: SlicePool) -> None:
+        whole = stream(pool, self.MIX, steps=5)
+        loader = DataLoader(whole, batch_size=None, sampler=RemainingSteps(2, 5), num_workers=2)
+        found = list(loader)
+        assert len(found) == 3
+        for step, batch in zip((2, 3, 4), found, strict=True):
+            assert_same(batch, whole[step])
+
+    @pytest.mark.parametrize("kind", ["healthy", "synthetic", "labelled"])
+    def test_every_kind_of_slice_gives_the_same_batch(self, pool: SlicePool, kind: str) -> None:
+        batch = stream(pool, Mix(**{**dict.fromkeys(Mix.model_fields, 0.0), kind: 1.0}), batch=12)[0]
+        shapes = {"image": (12, 1, 32, 32), "healthy": (12, 1, 32, 32), "present": (12, 1), "spacing_mm": (12, 2)}
+        shapes |= dict.fromkeys(("brain", "lesion", "ignore", "target"), (12, 32, 32))
+        shapes |= dict.fromkeys(("keys", "case_index", "slice_index"), (12,))
+        assert {entry.name: tuple(getattr(batch, entry.name).shape) for entry in fields(Batch)} == shapes
+        for name in ("image", "healthy", "target", "spacing_mm"):
+            assert getattr(batch, name).dtype == torch.float32, name
+        for name in ("present", "brain", "lesion", "ignore"):
+            assert getattr(batch, name).dtype == torch.bool, name
+        for image in (batch.image, batch.healthy):
+            assert float(image.min()) >= BACKGROUND
+            assert float(image.max()) <= 1
+        assert not (batch.target > 0)[~batch.brain].any()
+        assert torch.equal(batch.target > 0, batch.lesion)
+        changed = (batch.image != batch.healthy).any(dim=1)
+        if kind == "synthetic":
+            assert float((batch.lesion.flatten(1).any(dim=1)).float().mean()) >= 0.75
+            assert not changed[~(batch.lesion | batch.ignore)].any()
+        else:
+            assert not changed.any()
+            assert bool(batch.lesion.any()) == (kind == "labelled")
+
+    def test_the_shares_are_those_of_the_mix(self, pool: SlicePool) -> None:
+        batch = stream(pool, Mix(healthy=2.0, synthetic=0.0, labelled=1.0), batch=150, augmentation=STILL)[0]
+        assert float(batch.lesion.flatten(1).any(dim=1).float().mean()) == pytest.approx(1 / 3, abs=0.12)
+
+    def test_every_height_of_the_brain_is_drawn_as_often_as_it_is_judged(self, prepared: list[Prepared]) -> None:
+        case = prepared[2]
+        judged = np.flatnonzero(enough_brain(case.brain, case.spacing_mm))
+        lesion = np.zeros_like(case.lesion)
+        lesion[16, 16, judged[len(judged) // 2] :] = True
+        sick = replace(case, lesion=lesion, has_lesion_mask=True)
+        pool = build_pool([sick, sick, sick, case], ["lesion"] * 3 + ["healthy"], lesion_margin_mm=0.0)
+        drawn = stream(pool, Mix(), batch=1000, augmentation=STILL)[0].slice_index.numpy()
+        middle = judged[len(judged) // 2]
+        assert np.mean([k >= middle for _, k in pool.healthy]) < 0.3
+        assert np.mean(drawn >= middle) == pytest.approx(np.mean(judged >= middle), abs=0.05)
+        healthy = height_weights(build_pool(prepared[2:], HEALTH[2:], lesion_margin_mm=8.0))
+        np.testing.assert_allclose(healthy, 1 / len(healthy))
+
+    def test_a_labelled_lesion_outside_the_brain_is_no_target(self, prepared: list[Prepared]) -> None:
+        spilled = replace(prepared[0], lesion=prepared[0].lesion | np.roll(prepared[0].lesion, 9, axis=0))
+        pool = build_pool([spilled, prepared[2]], ["lesion", "healthy"], lesion_margin_mm=8.0, labelled=[0])
+        batch = stream(pool, Mix(healthy=0.0, labelled=1.0), batch=20)[0]
+        assert batch.lesion.any()
+        assert not (batch.target > 0)[~batch.brain].any()
+
+    def test_the_prepared_cases_are_never_written_to(self, prepared: list[Prepared], pool: SlicePool) -> None:
+        before = [case.image.copy() for case in prepared]
+        stream(pool, self.MIX, batch=20)[0].image.fill_(0.0)
+        assert all(np.array_equal(case.image, kept) for case, kept in zip(prepared, before, strict=True))
+
+    def test_a_contrast_that_a_sample_lacks_is_background_and_not_present(self, prepared: list[Prepared]) -> None:
+        both = replace(prepared[2], image=np.concatenate([prepared[2].image] * 2), present=np.array([True, True]))
+        pool = build_pool([both], ["healthy"], lesion_margin_mm=8.0)
+        never, often = ({**STILL.model_dump(), "absent": chance} for chance in (0.0, 0.5))
+        assert stream(pool, Mix(), batch=20, augmentation=Augmentation(**never))[0].present.all()
+        batch = stream(pool, Mix(synthetic=1.0), batch=40, augmentation=Augmentation(**often))[0]
+        assert 10 < int(batch.present.all(dim=1).sum()) < 30
+        assert batch.present.any(dim=1).all()
+        assert bool((batch.image[~batch.present] == BACKGROUND).all())
+
+    def test_impossible_mixes(self, prepared: list[Prepared]) -> None:
+        pool = build_pool(prepared, HEALTH, lesion_margin_mm=8.0)
+        with pytest.raises(DataError, match="no labelled slice"):
+            stream(pool, Mix(labelled=1.0))
+        with pytest.raises(DataError, match=r"without labelled slices.*\['transplant'\].*mix.labelled"):
+            SampleStream(
+                pool,
+                seed=0,
+                batch=1,
+                steps=1,
+                mix=Mix(synthetic=1.0),
+                augmentation=STILL,
+                anomalies=[anomaly(), anomaly("transplant")],
+            )
+        with pytest.raises(DataError, match="no anomaly generator"):
+            SampleStream(pool, seed=0, batch=1, steps=1, mix=Mix(synthetic=1.0), augmentation=STILL)
+
+
+def test_the_remaining_steps_of_a_training() -> None:
+    assert list(RemainingSteps(3, 6)) == [3, 4, 5]
+    assert len(RemainingSteps(3, 6)) == 6
+
+
+def test_slices_of_a_case_are_keyed_by_seed_and_index_alone(prepared: list[Prepared]) -> None:
+    batch = slices_of(prepared[0], [5, 9], seed=2)
+    assert batch.keys.tolist() == [slice_key(2, 5), slice_key(2, 9)]
+    assert slices_of(prepared[1], [9], seed=2).keys.tolist() == [slice_key(2, 9)]
+    np.testing.assert_array_equal(batch.image[1].numpy(), prepared[0].image[..., 9])
+    np.testing.assert_array_equal(batch.lesion[1].numpy(), prepared[0].lesion[..., 9])
+    assert len(slices_of(prepared[0], [], seed=2)) == 0
+
+
+class TestTrainingData:
+    def test_only_training_cases_where_there_are_splits(self, tiny_cohort: Path, tmp_path: Path) -> None:
+        cases = read_cohort(tiny_cohort)
+        assert len(training_cases(tiny_cohort)) == 3
+        splits = ("train", "test", "validation")
+        write_manifest([replace(c, split=s) for c, s in zip(cases, splits, strict=True)], tmp_path / "split.csv")
+        assert [case.subject for case in training_cases(tmp_path / "split.csv")] == ["01"]
+        write_manifest([replace(case, split="test") for case in cases], tmp_path / "test.csv")
+        with pytest.raises(DataError, match="no training case"):
+            training_cases(tmp_path / "test.csv")
+
+    def test_a_case_that_cannot_be_used_is_left_out(
+        self, tiny_cohort: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        cases = read_cohort(tiny_cohort)
+        broken = tmp_path / "broken.nii.gz"
+        broken.write_bytes(b"nothing")
+        bad = replace(cases[1], images={"FLAIR": broken})
+        data = prepare_training_data([cases[0], bad, cases[2]], ANATOMY, tmp_path / "cache")
+        assert [case.subject for case in data.cases] == ["01", "03"]
+        assert (data.failed, data.direction) == (1, "axial")
+        assert "broken.nii.gz" in caplog.text
+        with pytest.raises(DataError, match=r"no case can be used.*broken\.nii\.gz"):
+            prepare_training_data([bad], ANATOMY, tmp_path / "cache")
+
+    def test_the_summary_holds_ranges_of_measures_and_no_number_of_a_patient(self, tiny_cohort: Path) -> None:
+        columns = {
+            "Age_years": ["41", "63", "n/a"],
+            "magnetic field strength": ["3", "1.5", "3"],
+            "patient_id": ["4711", "4712", "4713"],
+            "family": ["12", "12", "13"],
+            "weight": ["nan", "", "NA"],
+            "Site": ["1", "1", "2"],
+            "scanner": ["Aera", "Aera", "Skyra"],
+        }
+        cases = [
+            replace(case, attributes={name: values[number] for name, values in columns.items()})
+            for number, case in enumerate(read_cohort(tiny_cohort))
+        ]
+        prepared = prepared_cases(tiny_cohort)
+        data = TrainingData(tuple(cases), tuple(prepared), "axial", 0)
+        found = training_summary(data, build_pool(prepared, HEALTH, lesion_margin_mm=8.0), ())
+        assert found["attributes"] == {
+            "Age_years": [41.0, 63.0],
+            "magnetic field strength": [1.5, 3.0],
+            "Site": {"1": 2, "(others)": 1},
+            "scanner": {"Aera": 2, "(others)": 1},
+        }
+
+    def test_a_case_with_an_unexpected_error_is_left_out_by_name(
+        self, tiny_cohort: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        ready = PreparedCache.get
+
+        def faulty(self: PreparedCache, case: Case, *more: object) -> Prepared:
+            return ready(self, case, *more) if case.subject != "02" else [][0]
+
+        monkeypatch.setattr(PreparedCache, "get", faulty)
+        data = prepare_training_data(read_cohort(tiny_cohort), ANATOMY, tmp_path / "cache")
+        assert ([case.subject for case in data.cases], data.failed) == (["01", "03"], 1)
+        assert "sub-02 left out of training: unexpected IndexError: list index out of range" in caplog.text
+
+    def test_the_limit_draws_labelled_cases_by_seed_and_identity(self, tiny_cohort: Path) -> None:
+        cases, prepared = read_cohort(tiny_cohort), prepared_cases(tiny_cohort)
+        many = [replace(cases[0], subject=f"{number:02}") for number in range(12)]
+        data = TrainingData((*many, cases[2]), (prepared[0],) * 12 + (prepared[2],), "axial", 0)
+        chosen = labelled_cases(data, 5, seed=1)
+        assert len(chosen) == 5
+        assert 12 not in chosen  # it has no lesion
+        assert set(labelled_cases(data, 4, seed=1)) < set(chosen)
+        assert any(labelled_cases(data, 5, seed=s) != chosen for s in (2, 3))
+        assert len(labelled_cases(data, None, seed=1)) == 12
+        turned = TrainingData(tuple(reversed(data.cases)), tuple(reversed(data.prepared)), "axial", 0)
+        names = {turned.cases[i].subject for i in labelled_cases(turned, 5, seed=1)}
+        assert names == {data.cases[i].subject for i in chosen}
+        lesion = np.zeros_like(prepared[0].lesion)
+        lesion[tuple(np.argwhere(prepared[0].brain & prepared[0].lesion)[0])] = True  # nothing to learn from one voxel
+        speck = replace(prepared[0], lesion=lesion)
+        few = TrainingData(data.cases, (speck,) * 6 + data.prepared[6:], "axial", 0)
+        assert labelled_cases(few, None, seed=1) == (6, 7, 8, 9, 10, 11)
+        with pytest.raises(DataError, match="too few labelled"):
+            labelled_cases(data, 13, seed=1)
+        with pytest.raises(DataError, match="too few labelled"):
+            labelled_cases(TrainingData((cases[2],), (prepared[2],), "axial", 0), None, seed=1)
