@@ -470,8 +470,8 @@ class TestContinuing:
 
 SCRIPT = """
 import os, signal, sys
-from hybriduad.fitting import fit_reconstructor
-from hybriduad.slices import SampleStream
+from hybriduad.training.fitting import fit_reconstructor
+from hybriduad.training.samples import SampleStream
 config, cohort, whole, killed, step = sys.argv[1:]
 if whole:
     fit_reconstructor(config, cohort, out=whole, device="cpu")
