@@ -3,10 +3,58 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+TRUTH_COLOUR, MASK_COLOUR = "lime", "white"
+"""Of the outlines that :func:`panel_sheet` draws."""
+
+
+@dataclass(frozen=True)
+class Panel:
+    """A slice (H, W) in [-1, 1] and what is laid over it: ``score`` in [0, 1] in colour, ``truth`` and ``mask`` (bool)
+    as outlines; all (H, W)."""
+
+    image: np.ndarray
+    score: np.ndarray | None = None
+    truth: np.ndarray | None = None
+    mask: np.ndarray | None = None
+
+
+def panel_sheet(
+    path: Path, groups: Sequence[tuple[str, Sequence[Panel]]], *, across: int, caption: str, inch: float = 1.25
+) -> None:
+    """Draw groups of panels, each under its title, ``across`` groups in a row, every group with as many panels.
+
+    Scores of all panels share a colour scale, from 0 to the highest of them.
+    """
+    panels = len(groups[0][1])
+    scores = [panel.score for _, row in groups for panel in row if panel.score is not None]
+    highest = max((float(score.max()) for score in scores), default=0.0)
+    figure, axes = _axes(-(-len(groups) // across), across * panels, inch)
+    for axis in axes.ravel():
+        axis.set_axis_off()
+    for number, (title, row) in enumerate(groups):
+        for column, panel in enumerate(row):
+            axis = axes[number // across][number % across * panels + column]
+            _draw_panel(axis, panel, max(highest, 1e-6))
+            if column == panels // 2:
+                axis.set_title(title, fontsize=7)
+    figure.supxlabel(f"{caption}; colour: score, 0 to {highest:.2f}", fontsize=7)
+    save_figure(figure, path)
+
+
+def _draw_panel(axis: Any, panel: Panel, highest: float) -> None:
+    axis.imshow(np.rot90(panel.image), cmap="gray", vmin=-1, vmax=0.6)
+    if panel.score is not None:
+        share = np.rot90(panel.score) / highest
+        axis.imshow(share, cmap="inferno", vmin=0, vmax=1, alpha=np.clip(2 * share, 0, 0.75))
+    for outlined, colour in ((panel.truth, TRUTH_COLOUR), (panel.mask, MASK_COLOUR)):
+        if outlined is not None and outlined.any():
+            axis.contour(np.rot90(outlined), [0.5], colors=colour, linewidths=0.8)
 
 
 def slice_grid(
