@@ -29,7 +29,11 @@ GROUPS = 16
 
 
 class Config(PluginConfig):
-    """``train_levels`` is the half-open range of t in training; ``levels`` are those of a reconstruction."""
+    """``train_levels`` is the half-open range of t in training; ``levels`` are those of a reconstruction.
+
+    ``skip``: the network's output is added to the noised slice, of which it learns the change and not the picture, as
+    c_skip of EDM does (arXiv 2206.00364); its last convolution starts at zero, so untrained it changes nothing.
+    """
 
     name: Literal["ddpm"]
     widths: tuple[int, ...] = (128, 256, 256)
@@ -41,6 +45,7 @@ class Config(PluginConfig):
     levels: tuple[int, ...] = (250, 500, 750)
     repeats: int = Field(1, ge=1)
     condition: Literal["none", "small", "resnet50"] = "none"
+    skip: bool = False
 
     @model_validator(mode="after")
     def _levels(self) -> Config:
@@ -83,6 +88,9 @@ class Model(Reconstructor):
             norm_num_groups=GROUPS,
             class_embed_type="identity" if config.condition != "none" else None,
         )
+        if config.skip:
+            torch.nn.init.zeros_(self.network.conv_out.weight)
+            torch.nn.init.zeros_(self.network.conv_out.bias)
         width = 4 * config.widths[0]
         self.encoder = ConditionEncoder(config.condition, contrasts, width) if config.condition != "none" else None
         schedule = "squaredcos_cap_v2" if config.betas == "cosine" else "linear"
@@ -105,6 +113,8 @@ class Model(Reconstructor):
         code = self.encoder(image) if self.encoder is not None else None
         folded = F.pixel_unshuffle(noised, factor) if factor > 1 else noised
         predicted = self.network(folded, level, class_labels=code).sample
+        if self.config.skip:
+            predicted = predicted + folded
         return F.pixel_shuffle(predicted, factor) if factor > 1 else predicted
 
     def loss(self, batch: Batch, keys: Tensor, player: str = "model") -> dict[str, Tensor]:

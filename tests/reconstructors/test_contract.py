@@ -278,6 +278,26 @@ class TestForwardProcess:
         torch.testing.assert_close(twice[0], high[0], atol=1e-5, rtol=0)
         assert float((twice[1] - twice[0]).abs().max()) > 1e-3
 
+    def test_an_untrained_network_with_skip_returns_the_noised_slice(self, prepared: list[Prepared]) -> None:
+        batch, level = some_batch(prepared[0], 2), torch.tensor([100, 300])
+        model = make("ddpm", skip=True).eval()
+        noised = model.add_noise(batch.image, level, batch.keys)
+        with torch.no_grad():
+            assert torch.equal(model.denoise(noised, level, batch.image), noised)
+            # The rest of the network starts as it does without.
+            different = {k for k, v in make("ddpm").state_dict().items() if not torch.equal(v, model.state_dict()[k])}
+            assert different == {"network.conv_out.weight", "network.conv_out.bias"}
+            torch.nn.init.normal_(model.network.conv_out.weight)
+            assert float((model.denoise(noised, level, batch.image) - noised).abs().max()) > 1e-3
+
+    def test_without_skip_nothing_is_added(self, prepared: list[Prepared]) -> None:
+        batch, level = some_batch(prepared[0], 2), torch.tensor([100, 300])
+        model = make("ddpm").eval()
+        folded = torch.nn.functional.pixel_unshuffle(batch.image, 2)
+        with torch.no_grad():
+            expected = torch.nn.functional.pixel_shuffle(model.network(folded, level).sample, 2)
+            assert torch.equal(model.denoise(batch.image, level, batch.image), expected)
+
     def test_no_condition_at_first_then_the_code_of_the_slice(self, prepared: list[Prepared]) -> None:
         model, batch = make("ddpm", condition="small").eval(), some_batch(prepared[0], 2)
         level = torch.tensor([100, 100])
