@@ -114,12 +114,12 @@ def fit_detector(
         reconstructor: stage 1's bundle; with neither it nor ``init`` the segmenter sees the image alone.
         init: a detector's bundle to continue from; its reconstructor and segmenter layout are taken over. With
             ``train.steps=0`` its weights too: the same networks under another ``fusion``, ``residual`` or ``mirror``.
-        limit: how many labelled cases may be learnt from, drawn by the seed; all by default.
+        limit: of how many patients the labelled cases may be learnt from, drawn by the seed; of all by default.
 
     Raises:
         ConfigError: an unusable config, both reconstructor and init or one of another kind, a segmenter stated that
             is not that of ``init``, a limit of nothing, or other work in ``out``.
-        DataError: no usable case, no healthy slice, fewer labelled cases than ``limit``, a loss that is not finite.
+        DataError: no usable case, no healthy slice, fewer labelled patients than ``limit``, a loss that is not finite.
     """
     run: DetectorRun = configs.load(config, list(overrides), kind="detector")
     if reconstructor is not None and init is not None:

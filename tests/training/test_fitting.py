@@ -376,7 +376,7 @@ class TestContinuing:
         out = tmp_path / "few"
         shutil.copytree(fitted.few.folder, out)
         arguments: dict[str, Any] = {"init": fitted.synthetic.folder, "out": out, "device": "cpu", "overwrite": True}
-        with pytest.raises(DataError, match="too few labelled cases"):
+        with pytest.raises(DataError, match="too few labelled patients"):
             fit_detector(fitted.configs["few"], fitted.cohort, limit=700, **arguments)
         assert verify(out).digest == fitted.few.digest
 
@@ -601,7 +601,7 @@ class TestBadRequests:
     def test_labels_and_limits(self, fit: Callable[..., Bundle], fitted: Fitted, tmp_path: Path) -> None:
         with pytest.raises(ConfigError, match="limit without labelled slices"):
             fit("synthetic", reconstructor=fitted.reconstructor.folder, limit=2)
-        with pytest.raises(DataError, match="too few labelled cases"):
+        with pytest.raises(DataError, match="too few labelled patients"):
             fit("few", init=fitted.synthetic.folder, limit=3)
         with pytest.raises(ConfigError, match="labelled slices in stage 1"):
             fit_reconstructor(
