@@ -81,7 +81,7 @@ class SegmentationTask(_Task):
 
     def __init__(self, run: DetectorRun, segmenter: Segmenter, reconstructor: Reconstructor | None) -> None:
         super().__init__(run.train)
-        self.segmenter, self.weights = segmenter, run.loss
+        self.segmenter, self.weights, self.levels = segmenter, run.loss, run.training_levels
         # In a tuple, so that it is no part of this module: never trained, averaged, saved or put in train mode.
         self.frozen = (reconstructor,)
 
@@ -111,13 +111,11 @@ class SegmentationTask(_Task):
 
     @torch.no_grad()
     def _reconstruction(self, batch: Batch) -> Tensor | None:
-        """x̂ of the *anomalous* image by one member, drawn by the sample's key."""
+        """x̂ of the *anomalous* image at one level, drawn by the sample's key."""
         reconstructor = self.frozen[0]
         if reconstructor is None or not self.segmenter.needs_reconstruction:
             return None
-        drawn = rng.uniform(rng.fold_keys(batch.keys, "member")) * reconstructor.members
-        member = drawn.long().clamp_max(reconstructor.members - 1).to(batch.image.device)
-        return reconstructor.reconstruct_member(batch.image, batch.brain, batch.keys, member)
+        return reconstructor.reconstruct_for_training(batch.image, batch.brain, batch.keys, self.levels)
 
 
 def _finite(what: str, value: Tensor) -> None:

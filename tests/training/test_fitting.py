@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import inspect
 import json
 import shutil
 import signal
@@ -12,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, get_type_hints
 
 import nibabel as nib
 import numpy as np
@@ -159,6 +160,7 @@ class TestEndToEnd:
         record = fitted.few.record
         training = record["training"]
         assert (training["cases"], training["subjects"], training["labelled_cases"]) == (3, 3, 1)
+        assert training["labelled_subjects"] == 1
         assert training["labelled_slices"] > 0
         assert training["healthy_slices"] > 0
         assert fitted.reconstructor.record["training"]["labelled_cases"] == 0
@@ -263,6 +265,58 @@ def test_calibrated_predicted_and_evaluated(fitted: Fitted, tmp_path: Path) -> N
     predict_cohort(site.folder, validation, out=tmp_path / "seen", maps=("all",), device="cpu")
     with pytest.raises(LeakageError, match="role calibrate"):
         evaluate(tmp_path / "seen", validation, out=tmp_path / "no", draws=20)
+
+
+class TestDescent:
+    """What a detector keeps of the one that it was started from."""
+
+    def child(self, fitted: Fitted, init: Path, out: Path, *changes: str) -> Bundle:
+        overrides = ["train.steps=0", *changes]
+        return fit_detector(
+            fitted.configs["synthetic"], fitted.cohort, init=init, out=out, device="cpu", overrides=overrides
+        )
+
+    def test_the_residual_is_that_of_the_parent_unto_the_grandchildren(self, fitted: Fitted, tmp_path: Path) -> None:
+        """It fell back to that of stage 1."""
+        assert fitted.synthetic.run.residual == fitted.reconstructor.run.residual  # resolved
+        child = self.child(fitted, fitted.synthetic.folder, tmp_path / "1", "residual={kind: positive}")
+        grandchild = self.child(fitted, child.folder, tmp_path / "2")
+        last = self.child(fitted, grandchild.folder, tmp_path / "3")
+        for bundle in (child, grandchild, last):
+            assert bundle.run.residual.kind == "positive"
+            assert load_detector(bundle.folder, "cpu").residual.kind == "positive"
+        assert child.run.residual.median_voxels == 5
+
+    def test_an_older_parent_that_leaves_it_to_its_reconstructor(
+        self, fitted: Fitted, tiny_detector: Path, tmp_path: Path
+    ) -> None:
+        assert verify(tiny_detector).run.residual is None
+        config = write_config(tmp_path, "plain", {k: v for k, v in DETECTOR.items() if k != "segmenter"})
+        made = fit_detector(
+            config, fitted.cohort, init=tiny_detector, out=tmp_path / "o", device="cpu", overrides=["train.steps=0"]
+        )
+        assert made.run.residual == verify(tiny_detector).reconstructor.run.residual
+
+    def test_generations_are_counted(self, fitted: Fitted, tmp_path: Path) -> None:
+        assert [one.generation for one in (fitted.reconstructor, fitted.synthetic, fitted.few)] == [1, 1, 2]
+        third = self.child(fitted, fitted.few.folder, tmp_path / "3")
+        assert (third.generation, third.record["generation"]) == (3, 3)
+
+    @pytest.mark.parametrize(("name", "generation"), [("reconstructor", 1), ("synthetic", 1), ("few", 2)])
+    def test_older_bundles_count_by_what_they_are(self, fitted: Fitted, name: str, generation: int) -> None:
+        bundle = getattr(fitted, name)
+        record = {key: value for key, value in bundle.record.items() if key != "generation"}
+        assert replace(bundle, record=record).generation == generation
+
+
+def test_every_argument_of_a_stage_is_stated_with_its_type() -> None:
+    """They were collected in a mapping of anything, which neither a type checker nor an editor reads."""
+    place = {"out", "overrides", "device", "cache", "overwrite", "data_licence"}
+    for stage, own in ((fit_reconstructor, set()), (fit_detector, {"reconstructor", "init", "limit"})):
+        parameters = inspect.signature(stage).parameters
+        assert set(parameters) == {"config", "cohort"} | place | own
+        assert {one.kind.name for one in parameters.values()} == {"POSITIONAL_OR_KEYWORD", "KEYWORD_ONLY"}
+        assert not [name for name, hint in get_type_hints(stage).items() if hint is Any]
 
 
 class TestNoSteps:
@@ -515,6 +569,15 @@ def test_no_two_stages_draw_the_same_samples(fitted: Fitted, tmp_path: Path, mon
             super().__init__(*arguments, **told)
             seeds.append(self.seed)
 
+    # Of an unchanged seed, again and again: a third training drew what the second had drawn.
+    third = fit_detector(
+        fitted.configs["few"],
+        fitted.cohort,
+        init=fitted.few.folder,
+        out=tmp_path / "third",
+        device="cpu",
+        overrides=["train.steps=0"],
+    )
     monkeypatch.setattr(fitting, "SampleStream", Noted)
     monkeypatch.setattr(fitting, "run_training", refuse)
     place: dict[str, Any] = {"out": tmp_path / "out", "device": "cpu", "overwrite": True}
@@ -524,11 +587,13 @@ def test_no_two_stages_draw_the_same_samples(fitted: Fitted, tmp_path: Path, mon
             fitted.configs["synthetic"], fitted.cohort, reconstructor=fitted.reconstructor.folder, **place
         ),
         lambda: fit_detector(fitted.configs["few"], fitted.cohort, init=fitted.synthetic.folder, **place),
+        lambda: fit_detector(fitted.configs["few"], fitted.cohort, init=fitted.few.folder, **place),
+        lambda: fit_detector(fitted.configs["few"], fitted.cohort, init=third.folder, **place),
     ]
     for stage in stages:
         with pytest.raises(AssertionError):
             stage()
-    assert len(set(seeds)) == 3
+    assert len(set(seeds)) == 5
 
 
 def test_the_frozen_reconstructor_follows_the_task_to_its_device(fitted: Fitted) -> None:
@@ -601,6 +666,9 @@ class TestBadRequests:
     def test_labels_and_limits(self, fit: Callable[..., Bundle], fitted: Fitted, tmp_path: Path) -> None:
         with pytest.raises(ConfigError, match="limit without labelled slices"):
             fit("synthetic", reconstructor=fitted.reconstructor.folder, limit=2)
+        alone = ["anatomy={contrasts: [FLAIR], size: 32}", "segmenter.inputs=[image]", "training_levels=all"]
+        with pytest.raises(ConfigError, match=r"levels for a segmenter that sees no reconstruction.*\.$"):
+            fit("synthetic", overrides=alone)
         with pytest.raises(DataError, match="too few labelled patients"):
             fit("few", init=fitted.synthetic.folder, limit=3)
         with pytest.raises(ConfigError, match="labelled slices in stage 1"):
