@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import lightning as L
 import numpy as np
 import torch
 
@@ -37,7 +36,8 @@ from hybriduad.training.loop import run_training
 from hybriduad.training.resuming import Workshop
 from hybriduad.training.samples import SampleStream, build_pool
 from hybriduad.training.statistics import reference_statistics
-from hybriduad.training.tasks import ReconstructionTask, SegmentationTask
+from hybriduad.training.tasks import ReconstructionTask, SegmentationTask, Task
+from hybriduad.training.validation import figures, painted_slices
 
 log = logging.getLogger(__name__)
 SHOWN = 6
@@ -189,7 +189,7 @@ def _fit(
     cohort: str | Path,
     place: Place,
     *,
-    task: L.LightningModule,
+    task: Task,
     reconstructor: Reconstructor | None,
     segmenter: Segmenter | None = None,
     parents: tuple[Bundle, ...] = (),
@@ -210,7 +210,8 @@ def _fit(
     device = resolve_device(place.device)
     precision = resolve_precision(run.train.precision, device)
     direction = str(parents[0].record["direction"]) if parents else None
-    data = prepare_training_data(cases, anatomy, place.cache or workshop.prepared, direction)
+    cache = place.cache or workshop.prepared
+    data = prepare_training_data(cases, anatomy, cache, direction)
     labelled = labelled_cases(data, limit, run.seed) if run.mix.labelled > 0 else ()
     health = [case.health for case in data.cases]
     pool = build_pool(data.prepared, health, lesion_margin_mm=anatomy.lesion_margin_mm, labelled=labelled)
@@ -236,6 +237,8 @@ def _fit(
         augmentation=run.augmentation,
         anomalies=run.anomalies,
     )
+    painted = painted_slices(cohort, run, anatomy, cache, data.direction, pool)
+    log.info("validation on %d painted slices of %s", sum(map(len, painted.batches)), painted.source)
     folder = workshop.open()  # now that there is something to learn from: it drops what another request left there
 
     def detector() -> Detector:
@@ -261,6 +264,7 @@ def _fit(
         device=device,
         precision=precision,
         draw=lambda path: _draw_samples(path, stream, detector()),
+        validate=lambda: figures(task, detector(), painted.batches),
     )
     description = Description(
         anatomy=anatomy,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import gzip
 import inspect
 import json
@@ -15,6 +16,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, get_type_hints
 
+import matplotlib.image
 import nibabel as nib
 import numpy as np
 import pytest
@@ -44,8 +46,7 @@ from hybriduad.phantom.subject import make_subject
 from hybriduad.prediction.cohort import predict_cohort
 from hybriduad.reconstructors.ddpm import Model
 from hybriduad.scan.slices import slices_of
-from hybriduad.training import fitting
-from hybriduad.training import loop as training
+from hybriduad.training import fitting, loop
 from hybriduad.training.fitting import fit_detector, fit_reconstructor
 from hybriduad.training.loop import (
     CHECKPOINT,
@@ -86,6 +87,23 @@ def write_config(folder: Path, name: str, run: dict[str, Any], **changes: Any) -
 
 def files(folder: Path) -> set[str]:
     return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+
+
+def logged(folder: Path) -> list[dict[str, str]]:
+    """The rows of the log, those of every sitting one after the other."""
+    tables = sorted(folder.glob("log/version_*/metrics.csv"))
+    return [row for table in tables for row in csv.DictReader(table.read_text().splitlines())]
+
+
+def validated(folder: Path) -> dict[int, set[tuple[str, str]]]:
+    """By step, the figures of validation that were logged: loss and AUPRC. The last step has two, the second of the
+    averaged weights."""
+    found: dict[int, set[tuple[str, str]]] = {}
+    for row in logged(folder):
+        if row.get("validation_auprc"):
+            loss = row.get("validation_loss") or row.get("validation_model_loss") or ""
+            found.setdefault(int(row["step"]) + 1, set()).add((loss, row["validation_auprc"]))
+    return found
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -143,9 +161,9 @@ class TestEndToEnd:
         assert fitted.untouched
 
     def test_the_log_has_a_row_a_step(self, fitted: Fitted) -> None:
-        rows = (fitted.few.folder / "log/version_0/metrics.csv").read_text().splitlines()
-        assert len(rows) == 1 + TRAIN["steps"]
-        assert {"loss", "cross_entropy", "dice", "false_alarm", "step"} <= set(rows[0].split(","))
+        rows = logged(fitted.few.folder)
+        assert [int(row["step"]) for row in rows if row["loss"]] == list(range(TRAIN["steps"]))
+        assert {"loss", "cross_entropy", "dice", "false_alarm", "step"} <= set(rows[0])
 
     def test_training_moves_the_weights_it_should_and_no_others(self, fitted: Fitted) -> None:
         """Published mistake: a frozen network in train mode, whose statistics drift."""
@@ -265,6 +283,67 @@ def test_calibrated_predicted_and_evaluated(fitted: Fitted, tmp_path: Path) -> N
     predict_cohort(site.folder, validation, out=tmp_path / "seen", maps=("all",), device="cpu")
     with pytest.raises(LeakageError, match="role calibrate"):
         evaluate(tmp_path / "seen", validation, out=tmp_path / "no", draws=20)
+
+
+class TestValidation:
+    """Figures while a training runs: shown, and of no consequence."""
+
+    def test_loss_and_auprc_are_logged_every_so_many_steps_and_at_the_end(self, fitted: Fitted) -> None:
+        for bundle in (fitted.reconstructor, fitted.synthetic, fitted.few):
+            found = validated(bundle.folder)
+            assert sorted(found) == [9, TRAIN["steps"]]
+            for loss, auprc in (one for entry in found.values() for one in entry):
+                assert 0 < float(loss) < 100
+                assert 0 < float(auprc) < 1
+            assert found[9] != found[TRAIN["steps"]]  # by the weights as they were then
+        height, width, _ = matplotlib.image.imread(fitted.few.folder / "pictures" / "loss.png").shape
+        assert width > 1.5 * height  # two panels, losses and AUPRC
+
+    def test_weights_are_the_same_however_often_it_is_shown(
+        self, fitted: Fitted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Also where the training was stopped and continued, and where nothing was shown at all."""
+        place: dict[str, Any] = {"init": fitted.synthetic.folder, "limit": 1, "device": "cpu"}
+        with monkeypatch.context() as patch:
+            patch.setattr(loop.Progress, "_show", lambda *_: None)
+            silent = fit_detector(fitted.configs["few"], fitted.cohort, out=tmp_path / "silent", **place)
+        assert not validated(silent.folder)
+        assert_same_weights(silent.folder, fitted.few.folder)
+        place |= {"out": tmp_path / "often", "overrides": ["train.picture_every=2"]}
+        with monkeypatch.context() as patch:
+            patch.setattr(SampleStream, "__getitem__", failing_at(8))
+            with pytest.raises(Stopped):
+                fit_detector(fitted.configs["few"], fitted.cohort, **place)
+        often = fit_detector(fitted.configs["few"], fitted.cohort, **place)
+        assert_same_weights(often.folder, fitted.few.folder)
+        found = validated(often.folder)
+        assert sorted(found) == [2, 4, 6, 8, 10, 12, 13]
+        assert {len(entry) for entry in found.values()} == {1}  # steps 6 and 8 in both sittings: the same figures
+        assert found[13] == validated(fitted.few.folder)[13]
+
+    def test_of_stage_1_it_is_the_map_and_the_same_once_more(self, fitted: Fitted, tmp_path: Path) -> None:
+        config = fitted.configs["reconstructor"]
+        again = fit_reconstructor(config, fitted.cohort, out=tmp_path / "again", device="cpu")
+        assert validated(again.folder) == validated(fitted.reconstructor.folder)
+
+    def test_validation_cases_teach_nothing_and_do_not_count_as_used(
+        self, fitted: Fitted, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        first, second, third = read_cohort(fitted.cohort)
+        held = replace(second, split="validation")
+        cases = [replace(first, split="train"), held, replace(third, split="train")]
+        write_manifest(cases, tmp_path / "split.csv")
+        config, bundles = fitted.configs["reconstructor"], []
+        write_manifest([cases[0], cases[2]], tmp_path / "without.csv")
+        for name, said in (("split", "1 of 1 validation cases"), ("without", "training cases, as none of 0")):
+            with caplog.at_level("INFO", logger="hybriduad"):
+                caplog.clear()
+                bundles.append(fit_reconstructor(config, tmp_path / f"{name}.csv", out=tmp_path / name, device="cpu"))
+            assert f"validation on 32 painted slices of {said}" in caplog.text
+        assert_same_weights(bundles[0].folder, bundles[1].folder)
+        assert bundles[0].used == bundles[1].used
+        assert validated(bundles[0].folder) != validated(bundles[1].folder)
+        check_leakage([held], bundles[0].used)
 
 
 class TestDescent:
@@ -774,7 +853,7 @@ def test_without_a_terminal_there_is_a_line_a_minute(
 ) -> None:
     """Ten steps of 25 seconds: lines after steps 3, 6 and 9 and at the end, with the loss and what is left."""
     clock = iter(range(0, 1000, 25))
-    monkeypatch.setattr(training.time, "monotonic", lambda: float(next(clock)))
+    monkeypatch.setattr(loop.time, "monotonic", lambda: float(next(clock)))
     progress = SimpleNamespace(batch_idx=-1)
     trainer = SimpleNamespace(
         fit_loop=SimpleNamespace(epoch_loop=progress), callback_metrics={"loss": torch.tensor(0.5)}
