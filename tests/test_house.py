@@ -32,7 +32,7 @@ ONLY_USERS = {
     "nibabel": {"scan.nifti", "scan.volumes"},
     "SimpleITK": {"scan.preparation"},
     "torchio": {"training.augmentation"},
-    "lightning": {"training.fitting", "training.loop", "training.tasks"},
+    "lightning": {"training.loop", "training.tasks"},
 }
 """Third-party package -> the modules that may import it."""
 LIMIT, MEDIAN = 400, 150

@@ -137,7 +137,7 @@ Reconstructor = Annotated[
 Init = Annotated[
     Path | None, typer.Option("--init", callback=_there(*BUNDLE), help="Detector's bundle to continue from.")
 ]
-Limit = Annotated[int | None, typer.Option("--limit", min=1, help="How many labelled cases may be learnt from.")]
+Limit = Annotated[int | None, typer.Option("--limit", min=1, help="How many labelled patients may be learnt from.")]
 Licence = Annotated[str, typer.Option("--data-licence", help="Of the training data, stated in the bundle.")]
 
 Rules = Annotated[

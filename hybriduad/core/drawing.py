@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -88,18 +88,37 @@ def slice_grid(
     save_figure(figure, path)
 
 
-def curves(path: Path, series: Mapping[str, tuple[Sequence[float], Sequence[float]]], *, x: str, y: str) -> None:
-    """Draw named curves of (x, y) values, each smoothed over a fiftieth of its length beside its own faint trace."""
-    figure, axes = _axes(1, 1, 5.0)
-    for name, (along, values) in series.items():
-        (line,) = axes[0][0].plot(along, values, alpha=0.25, linewidth=0.8)
-        width = max(1, len(values) // 50)
-        smooth = np.convolve(values, np.ones(width) / width, mode="valid")
-        axes[0][0].plot(along[width - 1 :], smooth, color=line.get_color(), linewidth=1.2, label=name)
-    axes[0][0].set(xlabel=x, ylabel=y, yscale="log")
-    axes[0][0].legend(fontsize=7)
-    for axis in axes[0]:
-        axis.set_xticks(axis.get_xticks())
+class Panel(NamedTuple):
+    """Named curves of (x, y) values in one plot; on a logarithmic axis values below 1e-8 are drawn there."""
+
+    y: str
+    series: Mapping[str, tuple[Sequence[float], Sequence[float]]]
+    logarithmic: bool = False
+
+
+def curves(path: Path, panels: Sequence[Panel], *, x: str) -> None:
+    """Draw panels side by side, each curve smoothed over a fiftieth of its length beside its own faint trace.
+
+    Curves of a few points are drawn with the points.
+    """
+    from matplotlib.ticker import AutoLocator
+
+    figure, axes = _axes(1, len(panels), 5.0)
+    for axis, panel in zip(axes[0], panels, strict=True):
+        for name, (along, values) in panel.series.items():
+            shown = np.maximum(values, 1e-8) if panel.logarithmic else np.asarray(values)
+            (line,) = axis.plot(along, shown, alpha=0.25, linewidth=0.8)
+            width = max(1, len(shown) // 50)
+            smooth = np.convolve(shown, np.ones(width) / width, mode="valid")
+            (line,) = axis.plot(along[width - 1 :], smooth, color=line.get_color(), linewidth=1.2, label=name)
+            line.set_marker("." if len(shown) < 50 else "")
+        axis.set(xlabel=x, ylabel=panel.y)
+        axis.xaxis.set_major_locator(AutoLocator())
+        if panel.logarithmic:
+            axis.set_yscale("log")
+        else:
+            axis.yaxis.set_major_locator(AutoLocator())
+        axis.legend(fontsize=7)
     save_figure(figure, path)
 
 
