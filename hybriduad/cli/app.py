@@ -61,6 +61,7 @@ def phantom(
     spacing_mm: options.Spacing = (1.0, 1.0, 4.0),
     slice_thickness_mm: options.SliceThickness = None,
     seed: options.Seed = 0,
+    picture: options.Picture = None,
     overwrite: options.Overwrite = False,
     verbose: options.Verbose = False,
 ) -> None:
@@ -79,6 +80,11 @@ def phantom(
         overwrite=overwrite,
         progress=lambda done, of: options.log.info("phantom %d of %d", done, of),
     )
+    if picture is not None:
+        from hybriduad.cohort.manifest import read_manifest
+        from hybriduad.phantom.picture import draw_cohort
+
+        draw_cohort(read_manifest(manifest)[: options.PICTURED], picture)
     typer.echo(f"{subjects} subjects in {manifest}")
 
 

@@ -16,6 +16,8 @@ from hybriduad.core.errors import DataError
 log = logging.getLogger("hybriduad")
 USER_ERROR, FAILED_CASES = 2, 3
 """Exit codes: something that the user can mend; some cases of a cohort failed or are missing, the others are done."""
+PICTURED = 6
+"""How many subjects of a cohort the picture of phantoms shows."""
 COHORT = ("cohort", "a manifest .csv, a BIDS folder, or an image .nii or .nii.gz")
 BUNDLE = ("bundle", "a folder made by fit-reconstructor or fit-detector")
 """What an argument names, and what would be right."""
@@ -114,6 +116,8 @@ Pathology = Annotated[
 ]
 ShareHealthy = Annotated[float, typer.Option("--share-healthy", min=0, max=1, help="Healthy ones among the subjects.")]
 Spacing = Annotated[tuple[float, float, float], typer.Option("--spacing-mm", metavar="X Y Z", help="Voxel size.")]
+
+Picture = Annotated[Path | None, typer.Option("--picture", help=f"PNG of the first {PICTURED} subjects.")]
 
 SliceThickness = Annotated[
     float | None, typer.Option("--slice-thickness-mm", help="Where slices overlap or leave gaps; else the spacing.")
