@@ -21,6 +21,7 @@ from hybriduad.networks.scoring import (
 )
 from hybriduad.networks.segmenter import Segmenter
 from hybriduad.reconstructors._base import Reconstructor
+from hybriduad.scan.grid import SIDED
 from hybriduad.scan.preparation import Prepared
 from hybriduad.scan.slices import enough_brain, slices_of
 
@@ -42,7 +43,8 @@ class Detector:
     """Built once, called many times; every call is a pure function of the bundle and the scan.
 
     The networks are put in evaluation mode and their gradients switched off. ``mirror``: every slice is judged mirrored
-    too, which is right for networks that learnt from mirrored slices.
+    too, which is right for networks that learnt from mirrored slices; where slices show no left and right
+    (:data:`hybriduad.scan.grid.SIDED`), none is.
 
     Raises:
         BundleError: neither a reconstructor nor a segmenter, or a segmenter that lacks the reconstruction it needs.
@@ -68,7 +70,8 @@ class Detector:
         self.anatomy, self.direction = anatomy, direction
         self.residual, self.fusion = residual or Residual(), fusion or Fusion()
         self.thresholds = thresholds or Thresholds()
-        self.mirror, self.seed, self.precision, self.device = mirror, seed, precision, torch.device(device)
+        self.mirror = mirror and direction in SIDED
+        self.seed, self.precision, self.device = seed, precision, torch.device(device)
         self.reconstructor = _frozen(reconstructor, self.device)
         self.segmenter = _frozen(segmenter, self.device)
 

@@ -14,6 +14,8 @@ from hybriduad.core.types import BACKGROUND
 from hybriduad.scan.volumes import VolumeGrid, from_ras, spacing_of
 
 DIRECTIONS = ("sagittal", "coronal", "axial")
+SIDED = frozenset({"coronal", "axial"})
+"""Directions whose slices show left and right, which lie along H there. Sagittal ones have front and back along H."""
 WHITE = 2.5
 """Multiple of the brain's median intensity that becomes 1 on the model grid; brighter is clipped."""
 THICK = 1.5

@@ -120,6 +120,15 @@ def test_a_mirrored_slice_has_the_mirrored_maps(
     assert (alone.map - maps.map).abs().max() > 1e-3  # so it is not the networks that are symmetric
 
 
+def test_sagittal_slices_are_judged_as_they_are_alone(detector: Detector, prepared: list[Prepared]) -> None:
+    parts = {name: getattr(detector, name) for name in ("anatomy", "reconstructor", "segmenter", "residual", "seed")}
+    batch = slices_of(prepared[0], [8, 9, 10], detector.seed)
+    for direction in ("sagittal", "coronal"):
+        asked, alone = (Detector(**parts, direction=direction, mirror=mirror) for mirror in (True, False))
+        same = torch.equal(asked.slice_maps(batch).map, alone.slice_maps(batch).map)
+        assert same == (direction == "sagittal")
+
+
 @pytest.mark.parametrize("distance_mm", [8.0, 2.0])  # on the second grid the median filter reaches across slices
 def test_slices_with_too_little_brain_are_not_judged(
     detector: Detector, prepared: list[Prepared], distance_mm: float

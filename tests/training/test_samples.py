@@ -17,7 +17,7 @@ from hybriduad.config.runs import Augmentation, Mix
 from hybriduad.config.strict import PluginConfig
 from hybriduad.core import plugins
 from hybriduad.core.errors import DataError
-from hybriduad.core.rng import slice_key
+from hybriduad.core.rng import numpy_rng, slice_key
 from hybriduad.core.types import BACKGROUND, Batch, Case
 from hybriduad.scan.cache import PreparedCache
 from hybriduad.scan.preparation import Prepared
@@ -211,6 +211,30 @@ class TestStream:
         assert 10 < int(batch.present.all(dim=1).sum()) < 30
         assert batch.present.any(dim=1).all()
         assert bool((batch.image[~batch.present] == BACKGROUND).all())
+
+    @pytest.mark.parametrize(("axis", "sided"), [(0, False), (1, True), (2, True)])  # sagittal, coronal, axial
+    def test_slices_and_donors_are_mirrored_where_they_show_left_and_right(
+        self, prepared: list[Prepared], axis: int, sided: bool
+    ) -> None:
+        turned = [replace(case, grid=replace(case.grid, slice_axis=axis)) for case in prepared]
+        pool = build_pool(turned, HEALTH, lesion_margin_mm=8.0, labelled=[0, 1])
+        always = Augmentation(**{**STILL.model_dump(), "flip": 1.0})
+        made = stream(pool, Mix(), augmentation=always)
+        for index in range(4):
+            sample = made.sample(0, index)
+            case, place = int(sample.case_index), int(sample.slice_index)
+            whole = prepared[case].image[..., place]
+            np.testing.assert_array_equal(sample.image[0].numpy(), whole[:, ::-1] if sided else whole)
+        labelled = {prepared[case].lesion[..., place].tobytes() for case, place in pool.labelled}
+        donors = [made._donor(numpy_rng(0, key)) for key in range(30)]
+        kept = [lesion.tobytes() in labelled for _, _, lesion in donors]
+        backwards = [np.ascontiguousarray(lesion[::-1]).tobytes() in labelled for _, _, lesion in donors]
+        assert any(kept)
+        assert all(kept) != sided
+        assert any(backwards) == sided
+        for image, brain, lesion in donors:
+            assert (image[0][brain] > BACKGROUND).mean() > 0.9  # mirrored together
+            assert brain[lesion].mean() > 0.9
 
     def test_impossible_mixes(self, prepared: list[Prepared]) -> None:
         pool = build_pool(prepared, HEALTH, lesion_margin_mm=8.0)
