@@ -100,6 +100,11 @@ def find_slice_axis(spacing_mm: tuple[float, float, float]) -> int:
     return axis if spacing_mm[axis] > THICK * max(others) else 2
 
 
+def direction_of(volume: VolumeGrid) -> str:
+    """The acquisition direction of a scan on that grid: sagittal, coronal or axial."""
+    return DIRECTIONS[find_slice_axis(spacing_of(volume.affine_ras))]
+
+
 def to_slices(data: np.ndarray, slice_axis: int) -> np.ndarray:
     """RAS (X, Y, Z) to slices last, in-plane axes in RAS order; a view."""
     return np.moveaxis(data, slice_axis, -1)
