@@ -135,7 +135,7 @@ class Detector:
         maps = [self.slice_maps(slices_of(prepared, chunk, self.seed)) for chunk in chunks]
         anomaly = _volume([one.map for one in maps], indices, brain.shape)
         if anomaly is not None:
-            anomaly = median_filter_volume(anomaly, prepared.spacing_mm, judged, self.residual.median_voxels)
+            anomaly = median_filter_volume(anomaly, prepared.spacing_mm, judged, self.residual.median_mm)
         found = _volume([one.probability for one in maps], indices, brain.shape)
         if found is not None and self.fusion.smooth_mm > 0:
             found = smooth_across_slices(found, prepared.spacing_mm[2], judged, self.fusion.smooth_mm)
