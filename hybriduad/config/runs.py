@@ -14,6 +14,8 @@ from hybriduad.datasets._layout import CONTRASTS
 Precision = Literal["float32", "bfloat16"]
 TrainingLevels = Literal["inference", "all"]
 """Which noise levels stage 2 sees reconstructions of: those that inference uses, or all that stage 1 was trained on."""
+MEDIAN_MM = 11.5
+"""Side of the median filter's window: 5 pixels of 2.3 mm, those of the shipped grid."""
 
 
 def _plugin_block(kind: plugins.Kind) -> BeforeValidator:
@@ -77,17 +79,14 @@ class Anatomy(Strict):
 
 
 class Residual(Strict):
-    """How reconstructions become an anomaly map: which residual, how the levels combine, and the median filter."""
+    """How reconstructions become an anomaly map: which residual, how the levels combine, and the median filter.
+
+    ``median_mm`` is the side of the filter's window, 0 for none.
+    """
 
     kind: Literal["ssim", "absolute", "positive", "negative"] = "ssim"
     combine: Literal["arithmetic", "geometric"] = "arithmetic"
-    median_voxels: int = Field(5, ge=1)
-
-    @model_validator(mode="after")
-    def _odd(self) -> Residual:
-        if self.median_voxels % 2 == 0:
-            raise ValueError("median_voxels must be odd, so that the filter has a middle")
-        return self
+    median_mm: float = Field(MEDIAN_MM, ge=0)
 
 
 class Mix(Strict):

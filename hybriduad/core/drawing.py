@@ -88,7 +88,7 @@ def slice_grid(
     save_figure(figure, path)
 
 
-class Panel(NamedTuple):
+class Chart(NamedTuple):
     """Named curves of (x, y) values in one plot; on a logarithmic axis values below 1e-8 are drawn there."""
 
     y: str
@@ -96,25 +96,25 @@ class Panel(NamedTuple):
     logarithmic: bool = False
 
 
-def curves(path: Path, panels: Sequence[Panel], *, x: str) -> None:
-    """Draw panels side by side, each curve smoothed over a fiftieth of its length beside its own faint trace.
+def curves(path: Path, charts: Sequence[Chart], *, x: str) -> None:
+    """Draw charts side by side, each curve smoothed over a fiftieth of its length beside its own faint trace.
 
     Curves of a few points are drawn with the points.
     """
     from matplotlib.ticker import AutoLocator
 
-    figure, axes = _axes(1, len(panels), 5.0)
-    for axis, panel in zip(axes[0], panels, strict=True):
-        for name, (along, values) in panel.series.items():
-            shown = np.maximum(values, 1e-8) if panel.logarithmic else np.asarray(values)
+    figure, axes = _axes(1, len(charts), 5.0)
+    for axis, chart in zip(axes[0], charts, strict=True):
+        for name, (along, values) in chart.series.items():
+            shown = np.maximum(values, 1e-8) if chart.logarithmic else np.asarray(values)
             (line,) = axis.plot(along, shown, alpha=0.25, linewidth=0.8)
             width = max(1, len(shown) // 50)
             smooth = np.convolve(shown, np.ones(width) / width, mode="valid")
             (line,) = axis.plot(along[width - 1 :], smooth, color=line.get_color(), linewidth=1.2, label=name)
             line.set_marker("." if len(shown) < 50 else "")
-        axis.set(xlabel=x, ylabel=panel.y)
+        axis.set(xlabel=x, ylabel=chart.y)
         axis.xaxis.set_major_locator(AutoLocator())
-        if panel.logarithmic:
+        if chart.logarithmic:
             axis.set_yscale("log")
         else:
             axis.yaxis.set_major_locator(AutoLocator())

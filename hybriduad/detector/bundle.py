@@ -202,7 +202,7 @@ def verify(folder: str | Path) -> Bundle:
             raise BundleError("file that does not belong to bundle", where=folder, got=name, mend="remove it")
         if _sha256(folder / name) != checksums[name]:
             raise BundleError("damaged or changed file in bundle", where=folder, got=name, mend="copy the bundle again")
-    run = configs.load(folder / CONFIG, kind=record["kind"])
+    run = configs.load_resolved(folder / CONFIG, record["kind"])
     nested = verify(folder / RECONSTRUCTOR) if (folder / RECONSTRUCTOR).is_dir() else None
     return Bundle(folder, record, run, nested)
 

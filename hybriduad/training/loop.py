@@ -18,7 +18,7 @@ from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from torch.utils.data import DataLoader
 
 from hybriduad.config.runs import Precision, Train
-from hybriduad.core.drawing import Panel, curves
+from hybriduad.core.drawing import Chart, curves
 from hybriduad.training.samples import RemainingSteps, SampleStream
 from hybriduad.training.tasks import Task
 from hybriduad.training.validation import AUPRC
@@ -126,9 +126,9 @@ def draw_curve(folder: Path) -> None:
                         values.append(float(value))
     losses = {name: curve for name, curve in series.items() if name != AUPRC}
     ranks = {name: curve for name, curve in series.items() if name == AUPRC}
-    panels = [Panel("loss", losses, logarithmic=True), Panel("AUPRC", ranks)]
+    charts = [Chart("loss", losses, logarithmic=True), Chart("AUPRC", ranks)]
     if series:
-        curves(folder / PICTURES / "loss.png", [panel for panel in panels if panel.series], x="step")
+        curves(folder / PICTURES / "loss.png", [chart for chart in charts if chart.series], x="step")
 
 
 class Progress(Callback):

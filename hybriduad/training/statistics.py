@@ -81,7 +81,9 @@ def _voxels(detector: Detector, prepared: Prepared, slices: Batch) -> Iterator[t
         if values is not None:
             yield part, values.float().cpu().numpy()[slices.brain.numpy()]
     image, brain = np.moveaxis(slices.image.numpy(), 0, -1), np.moveaxis(slices.brain.numpy(), 0, -1)
-    plain = intensity_map(image, prepared.present, brain, prepared.spacing_mm, detector.anatomy.contrasts, voxels=1)
+    plain = intensity_map(
+        image, prepared.present, brain, prepared.spacing_mm, detector.anatomy.contrasts, length_mm=0.0
+    )
     yield "intensity", plain[brain]
 
 
