@@ -162,8 +162,6 @@ def calibrate(
     *,
     out: options.Out,
     rules: options.Rules,
-    false_positive_ml: options.FalsePositives = None,
-    per: options.Per = "slice",
     split: options.SplitName = None,
     device: options.Device = "auto",
     cache: options.Cache = None,
@@ -173,9 +171,10 @@ def calibrate(
     """Find the thresholds of a bundle's masks."""
     from hybriduad.evaluation import calibration
 
-    limit: dict[str, Any] = {"false_positive_ml": false_positive_ml, "per": per}
-    place: dict[str, Any] = {"split": split, "device": device, "cache": cache, "overwrite": overwrite}
-    _say_bundle(calibration.calibrate(bundle, cohort, out=out, rules=rules, **limit, **place))
+    made = calibration.calibrate(
+        bundle, cohort, out=out, rules=rules, split=split, device=device, cache=cache, overwrite=overwrite
+    )
+    _say_bundle(made)
 
 
 @app.command()
@@ -200,9 +199,19 @@ def predict(
     from hybriduad.prediction import cohort as prediction
     from hybriduad.prediction.files import DEFAULT_MAPS
 
-    place: dict[str, Any] = {"split": split, "device": device, "cache": cache, "overwrite": overwrite}
-    what: dict[str, Any] = {"maps": maps or DEFAULT_MAPS, "rule": rule, "contrast": contrast}
-    _say_outcome(prediction.predict_cohort(bundle, cohort, out=out, **what, **place))
+    found = prediction.predict_cohort(
+        bundle,
+        cohort,
+        out=out,
+        maps=maps or DEFAULT_MAPS,
+        rule=rule,
+        contrast=contrast,
+        split=split,
+        device=device,
+        cache=cache,
+        overwrite=overwrite,
+    )
+    _say_outcome(found)
 
 
 @app.command()
@@ -226,8 +235,18 @@ def evaluate(
     """
     from hybriduad.evaluation import evaluate as evaluation
 
-    how: dict[str, Any] = {"rule": rule, "split": split, "seed": seed, "draws": draws, "allow_leakage": allow_leakage}
-    found = evaluation.evaluate(predictions, cohort, out=out, by=by, overwrite=overwrite, **how)
+    found = evaluation.evaluate(
+        predictions,
+        cohort,
+        out=out,
+        by=by,
+        rule=rule,
+        split=split,
+        seed=seed,
+        draws=draws,
+        allow_leakage=allow_leakage,
+        overwrite=overwrite,
+    )
     _say_outcome(found, found.missing)
 
 

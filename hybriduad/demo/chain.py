@@ -117,10 +117,9 @@ def run_demo(
     steps.run("stage 2", lambda: fit_detector(plan.detector, cohort, **stage2, **training))
     few: dict[str, Any] = {"init": out / "detector-synthetic", "limit": plan.train.sick, "out": out / "detector-few"}
     steps.run("few labels", lambda: fit_detector(plan.few, cohort, **few, **training))
-    limit: dict[str, Any] = {"false_positive_ml": FALSE_POSITIVE_ML, "per": "scan"}
-    rules = ("false-positives", "best-dice")
+    rules = (f"false-positives:false_positive_ml={FALSE_POSITIVE_ML},per=scan", "best-dice")
     detector = out / "detector"
-    steps.run("calibrate", lambda: calibrate(out / "detector-few", cohort, out=detector, rules=rules, **limit, **place))
+    steps.run("calibrate", lambda: calibrate(out / "detector-few", cohort, out=detector, rules=rules, **place))
     steps.run("predict", lambda: _predict(detector, cohort, out / "predictions", place))
     found = steps.run("evaluate", lambda: _evaluate(out, overwrite))
     steps.run("pictures", lambda: draw_overview(out / OVERVIEW, cohort, out / "predictions", out / "scores"))
