@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from hybriduad.core.plugins import FOLDERS
+
 PACKAGE = Path(__file__).parent.parent / "hybriduad"
 LEVELS = {
     0: "core",
@@ -176,7 +178,7 @@ def test_no_plugin_is_imported_by_name() -> None:
         f"{module} imports {other}"
         for module, others in graph_of(PACKAGE).items()
         for other in others
-        for kind in ("anomalies", "reconstructors", "datasets")
+        for kind in (folder.replace("/", ".") for folder in FOLDERS.values())
         if other.startswith(f"{kind}.") and not other.startswith(f"{kind}._") and not module.startswith(f"{kind}.")
     ]
     assert named == []

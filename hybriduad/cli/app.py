@@ -199,8 +199,6 @@ def calibrate(
     *,
     out: options.Out,
     rules: options.Rules,
-    false_positive_ml: options.FalsePositives = None,
-    per: options.Per = "slice",
     split: options.SplitName = None,
     device: options.Device = "auto",
     cache: options.Cache = None,
@@ -210,20 +208,10 @@ def calibrate(
     """Find the thresholds of a bundle's masks."""
     from hybriduad.evaluation import calibration
 
-    _say_bundle(
-        calibration.calibrate(
-            bundle,
-            cohort,
-            out=out,
-            rules=rules,
-            false_positive_ml=false_positive_ml,
-            per=per,
-            split=split,
-            device=device,
-            cache=cache,
-            overwrite=overwrite,
-        )
+    made = calibration.calibrate(
+        bundle, cohort, out=out, rules=rules, split=split, device=device, cache=cache, overwrite=overwrite
     )
+    _say_bundle(made)
 
 
 @app.command()

@@ -12,6 +12,7 @@ import typer
 from hybriduad import __version__
 from hybriduad.core import plugins
 from hybriduad.core.errors import DataError
+from hybriduad.evaluation.rules import DEFAULT
 
 log = logging.getLogger("hybriduad")
 USER_ERROR, FAILED_CASES = 2, 3
@@ -146,12 +147,13 @@ Licence = Annotated[str, typer.Option("--data-licence", help="Of the training da
 
 Rules = Annotated[
     list[str],
-    _repeated("--rule", default=("best-dice",), help="best-dice or false-positives; repeat, the first is the default."),
+    _repeated(
+        "--rule",
+        metavar="RULE[:KEY=VALUE,...]",
+        default=(DEFAULT,),
+        help=f"{', '.join(plugins.names('rules'))}, with its options if it has any; repeat, the first is the default.",
+    ),
 ]
-FalsePositives = Annotated[
-    float | None, typer.Option("--false-positive-ml", min=0, help="Limit of the rule false-positives.")
-]
-Per = Annotated[Literal["slice", "scan"], typer.Option("--per", help="What the limit is for, each free of lesions.")]
 
 Maps = Annotated[
     list[str],

@@ -90,8 +90,7 @@ class Bundle:
     @property
     def thresholds(self) -> Thresholds:
         """The calibrated thresholds, empty before calibration."""
-        found = self.record["thresholds"]
-        return Thresholds({rule: dict(entry["values"]) for rule, entry in found["rules"].items()}, found["default"])
+        return Thresholds.from_json(self.record["thresholds"])
 
 
 @dataclass(frozen=True)
@@ -99,8 +98,8 @@ class Description:
     """What :func:`save` writes into ``bundle.json`` beside the config: the training in numbers, without names.
 
     ``training`` counts cases and slices and gives attribute ranges; ``identities`` maps digests to their role;
-    ``precision`` is resolved ("auto" never gets here); ``thresholds`` is the JSON form, see :mod:`calibration`;
-    ``generation`` as :attr:`Bundle.generation`.
+    ``precision`` is resolved ("auto" never gets here); ``thresholds`` is the JSON form of
+    :class:`hybriduad.detector.thresholds.Thresholds`; ``generation`` as :attr:`Bundle.generation`.
     """
 
     anatomy: Anatomy
