@@ -45,14 +45,13 @@ def reference_statistics(detector: Detector, pool: SlicePool, *, batch: int = 16
                 counts = np.histogram(values[..., chosen][inside], bins=BINS)[0]
                 histograms[part] = histograms.get(part, 0) + counts
         for index, collected in enumerate(intensities):
-            if prepared.present[index]:
-                collected.append(slices.image[:, index][slices.brain].numpy())
+            collected.append(slices.image[:, index][slices.brain & slices.valid[:, index]].numpy())
         if detector.reconstructor is not None:
             features.append(_features(detector, slices))
     made = {f"histogram_{part}": torch.from_numpy(counts.astype(np.int64)) for part, counts in histograms.items()}
     made["histogram_edges"] = torch.from_numpy(BINS)
     for name, collected in zip(detector.anatomy.contrasts, intensities, strict=True):
-        shades = np.concatenate(collected) if collected else np.zeros(0)
+        shades = np.concatenate(collected)
         if shades.size:
             made[f"quantiles_{name}"] = torch.from_numpy(np.quantile(shades, QUANTILES).astype(np.float32))
     return made | (_covariance(torch.cat(features)) if features else {})

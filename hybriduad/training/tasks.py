@@ -111,13 +111,14 @@ class SegmentationTask(_Task):
 
     @torch.no_grad()
     def _reconstruction(self, batch: Batch) -> Tensor | None:
-        """x̂ of the *anomalous* image by one member, drawn by the sample's key."""
+        """x̂ of the *anomalous* image by one member, drawn by the sample's key; where that is not valid, it itself."""
         reconstructor = self.frozen[0]
         if reconstructor is None or not self.segmenter.needs_reconstruction:
             return None
         drawn = rng.uniform(rng.fold_keys(batch.keys, "member")) * reconstructor.members
         member = drawn.long().clamp_max(reconstructor.members - 1).to(batch.image.device)
-        return reconstructor.reconstruct_member(batch.image, batch.brain, batch.keys, member)
+        made = reconstructor.reconstruct_member(batch.image, batch.brain, batch.keys, member)
+        return torch.where(batch.valid, made, batch.image)
 
 
 def _finite(what: str, value: Tensor) -> None:
