@@ -48,6 +48,13 @@ def write_nifti(path: Path, data: np.ndarray, affine: np.ndarray | None = None) 
     return path
 
 
+def cropped(path: Path, slices: int, out: Path) -> Path:
+    """A copy of a scan that ends after so many slices along its third axis."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    nib.save(nib.load(path).slicer[:, :, :slices], out)
+    return out
+
+
 ANATOMY = Anatomy(contrasts=("FLAIR",), size=32)
 
 
@@ -71,7 +78,7 @@ def some_batch(prepared: Prepared, count: int, contrasts: int = 1) -> Batch:
     batch = slices_of(prepared, brain_slices(prepared)[:count], seed=5)
     versions = [batch.image[:, :1], -batch.image[:, :1], batch.image[:, :1].roll(3, dims=2)][:contrasts]
     batch.image = batch.healthy = torch.cat(versions, dim=1)
-    batch.present = torch.ones(count, contrasts, dtype=torch.bool)
+    batch.valid = torch.ones_like(batch.image, dtype=torch.bool)
     return batch
 
 

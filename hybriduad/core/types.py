@@ -109,14 +109,15 @@ class Batch:
     """Slices as training and inference see them, wherever their masks came from.
 
     ``image`` (B, C, H, W) in [-1, 1]; ``healthy`` the clean target, equal to image where nothing was painted;
-    ``present`` (B, C) bool, which contrasts the case has (absent ones are all background); ``brain``, ``lesion``,
-    ``ignore`` (B, H, W) bool; ``target`` (B, H, W) float32 in [0, 1]; ``spacing_mm`` (B, 2); ``keys`` (B,) int64 of
-    :mod:`hybriduad.core.rng`; ``case_index`` and ``slice_index`` (B,) int64.
+    ``valid`` (B, C, H, W) bool, the voxels that a contrast's scan covers, none where the case lacks it (others are
+    background); ``brain``, ``lesion``, ``ignore`` (B, H, W) bool; ``target`` (B, H, W) float32 in [0, 1];
+    ``spacing_mm`` (B, 2); ``keys`` (B,) int64 of :mod:`hybriduad.core.rng`; ``case_index`` and ``slice_index`` (B,)
+    int64.
     """
 
     image: Tensor
     healthy: Tensor
-    present: Tensor
+    valid: Tensor
     brain: Tensor
     lesion: Tensor
     ignore: Tensor
@@ -129,6 +130,11 @@ class Batch:
     def __len__(self) -> int:
         return int(self.image.shape[0])
 
+    @property
+    def present(self) -> Tensor:
+        """Which contrasts a slice has anything of: (B, C) bool."""
+        return self.valid.flatten(2).any(dim=2)
+
     def to(self, device: torch.device | str) -> Batch:
         """A copy on ``device``; ``keys`` stay on the CPU, where the keyed generators live."""
         moved = {f.name: getattr(self, f.name).to(device) for f in fields(self) if f.name != "keys"}
@@ -139,7 +145,7 @@ class Batch:
 
         For directions of :data:`hybriduad.scan.grid.SIDED`, where that is left to right; in others it is no brain.
         """
-        spatial = ("image", "healthy", "brain", "lesion", "ignore", "target")
+        spatial = ("image", "healthy", "valid", "brain", "lesion", "ignore", "target")
         return replace(self, **{name: getattr(self, name).flip(-2) for name in spatial})
 
     @staticmethod

@@ -98,21 +98,23 @@ class Detector:
     def _view(self, batch: Batch) -> tuple[Tensor | None, ...]:
         """Map (B, H, W), K reconstructions (K, B, C, H, W) and the probability by each of them (K, B, H, W)."""
         image = batch.image.contiguous(memory_format=torch.channels_last)
+        shown = batch.brain & batch.valid.any(dim=1)
         bfloat16 = self.precision == "bfloat16"
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=bfloat16):
             if self.reconstructor is None:
-                return None, None, self._probability(image, batch.brain, None)[None]
+                return None, None, self._probability(image, shown, None)[None]
             members = self.reconstructor.reconstruct(image, batch.brain, batch.keys).float()
+            members = torch.where(batch.valid, members, batch.image)  # of what is not there, nothing was learnt
             each = None
             if self.segmenter is not None:
                 seen = members if self.segmenter.needs_reconstruction else members[:1]
-                each = torch.stack([self._probability(image, batch.brain, one) for one in seen])
-        anomaly = self.reconstructor.anomaly_map(batch.image, batch.present, batch.brain, members, self.residual)
+                each = torch.stack([self._probability(image, shown, one) for one in seen])
+        anomaly = self.reconstructor.anomaly_map(batch.image, batch.valid, batch.brain, members, self.residual)
         return anomaly, members, each
 
-    def _probability(self, image: Tensor, brain: Tensor, reconstruction: Tensor | None) -> Tensor:
+    def _probability(self, image: Tensor, shown: Tensor, reconstruction: Tensor | None) -> Tensor:
         assert self.segmenter is not None
-        return self.segmenter(image, reconstruction).float().sigmoid() * brain
+        return self.segmenter(image, reconstruction).float().sigmoid() * shown
 
     def predict_volume(self, prepared: Prepared, *, rule: str | None = None, batch: int = 16) -> Prediction:
         """The prediction of one case on the model grid (H, W, S).
@@ -148,7 +150,7 @@ class Detector:
             map=anomaly,
             uncertainty=_volume([one.uncertainty for one in maps], indices, brain.shape),
             intensity=intensity_map(
-                prepared.image, prepared.present, judged, prepared.spacing_mm, self.anatomy.contrasts
+                prepared.image, prepared.valid, judged, prepared.spacing_mm, self.anatomy.contrasts
             ),
             reconstruction=self._pseudo_healthy(prepared, maps, indices),
             mask=None if threshold is None else (score >= threshold) & brain,

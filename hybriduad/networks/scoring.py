@@ -85,25 +85,29 @@ def ssim_map(a: Tensor, b: Tensor) -> Tensor:
     return luminance * (1.0 - difference / (variance + SSIM_C2))
 
 
-def residual_map(image: Tensor, reconstruction: Tensor, kind: ResidualKind, present: Tensor | None = None) -> Tensor:
-    """How far a reconstruction is from its image: (B, H, W) float32 in [0, 1], the mean over the present contrasts.
+def residual_map(image: Tensor, reconstruction: Tensor, kind: ResidualKind, valid: Tensor | None = None) -> Tensor:
+    """How far a reconstruction is from its image: (B, H, W) float32 in [0, 1].
 
-    ``image`` and ``reconstruction`` are (B, C, H, W) in [-1, 1]; ``present`` (B, C) bool, all by default. On images
-    x and r mapped to [0, 1], ``ssim`` is clip(1 - SSIM, 0, 1), ``absolute`` |x - r|, ``positive`` max(x - r, 0) and
-    ``negative`` max(r - x, 0). A slice without any contrast gives 0.
+    At each voxel it is the mean over the contrasts that cover it, 0 where none does. ``image`` and ``reconstruction``
+    are (B, C, H, W) in [-1, 1]; ``valid`` (B, C, H, W) bool, where each contrast has voxels, everywhere by default. On
+    images x and r mapped to [0, 1], ``ssim`` is clip(1 - SSIM, 0, 1), ``absolute`` |x - r|, ``positive`` max(x - r, 0)
+    and ``negative`` max(r - x, 0). In windows of SSIM that reach over the edge of what a contrast covers, the
+    reconstruction counts as equal to the image beyond it: whatever was made of what is missing is no difference.
 
     Raises:
         ConfigError: unknown ``kind``.
         DataError: shapes that do not fit.
     """
-    if image.shape != reconstruction.shape or (present is not None and present.shape != image.shape[:2]):
+    if image.shape != reconstruction.shape or (valid is not None and valid.shape != image.shape):
         raise DataError(
             "shapes that do not fit",
             where="residual_map",
             got=f"{tuple(image.shape)}, {tuple(reconstruction.shape)}"
-            + ("" if present is None else f", present {tuple(present.shape)}"),
-            expected="(B, C, H, W) twice and present (B, C)",
+            + ("" if valid is None else f", valid {tuple(valid.shape)}"),
+            expected="(B, C, H, W) each",
         )
+    if valid is not None:
+        reconstruction = torch.where(valid, reconstruction.to(image), image)
     if kind == "ssim":
         residual = (1.0 - ssim_map(image, reconstruction)).clamp(0.0, 1.0)
     elif kind in ("absolute", "positive", "negative"):
@@ -115,9 +119,9 @@ def residual_map(image: Tensor, reconstruction: Tensor, kind: ResidualKind, pres
         }[kind]()
     else:
         raise ConfigError("unknown residual", got=repr(kind), expected="ssim, absolute, positive or negative")
-    if present is None:
+    if valid is None:
         return residual.mean(dim=1)
-    weight = present.to(residual)[:, :, None, None]
+    weight = valid.to(residual)
     return torch.where(weight > 0, residual, 0.0).sum(dim=1) / weight.sum(dim=1).clamp(min=1.0)
 
 
@@ -258,7 +262,7 @@ def fuse(map: Map | None, probability: Map | None, form: FusionForm, weight: flo
 
 def intensity_map(
     image: np.ndarray,
-    present: Sequence[bool] | np.ndarray,
+    valid: np.ndarray,
     brain: np.ndarray,
     spacing_mm: Sequence[float],
     contrasts: Sequence[str],
@@ -266,27 +270,26 @@ def intensity_map(
 ) -> np.ndarray:
     """The baseline that learns nothing: intensity with a median filter (Kascenas et al. 2022, MIDL, PMLR 172).
 
-    ``image`` (C, H, W, S) in [-1, 1], ``present`` (C,) bool, ``brain`` (H, W, S) bool, ``contrasts`` C names. Bright
-    counts as abnormal (FLAIR, T2w, PDw, DWI, T1wCE and unknown names), dark on T1w, inplaneT1, UNIT1, T2starw and
-    ADC. The result is (H, W, S) float32 in [0, 1]: the mean over present contrasts, set to 0 outside the brain before
-    the filter (an inverted background would be bright) and after it.
+    ``image`` (C, H, W, S) in [-1, 1], ``valid`` (C, H, W, S) bool, ``brain`` (H, W, S) bool, ``contrasts`` C names.
+    Bright counts as abnormal (FLAIR, T2w, PDw, DWI, T1wCE and unknown names), dark on T1w, inplaneT1, UNIT1, T2starw
+    and ADC. The result is (H, W, S) float32 in [0, 1]: at each voxel the mean over the contrasts that cover it, 0 where
+    none does, set to 0 outside the brain before the filter (an inverted background would be bright) and after it.
 
     Raises:
         DataError: shapes that do not fit, or no contrast is present.
     """
-    chosen = np.asarray(present, bool)
-    if image.ndim != 4 or chosen.shape != image.shape[:1] or len(contrasts) != len(image):
+    if image.ndim != 4 or valid.shape != image.shape or len(contrasts) != len(image):
         raise DataError(
             "shapes that do not fit",
             where="intensity_map",
-            got=f"image {image.shape}, present {chosen.shape}, {len(contrasts)} contrasts",
-            expected="image (C, H, W, S), present (C,) and C contrasts",
+            got=f"image {image.shape}, valid {valid.shape}, {len(contrasts)} contrasts",
+            expected="image and valid (C, H, W, S) and C contrasts",
         )
-    if not chosen.any():
+    if not valid.any():
         raise DataError("no contrast is present", where="intensity_map", expected=f"at least one of {list(contrasts)}")
     total = np.zeros(image.shape[1:], np.float32)
-    for index in np.flatnonzero(chosen).tolist():
-        unit = np.clip((image[index].astype(np.float32) + 1.0) / 2.0, 0.0, 1.0)
-        total += 1.0 - unit if contrasts[index] in DARK_LESION_CONTRASTS else unit
-    mean = np.where(brain, total / np.float32(chosen.sum()), np.float32(0.0))
+    for name, values, here in zip(contrasts, image, valid, strict=True):
+        unit = np.clip((values.astype(np.float32) + 1.0) / 2.0, 0.0, 1.0)
+        total += np.where(here, 1.0 - unit if name in DARK_LESION_CONTRASTS else unit, np.float32(0.0))
+    mean = np.where(brain, total / valid.sum(axis=0, dtype=np.float32).clip(1.0), np.float32(0.0))
     return median_filter_volume(mean, spacing_mm, brain, length_mm)

@@ -26,6 +26,8 @@ from hybriduad.prediction.files import (
 from hybriduad.scan.cache import PreparedCache
 
 log = logging.getLogger(__name__)
+LACKING = 0.03
+"""Share of the brain that a contrast may leave uncovered without a warning."""
 
 
 @dataclass
@@ -96,6 +98,8 @@ def predict_cohort(
             found = predict_case(detector, case, rule=rule, cache=store)
             if absent := found.notes["absent_contrasts"]:
                 log.warning("%s lacks %s: less sure, and thresholds may not fit", case.name, ", ".join(absent))
+            if parts := [f"{name} in {s:.0%}" for name, s in found.notes["lacking"].items() if s > LACKING]:
+                log.warning("%s lacks %s of the brain: less sure there", case.name, ", ".join(parts))
             if not found.notes["orientation_stated"]:
                 log.warning("%s states no orientation in its header: taken as running left, forward, up", case.name)
             write_case(folder, case, found, wanted, model, rule or detector.thresholds.default, began)

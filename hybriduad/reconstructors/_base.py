@@ -40,7 +40,8 @@ class Reconstructor(nn.Module, ABC):
     def loss(self, batch: Batch, keys: Tensor, player: str = "model") -> dict[str, Tensor]:
         """Named scalar losses of one player; ``"loss"`` is the one that is minimised.
 
-        The input is ``batch.image`` and the target ``batch.healthy``; ``keys`` (B,) int64 own all randomness.
+        The input is ``batch.image`` and the target ``batch.healthy``, which count where ``batch.valid``; ``keys`` (B,)
+        int64 own all randomness.
         """
 
     @abstractmethod
@@ -73,18 +74,18 @@ class Reconstructor(nn.Module, ABC):
         return self.reconstruct_member(image, brain, keys, member)
 
     def anomaly_map(
-        self, image: Tensor, present: Tensor, brain: Tensor, reconstructions: Tensor, residual: Residual
+        self, image: Tensor, valid: Tensor, brain: Tensor, reconstructions: Tensor, residual: Residual
     ) -> Tensor:
         """The unsupervised anomaly map before the median filter: (B, H, W) in [0, 1], 0 outside the brain.
 
         Args:
             image: (B, C, H, W) in [-1, 1].
-            present: (B, C) bool.
+            valid: (B, C, H, W) bool, the voxels that each contrast covers.
             brain: (B, H, W) bool.
             reconstructions: (K, B, C, H, W) in [-1, 1].
             residual: which residual and how the members combine.
         """
-        maps = torch.stack([residual_map(image, one, residual.kind, present) for one in reconstructions])
+        maps = torch.stack([residual_map(image, one, residual.kind, valid) for one in reconstructions])
         return combine_levels(maps, residual.combine) * brain
 
     def parameters_of(self, player: str) -> list[nn.Parameter]:

@@ -74,7 +74,8 @@ class Model(Reconstructor):
 
     def loss(self, batch: Batch, keys: Tensor, player: str = "model") -> dict[str, Tensor]:
         predicted = self(self.corrupt(batch.image, rng.fold_keys(keys, "noise"))).float()
-        return {"loss": F.mse_loss(predicted, batch.healthy)}
+        error = F.mse_loss(predicted, batch.healthy, reduction="none") * batch.valid
+        return {"loss": error.sum() / batch.valid.sum().clamp(min=1)}
 
     def reconstruct_member(self, image: Tensor, brain: Tensor, keys: Tensor, member: Tensor) -> Tensor:
         predicted: Tensor = self(image).float()

@@ -124,7 +124,7 @@ class Model(Reconstructor):
         predicted = self.denoise(noised, level, batch.image)
         # Scores count inside the brain: the rest of the head keeps a share, so that the context stays readable.
         weight = OUTSIDE_WEIGHT + (1.0 - OUTSIDE_WEIGHT) * batch.brain.float()
-        return {"loss": reconstruction_l1(predicted.float(), batch.healthy, weight)}
+        return {"loss": reconstruction_l1(predicted.float(), batch.healthy, weight.unsqueeze(1) * batch.valid)}
 
     def reconstruct_member(self, image: Tensor, brain: Tensor, keys: Tensor, member: Tensor) -> Tensor:
         levels = torch.tensor(self.config.levels, device=image.device)

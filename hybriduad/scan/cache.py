@@ -23,6 +23,8 @@ from hybriduad.scan.preparation import FORMAT, Prepared, prepare
 _ASIDE = ".partial-"
 """Begins the name of an entry that is being built, followed by the machine and the process that builds it."""
 _DAY_S = 24 * 3600
+VALID = "valid.npy"
+"""Only in entries of which some contrast covers a part of the scan."""
 _MASKS = ("brain", "foreground", "lesion", "ignore")
 
 
@@ -57,6 +59,8 @@ class PreparedCache:
             np.save(partial / "image.npy", prepared.image, allow_pickle=False)
             masks = np.stack([getattr(prepared, name) for name in _MASKS])
             np.save(partial / "masks.npy", masks, allow_pickle=False)
+            if not (prepared.valid == _everywhere(prepared.present, prepared.image.shape)).all():
+                np.save(partial / VALID, prepared.valid, allow_pickle=False)
             record = {
                 "present": prepared.present.tolist(),
                 "has_lesion_mask": prepared.has_lesion_mask,
@@ -97,18 +101,27 @@ def _load(entry: Path) -> Prepared:
         record = json.loads((entry / "record.json").read_text())
         image = np.load(entry / "image.npy", mmap_mode="r", allow_pickle=False)
         masks = np.load(entry / "masks.npy", mmap_mode="r", allow_pickle=False)
+        if (entry / VALID).exists():
+            valid = np.load(entry / VALID, mmap_mode="r", allow_pickle=False)
+        else:
+            valid = _everywhere(np.array(record["present"]), image.shape)
     except (OSError, ValueError) as error:
         raise DataError("damaged cache entry", where=entry, got=str(error), mend="delete that folder") from error
     grid = Grid.from_json(record["grid"])
     return Prepared(
         image=image,
-        present=np.array(record["present"]),
+        valid=valid,
         **dict(zip(_MASKS, masks, strict=True)),
         has_lesion_mask=record["has_lesion_mask"],
         spacing_mm=grid.spacing_mm,
         grid=grid,
         notes=record["notes"],
     )
+
+
+def _everywhere(present: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """(C, H, W, S) bool: all of the contrasts that are present (C,) and nothing of the others; a view of no size."""
+    return np.broadcast_to(present[:, None, None, None], shape)
 
 
 def _cache_key(case: Case, anatomy: Anatomy, direction: str | None) -> str:

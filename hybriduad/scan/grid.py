@@ -164,12 +164,24 @@ def image_weights(length: int, start: float, step: float, size: int) -> np.ndarr
     return linear_weights(length, start + step * (np.arange(size) + 0.5) - 0.5)
 
 
-def image_to_model(slices: list[np.ndarray | None], head: np.ndarray, grid: Grid) -> np.ndarray:
-    """Scans in slices (H, W, S), ``None`` where a contrast is absent, to (C, H, W, S) float32 in [-1, 1].
+def image_to_model(
+    slices: list[np.ndarray | None], covered: list[np.ndarray | None], head: np.ndarray, grid: Grid
+) -> tuple[np.ndarray, np.ndarray]:
+    """Scans in slices (H, W, S), ``None`` where a contrast is absent, to an image and where it is valid.
 
-    Outside the ``head``, the crop and the scan lies background, -1.
+    Args:
+        slices: of each contrast, in the scan's units.
+        covered: (H, W, S) bool for each contrast, where its own scan has voxels; ``None`` for everywhere.
+        head: (H, W, S) bool.
+        grid: the model grid.
+
+    Returns:
+        The image (C, H, W, S) float32 in [-1, 1], background, -1, where it is not valid and outside the head, the crop
+        and the scan; and ``valid`` (C, H, W, S) bool: of a contrast that covers a part of the scan the pixels made of
+        voxels that it covers alone, else all, and of an absent one none.
     """
     image = np.full((len(slices), *grid.shape), BACKGROUND, dtype=np.float32)
+    valid = np.zeros(image.shape, dtype=bool)
     h, w = (
         image_weights(n, start, step, grid.size)
         for n, start, step in zip(head.shape[:2], grid.start, grid.step, strict=True)
@@ -178,7 +190,12 @@ def image_to_model(slices: list[np.ndarray | None], head: np.ndarray, grid: Grid
         if data is not None:
             scaled = np.clip(data * np.float32(1 / (WHITE * grid.median[index])), 0, 1)
             image[index] = 2 * apply_weights(np.where(head, scaled, 0), h, w) - 1
-    return image
+            inside = covered[index]
+            if inside is None:
+                valid[index] = True
+            else:  # what the weights of the others sum to by rounding is less than the limit
+                valid[index] = (apply_weights(inside, h, w) > 0) & (apply_weights(~inside, h, w) < 1e-4)
+    return np.where(valid, image, np.float32(BACKGROUND)), valid
 
 
 def _areas(mask: np.ndarray, grid: Grid) -> np.ndarray:

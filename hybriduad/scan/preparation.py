@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,7 @@ from hybriduad.scan.volumes import (
 
 __all__ = ["WHITE", "Grid", "Prepared", "intensity_from_model", "prepare", "restore", "scan_on_grid"]
 
-FORMAT = 8
+FORMAT = 9
 """Part of the cache's key: raised whenever :func:`prepare` gives other numbers or refuses other files."""
 MARGIN_MM = 4.0
 """Room around the head in the square."""
@@ -52,14 +53,15 @@ MARGIN_MM = 4.0
 class Prepared:
     """One case on the model grid.
 
-    ``image`` (C, H, W, S) float32 in [-1, 1], background -1; ``present`` (C,) bool; ``brain``, ``foreground``,
-    ``lesion``, ``ignore`` (H, W, S) bool, the last two all False where the case has none; ``has_lesion_mask`` tells
-    an empty lesion mask from a missing one; ``spacing_mm`` along H, W, S; ``grid`` the way back for :func:`restore`;
-    ``notes`` what was done, for the sidecar. The arrays may be read-only and memory-mapped.
+    ``image`` (C, H, W, S) float32 in [-1, 1], background -1; ``valid`` (C, H, W, S) bool, the voxels that a contrast's
+    own scan covers, none of one that is absent; ``brain``, ``foreground``, ``lesion``, ``ignore`` (H, W, S) bool, the
+    last two all False where the case has none; ``has_lesion_mask`` tells an empty lesion mask from a missing one;
+    ``spacing_mm`` along H, W, S; ``grid`` the way back for :func:`restore`; ``notes`` what was done, for the sidecar.
+    The arrays may be read-only and memory-mapped.
     """
 
     image: np.ndarray
-    present: np.ndarray
+    valid: np.ndarray
     brain: np.ndarray
     foreground: np.ndarray
     lesion: np.ndarray
@@ -68,6 +70,11 @@ class Prepared:
     spacing_mm: tuple[float, float, float]
     grid: Grid
     notes: dict[str, Any] = field(default_factory=dict)
+
+    @cached_property
+    def present(self) -> np.ndarray:
+        """Which contrasts the case has anything of: (C,) bool."""
+        return np.asarray(self.valid.any(axis=(1, 2, 3)))
 
 
 def prepare(case: Case, anatomy: Anatomy, direction: str | None = None) -> Prepared:
@@ -82,8 +89,7 @@ def prepare(case: Case, anatomy: Anatomy, direction: str | None = None) -> Prepa
             grids, no brain is found, or a file cannot be used (:mod:`hybriduad.scan.volumes`).
     """
     names = anatomy.contrasts
-    present = np.array([name in case.images for name in names])
-    if not present.any():
+    if not any(name in case.images for name in names):
         needed = f"one of {list(names)}"
         raise DataError("no contrast that the bundle knows", where=case.name, got=sorted(case.images), expected=needed)
     reference = case.reference_contrast(names)
@@ -101,6 +107,8 @@ def prepare(case: Case, anatomy: Anatomy, direction: str | None = None) -> Prepa
     others = {n: read_volume(case.images[n]) for n in names if n in case.images and n != reference}
     scans = {reference: image} | others
     slices = {name: to_slices(_on_grid(scan, image.grid, linear=True), axis) for name, scan in scans.items()}
+    fields = {name: to_slices(_coverage(scan, image.grid), axis) for name, scan in others.items()}
+    covered = {name: field for name, field in fields.items() if not field.all()}
     masks = {
         kind: to_slices(_on_grid(_read_mask(path, case, kind), image.grid, linear=False), axis) > 0.5
         for kind, path in mask_files(case).items()
@@ -110,7 +118,8 @@ def prepare(case: Case, anatomy: Anatomy, direction: str | None = None) -> Prepa
     brain, method = _brain(slices[reference], head, masks.get("brain"), spacing, axis, case)
     head |= brain
     corner, step = cover(head, (spacing[h], spacing[w]), anatomy.size, MARGIN_MM)
-    medians = tuple(_median(slices[name], brain, case, name) if name in slices else 0.0 for name in names)
+    inside = {name: brain & covered[name] if name in covered else brain for name in slices}
+    medians = tuple(_median(slices[name], inside[name], case, name) if name in slices else 0.0 for name in names)
     grid = replace(start, start=corner, step=step, median=medians)
     lesion = masks.get("lesion")
     notes = {
@@ -120,11 +129,13 @@ def prepare(case: Case, anatomy: Anatomy, direction: str | None = None) -> Prepa
         "orientation_stated": image.grid.orientation_stated,
         "brain": {"method": method, "volume_ml": round(float(brain.sum()) * float(np.prod(spacing)) / 1000, 1)},
         "intensity_median": {name: median for name, median in zip(names, medians, strict=True) if name in slices},
+        "lacking": _lacking(inside, brain),
         "resampled": [name for name, scan in others.items() if not same_grid(scan.grid, image.grid)],
     }
+    pictures, valid = image_to_model([slices.get(n) for n in names], [covered.get(n) for n in names], head, grid)
     return Prepared(
-        image=image_to_model([slices.get(name) for name in names], head, grid),
-        present=present,
+        image=pictures,
+        valid=valid,
         brain=mask_to_model(brain, grid),
         foreground=mask_to_model(head, grid),
         lesion=lesion_to_model(lesion, grid),
@@ -174,6 +185,18 @@ def _on_grid(image: Image, target: VolumeGrid, *, linear: bool) -> np.ndarray:
     return np.asarray(sitk.GetArrayFromImage(moved).transpose(2, 1, 0))
 
 
+def _coverage(image: Image, target: VolumeGrid) -> np.ndarray:
+    """Where on ``target`` a scan has voxels, whatever they hold: (X, Y, Z) bool in RAS."""
+    whole = Image(np.ones(image.grid.shape, dtype=np.float32), image.grid)
+    return _on_grid(whole, target, linear=False) > 0.5
+
+
+def _lacking(inside: dict[str, np.ndarray], brain: np.ndarray) -> dict[str, float]:
+    """The share of the brain that each contrast does not cover, of those that do not cover all of it."""
+    shares = {name: round(1 - float(part.sum() / brain.sum()), 3) for name, part in inside.items()}
+    return {name: share for name, share in shares.items() if share > 0}
+
+
 def _brain(
     data: np.ndarray, head: np.ndarray, given: np.ndarray | None, spacing_mm: Spacing, axis: int, case: Case
 ) -> tuple[np.ndarray, str]:
@@ -189,7 +212,7 @@ def _brain(
 
 
 def _median(data: np.ndarray, brain: np.ndarray, case: Case, name: str) -> float:
-    median = float(np.median(data[brain]))
+    median = float(np.median(data[brain])) if brain.any() else 0.0
     if median <= 0:
         raise DataError(f"no signal of {name} in the brain", where=case.name, got=f"median {median:g}")
     return median

@@ -33,7 +33,7 @@ def slices_of(prepared: Prepared, indices: Sequence[int], seed: int) -> Batch:
     return Batch(
         image=image,
         healthy=image,
-        present=torch.from_numpy(np.array(prepared.present)).expand(count, -1).clone(),
+        valid=cut(prepared.valid),
         brain=cut(prepared.brain),
         lesion=cut(prepared.lesion),
         ignore=cut(prepared.ignore),

@@ -17,38 +17,48 @@ from hybriduad.core.types import BACKGROUND
 
 
 def augment(
-    config: Augmentation, image: np.ndarray, masks: np.ndarray, rng: np.random.Generator, *, sided: bool
-) -> tuple[np.ndarray, np.ndarray]:
-    """Alter one slice: image (C, H, W) in [-1, 1] and its masks (M, H, W) bool, moved alike.
+    config: Augmentation,
+    image: np.ndarray,
+    valid: np.ndarray,
+    masks: np.ndarray,
+    rng: np.random.Generator,
+    *,
+    sided: bool,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Alter one slice: image (C, H, W) in [-1, 1], where it is valid and its masks (M, H, W), both bool, moved alike.
 
-    Returns new arrays of the same shapes; the image stays in [-1, 1] and an absent contrast (all background) stays so.
-    Of several contrasts some may become absent, never all. ``sided``: H runs from left to right, the only way in which
-    a slice is flipped.
+    Returns new arrays of the same shapes; the image stays in [-1, 1], and background where it is not valid and in an
+    absent contrast. Of several contrasts some may become absent, never all. ``sided``: H runs from left to right, the
+    only way in which a slice is flipped.
     """
     chosen = {name: rng.random() < getattr(config, name) for name in type(config).model_fields}
     seed = int(rng.integers(2**62))
     if chosen.pop("absent"):
-        image = _without_some(image, rng)
+        image, valid = _without_some(image, valid, rng)
     if chosen.pop("flip") and sided:
-        image, masks = image[:, ::-1], masks[:, ::-1]
+        image, valid, masks = image[:, ::-1], valid[:, ::-1], masks[:, ::-1]
     if chosen.pop("affine"):
-        image, masks = _moved(image, masks, rng)
+        image, valid, masks = _moved(image, valid, masks, rng)
     steps = [name for name, on in chosen.items() if on]
     if steps:
         image = _altered(steps, image, seed)
-    return np.ascontiguousarray(image, dtype=np.float32), np.ascontiguousarray(masks)
+    image = np.where(valid, image, BACKGROUND).astype(np.float32)
+    return np.ascontiguousarray(image), np.ascontiguousarray(valid), np.ascontiguousarray(masks)
 
 
-def _without_some(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def _without_some(image: np.ndarray, valid: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     there = np.flatnonzero(present(image))
     if len(there) < 2:
-        return image
-    left = image.copy()
-    left[rng.permutation(there)[: int(rng.integers(1, len(there)))]] = BACKGROUND
-    return left
+        return image, valid
+    hidden = rng.permutation(there)[: int(rng.integers(1, len(there)))]
+    image, valid = image.copy(), valid.copy()
+    image[hidden], valid[hidden] = BACKGROUND, False
+    return image, valid
 
 
-def _moved(image: np.ndarray, masks: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+def _moved(
+    image: np.ndarray, valid: np.ndarray, masks: np.ndarray, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     import torch
     from torchvision.transforms import InterpolationMode
     from torchvision.transforms.v2.functional import affine
@@ -61,7 +71,12 @@ def _moved(image: np.ndarray, masks: np.ndarray, rng: np.random.Generator) -> tu
     moved = affine(source, angle, shift, scale, [0.0, 0.0], interpolation=bilinear, fill=[0.0]) + BACKGROUND
     labels = torch.from_numpy(np.ascontiguousarray(masks).astype(np.uint8))
     moved_labels = affine(labels, angle, shift, scale, [0.0, 0.0], interpolation=nearest, fill=[0.0])
-    return moved.numpy().clip(-1.0, 1.0), moved_labels.numpy() > 0
+    if not valid.all():
+        # A pixel that draws on one that is not valid is not either. Beyond the edge lies background, which is known.
+        missing = torch.from_numpy(np.ascontiguousarray(~valid, dtype=np.float32))
+        drawn = affine(missing, angle, shift, scale, [0.0, 0.0], interpolation=bilinear, fill=[0.0])
+        valid = (drawn.numpy() < 1e-4) & valid.any(axis=(1, 2), keepdims=True)
+    return moved.numpy().clip(-1.0, 1.0), valid, moved_labels.numpy() > 0
 
 
 def _altered(steps: list[str], image: np.ndarray, seed: int) -> np.ndarray:

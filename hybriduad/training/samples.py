@@ -15,12 +15,12 @@ import torch
 from scipy import ndimage
 from torch.utils.data import Dataset
 
-from hybriduad.anomalies._base import present
+from hybriduad.anomalies._base import VISIBLE_CHANGE
 from hybriduad.config.runs import Augmentation, Mix
 from hybriduad.config.strict import PluginConfig
 from hybriduad.core import plugins, rng
 from hybriduad.core.errors import DataError
-from hybriduad.core.types import Batch, Corruption, Health
+from hybriduad.core.types import BACKGROUND, Batch, Corruption, Health
 from hybriduad.scan.grid import SIDED
 from hybriduad.scan.preparation import Prepared
 from hybriduad.scan.slices import enough_brain
@@ -161,17 +161,22 @@ class SampleStream(Dataset[Batch]):
         kind = self._drawn_kind(generator)
         case_index, slice_index = self._labelled(generator) if kind == "labelled" else self._healthy(generator)
         case = self.pool.prepared[case_index]
-        clean, brain, lesion, ignore = self._altered(case_index, slice_index, generator)
-        lesion &= brain
+        clean, valid, brain, lesion, ignore = self._altered(case_index, slice_index, generator)
+        shown = valid.any(axis=0)
+        lesion &= brain & shown
+        ignore |= brain & ~shown  # no contrast tells what is there
         image, target = clean, lesion.astype(np.float32)
         if kind == "synthetic":
-            painted = self._painted(int(generator.integers(len(self.anomalies))), clean, brain, case, generator)
-            image, lesion, ignore = painted.image, painted.lesion, ignore | painted.ignore
+            number = int(generator.integers(len(self.anomalies)))
+            painted = self._painted(number, clean, brain & shown, case, generator)
+            image = np.where(valid, painted.image, np.float32(BACKGROUND))
+            visible = np.abs(image - clean).max(axis=0) > VISIBLE_CHANGE
+            lesion, ignore = painted.lesion & visible, ignore | painted.ignore | (painted.lesion & ~visible)
             target = lesion.astype(np.float32)
         return Batch(
             image=_tensor(image),
             healthy=_tensor(clean),
-            present=_tensor(present(clean)),
+            valid=_tensor(valid),
             brain=_tensor(brain),
             lesion=_tensor(lesion),
             ignore=_tensor(ignore),
@@ -204,22 +209,27 @@ class SampleStream(Dataset[Batch]):
 
     def _altered(
         self, case_index: int, slice_index: int, generator: np.random.Generator
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Image and valid (C, H, W), brain, lesion and ignore (H, W)."""
         case = self.pool.prepared[case_index]
         masks = np.stack([np.array(mask[..., slice_index]) for mask in (case.brain, case.lesion, case.ignore)])
-        image = np.array(case.image[..., slice_index])
-        image, masks = augment(self.augmentation, image, masks, generator, sided=case.grid.direction in SIDED)
-        return image, masks[0], masks[1], masks[2]
+        image, valid = np.array(case.image[..., slice_index]), np.array(case.valid[..., slice_index])
+        sided = case.grid.direction in SIDED
+        image, valid, masks = augment(self.augmentation, image, valid, masks, generator, sided=sided)
+        return image, valid, masks[0], masks[1], masks[2]
 
     def _donor(self, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Another slice, labelled where there are any: image (C, H, W), brain and lesion (H, W).
 
-        Every other one is mirrored, where slices show left and right.
+        Every other one is mirrored, where slices show left and right. The lesion is empty where a contrast that the
+        slice has does not cover all of its brain: carried elsewhere, what is missing would be dark tissue.
         """
         case_index, slice_index = (self._labelled if self.pool.labelled else self._healthy)(generator)
         case = self.pool.prepared[case_index]
         cut = (case.image[..., slice_index], case.brain[..., slice_index], case.lesion[..., slice_index])
         image, brain, lesion = (np.array(part) for part in cut)
+        valid = np.array(case.valid[..., slice_index])
+        lesion &= valid[valid.any(axis=(1, 2))][:, brain].all()
         if generator.random() < 0.5 and case.grid.direction in SIDED:
             return image[:, ::-1], brain[::-1], lesion[::-1]
         return image, brain, lesion

@@ -45,14 +45,13 @@ def reference_statistics(detector: Detector, pool: SlicePool, *, batch: int = 16
             for part, values in _voxels(detector, prepared, slices):
                 histograms[part] = histograms.get(part, 0) + np.histogram(values, bins=BINS)[0]
             for index, collected in enumerate(intensities):
-                if prepared.present[index]:
-                    collected.append(slices.image[:, index][slices.brain].numpy())
+                collected.append(slices.image[:, index][slices.brain & slices.valid[:, index]].numpy())
             if detector.reconstructor is not None:
                 features.append(_features(detector, slices))
     made = {f"histogram_{part}": torch.from_numpy(counts.astype(np.int64)) for part, counts in histograms.items()}
     made["histogram_edges"] = torch.from_numpy(BINS)
     for name, collected in zip(detector.anatomy.contrasts, intensities, strict=True):
-        shades = np.concatenate(collected) if collected else np.zeros(0)
+        shades = np.concatenate(collected)
         if shades.size:
             made[f"quantiles_{name}"] = torch.from_numpy(np.quantile(shades, QUANTILES).astype(np.float32))
     return made | (_covariance(torch.cat(features)) if features else {})
@@ -80,10 +79,8 @@ def _voxels(detector: Detector, prepared: Prepared, slices: Batch) -> Iterator[t
     for part, values in (("score", score), ("probability", maps.probability), ("map", maps.map)):
         if values is not None:
             yield part, values.float().cpu().numpy()[slices.brain.numpy()]
-    image, brain = np.moveaxis(slices.image.numpy(), 0, -1), np.moveaxis(slices.brain.numpy(), 0, -1)
-    plain = intensity_map(
-        image, prepared.present, brain, prepared.spacing_mm, detector.anatomy.contrasts, length_mm=0.0
-    )
+    image, valid, brain = (np.moveaxis(part.numpy(), 0, -1) for part in (slices.image, slices.valid, slices.brain))
+    plain = intensity_map(image, valid, brain, prepared.spacing_mm, detector.anatomy.contrasts, length_mm=0.0)
     yield "intensity", plain[brain]
 
 

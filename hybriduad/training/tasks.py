@@ -125,11 +125,12 @@ class SegmentationTask(Task):
 
     @torch.no_grad()
     def _reconstruction(self, batch: Batch) -> Tensor | None:
-        """x̂ of the *anomalous* image at one level, drawn by the sample's key."""
+        """x̂ of the *anomalous* image at one level, drawn by the sample's key; where that is not valid, it itself."""
         reconstructor = self.frozen[0]
         if reconstructor is None or not self.segmenter.needs_reconstruction:
             return None
-        return reconstructor.reconstruct_for_training(batch.image, batch.brain, batch.keys, self.levels)
+        drawn = reconstructor.reconstruct_for_training(batch.image, batch.brain, batch.keys, self.levels)
+        return torch.where(batch.valid, drawn, batch.image)
 
 
 def _finite(what: str, value: Tensor) -> None:

@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tiny import ANATOMY, generators, prepared_cases
+from tiny import ANATOMY, cropped, generators, prepared_cases
 
-from hybriduad.config.runs import Fusion, Residual
+from hybriduad.cohort.manifest import read_cohort
+from hybriduad.config.runs import Anatomy, Fusion, Residual
 from hybriduad.config.runs import Segmenter as SegmenterConfig
 from hybriduad.core import plugins
 from hybriduad.core.errors import BundleError, ConfigError, DataError
@@ -22,7 +23,7 @@ from hybriduad.detector.loading import load_detector
 from hybriduad.detector.thresholds import Thresholds
 from hybriduad.networks.scoring import fuse, median_filter_volume
 from hybriduad.networks.segmenter import Segmenter
-from hybriduad.scan.preparation import Prepared
+from hybriduad.scan.preparation import Prepared, prepare
 from hybriduad.scan.slices import slices_of
 
 PARTS = ("score", "probability", "map", "uncertainty", "reconstruction", "intensity")
@@ -284,6 +285,43 @@ def test_the_map_is_filtered_by_the_configured_median(detector: Detector, prepar
     filtered = map_with(9.0)
     np.testing.assert_allclose(filtered, median_filter_volume(raw, fine.spacing_mm, fine.brain, 9.0), atol=1e-4)
     assert np.abs(filtered - raw).max() > 0.01
+
+
+def test_where_a_contrast_does_not_reach_the_scores_are_those_of_the_other_alone(
+    tiny_cohort: Path, tmp_path: Path
+) -> None:
+    """Once its missing voxels were black tissue, which the reconstruction filled and the map called abnormal."""
+    both, end = Anatomy(contrasts=("FLAIR", "T1w"), size=32), 11
+    config = plugins.load("reconstructors", "ddpm").Config(
+        name="ddpm", widths=(16, 16), blocks=1, unshuffle=2, levels=(250, 500)
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(5)
+        model = plugins.load("reconstructors", "ddpm").Model(config, 2, 32)
+        segmenter = Segmenter(SegmenterConfig(decoder_channels=(16,) * 5), 2)
+    case = read_cohort(tiny_cohort)[0]
+    short = cropped(case.images["T1w"], end, tmp_path / "short.nii.gz")
+    whole, part, alone = (
+        prepare(replace(case, images={"FLAIR": case.images["FLAIR"], **more}), both)
+        for more in ({"T1w": case.images["T1w"]}, {"T1w": short}, {})
+    )
+    assert part.valid[1][part.brain].mean() == pytest.approx(1 - part.notes["lacking"]["T1w"], abs=0.02)
+    detector = Detector(anatomy=both, direction="axial", reconstructor=model, segmenter=segmenter)
+    for residual in (Residual(), Residual(kind="absolute", median_mm=0.0)):
+        detector.residual = residual
+        found = [detector.predict_volume(one) for one in (whole, part, alone)]
+        # In the upper half alike but for the slice at the edge, which the median filter reaches.
+        for name in PARTS:
+            values = [getattr(one, name)[..., end + 1 :] for one in found]
+            np.testing.assert_allclose(values[1], values[2], atol=1e-4, err_msg=name)
+            assert np.abs(values[0] - values[2]).max() > 0.01, name
+            lower = [getattr(one, name)[..., : end - 1] for one in found]
+            assert np.abs(lower[1] - lower[2]).max() > 0.01, name
+    assert found[1].notes["absent_contrasts"] == []
+    unseen = replace(part, valid=np.stack([part.valid[1]] * 2))  # neither covers the upper half
+    found = detector.predict_volume(unseen)
+    for name in ("score", "probability", "map", "intensity"):
+        assert not getattr(found, name)[..., end:].any(), name
 
 
 def test_networks_are_frozen_in_evaluation_mode(detector: Detector) -> None:

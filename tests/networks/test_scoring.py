@@ -70,7 +70,7 @@ def test_scores_are_not_rescaled_per_scan():
     volume = np.full(brain.shape, 0.3, np.float32)
     volume[10:20, 10:20] = 0.4
     assert scoring.median_filter_volume(volume, (1, 1, 5), brain, 5.0).max() == np.float32(0.4)
-    dim = scoring.intensity_map(volume[None] * 2 - 1, [True], brain, (1, 1, 5), ("FLAIR",))
+    dim = scoring.intensity_map(volume[None] * 2 - 1, np.ones((1, *volume.shape), bool), brain, (1, 1, 5), ("FLAIR",))
     assert dim.max() == pytest.approx(0.4, abs=1e-6)
 
 
@@ -93,15 +93,31 @@ def test_residuals_have_their_signs_and_ranges():
 
 def test_only_present_contrasts_count():
     image, other = smooth_images(0), smooth_images(1)
-    present = torch.tensor([[True, False], [False, False]])
-    result = scoring.residual_map(image, other, "absolute", present)
+    valid = torch.zeros(image.shape, dtype=torch.bool)
+    valid[0, 0] = True
+    result = scoring.residual_map(image, other, "absolute", valid)
     alone = scoring.residual_map(image[:, :1], other[:, :1], "absolute")
     torch.testing.assert_close(result[0], alone[0])
     assert torch.count_nonzero(result[1]) == 0
-    both = scoring.residual_map(image, other, "absolute", torch.ones(2, 2, dtype=torch.bool))
+    both = scoring.residual_map(image, other, "absolute", torch.ones_like(valid))
     torch.testing.assert_close(both, scoring.residual_map(image, other, "absolute"))
     image[:, 1] = float("nan")
-    assert torch.equal(scoring.residual_map(image, other, "absolute", present), result)
+    assert torch.equal(scoring.residual_map(image, other, "absolute", valid), result)
+
+
+@pytest.mark.parametrize("kind", ["ssim", "absolute", "positive", "negative"])
+def test_a_contrast_counts_where_it_covers(kind):
+    image, other = smooth_images(0), smooth_images(1)
+    valid = torch.ones(image.shape, dtype=torch.bool)
+    valid[:, 1, 20:] = False
+    image = torch.where(valid, image, -1.0)
+    found = scoring.residual_map(image, other, kind, valid)
+    first, second = (scoring.residual_map(image[:, c : c + 1], other[:, c : c + 1], kind) for c in (0, 1))
+    assert torch.equal(found[:, 20:], first[:, 20:])
+    away = 20 - (scoring.SSIM_RADIUS if kind == "ssim" else 0)  # along the edge windows reach beyond it
+    torch.testing.assert_close(found[:, :away], (first + second)[:, :away] / 2)
+    other[:, 1, 20:] = torch.rand(2, 20, 40)  # whatever is made of what is not there
+    assert torch.equal(scoring.residual_map(image, other, kind, valid), found)
 
 
 def test_levels_combine():
@@ -227,15 +243,23 @@ def test_intensity_follows_the_sign_of_the_contrast():
     image[0, 4:8, 4:8] = 0.6
     image[1, 4:8, 4:8] = -0.6
     spacing = (5.0, 5.0, 5.0)
-    flair = scoring.intensity_map(image, [True, False], brain, spacing, ("FLAIR", "T1w"))
-    t1 = scoring.intensity_map(image, [False, True], brain, spacing, ("FLAIR", "T1w"))
-    both = scoring.intensity_map(image, [True, True], brain, spacing, ("FLAIR", "T1w"))
+
+    def intensity(covered, spacing_mm=spacing):
+        valid = np.broadcast_to(np.array(covered)[:, None, None, None], image.shape)
+        return scoring.intensity_map(image, valid, brain, spacing_mm, ("FLAIR", "T1w"))
+
+    flair, t1, both = intensity([True, False]), intensity([False, True]), intensity([True, True])
     for result in (flair, t1, both):
         assert result[5, 5, 1] == pytest.approx(0.8)
         assert result[3, 3, 1] == pytest.approx(0.5)
         assert not result[~brain].any()
-    rim = scoring.intensity_map(image, [False, True], brain, (1.0, 1.0, 5.0), ("FLAIR", "T1w"))
+    rim = intensity([False, True], (1.0, 1.0, 5.0))
     assert rim[2:4, 2:4].max() <= 0.5
+    valid = np.ones(image.shape, bool)
+    valid[1, :, :, 1:] = valid[0, :, :, 2:] = False
+    image[0, 4:8, 4:8] = 0.2
+    part = scoring.intensity_map(image, valid, brain, (20.0, 20.0, 20.0), ("FLAIR", "T1w"))
+    assert part[5, 5].tolist() == pytest.approx([0.7, 0.6, 0.0])  # both, the first alone, none
 
 
 def test_bad_input_is_named():
@@ -247,8 +271,8 @@ def test_bad_input_is_named():
         scoring.ssim_map(image[..., :4], image[..., :4])
     with pytest.raises(ConfigError, match="squared"):
         scoring.residual_map(image, image, "squared")
-    with pytest.raises(DataError, match="present"):
-        scoring.residual_map(image, image, "ssim", torch.ones(1, 2, dtype=torch.bool))
+    with pytest.raises(DataError, match=r"valid \(1, 1\)"):
+        scoring.residual_map(image, image, "ssim", torch.ones(1, 1, dtype=torch.bool))
     with pytest.raises(ConfigError, match="harmonic"):
         scoring.combine_levels(image, "harmonic")
     with pytest.raises(DataError, match="no level"):
@@ -266,6 +290,6 @@ def test_bad_input_is_named():
     with pytest.raises(DataError, match="fuse"):
         scoring.fuse(volume, volume[1:], "sum", 1.0)
     with pytest.raises(DataError, match="no contrast"):
-        scoring.intensity_map(volume[None], [False], brain, (1, 1, 1), ("FLAIR",))
+        scoring.intensity_map(volume[None], ~brain[None], brain, (1, 1, 1), ("FLAIR",))
     with pytest.raises(DataError, match="intensity_map"):
-        scoring.intensity_map(volume[None], [True, True], brain, (1, 1, 1), ("FLAIR",))
+        scoring.intensity_map(volume[None], np.stack([brain, brain]), brain, (1, 1, 1), ("FLAIR",))

@@ -15,6 +15,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 from scipy import ndimage
+from tiny import cropped
 
 from hybriduad.cohort.manifest import read_case, read_cohort, write_manifest
 from hybriduad.core.errors import ConfigError, DataError
@@ -282,6 +283,18 @@ class TestCohort:
             patch.setattr(prediction, "load_detector", lambda *_: both)
             predict_cohort(tiny_reconstructor, cohort_of([alone], tmp_path), out=tmp_path / "out", device="cpu")
         assert "sub-01 lacks T1w: less sure, and thresholds may not fit" in caplog.text
+        caplog.clear()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(prediction, "load_detector", lambda *_: both)
+            for slices, named in ((11, True), (21, False)):  # of 22, the last of which are no brain
+                short = cropped(cases[0].images["T1w"], slices, tmp_path / f"{slices}" / "short.nii.gz")
+                part = replace(cases[0], images={**cases[0].images, "T1w": short})
+                out = tmp_path / f"out_{slices}"
+                predict_cohort(tiny_reconstructor, cohort_of([part], tmp_path), out=out, device="cpu")
+                notes = json.loads((out / "sub-01/anat/sub-01_desc-anomaly_probseg.json").read_text())["notes"]
+                assert (notes["lacking"].get("T1w", 0.0) > 0.3) == named
+                assert ("sub-01 lacks T1w in" in caplog.text) == named
+                caplog.clear()
 
     def test_a_scan_without_an_orientation_is_named(
         self, cases: list[Case], tiny_detector: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture

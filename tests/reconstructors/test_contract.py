@@ -267,11 +267,28 @@ class TestContract:
             found = model.reconstruct(batch.image, batch.brain, batch.keys)
             for kind in ("ssim", "absolute", "positive", "negative"):
                 residual = Residual(kind=kind, combine="geometric")
-                values = model.anomaly_map(batch.image, batch.present, batch.brain, found, residual)
+                values = model.anomaly_map(batch.image, batch.valid, batch.brain, found, residual)
                 assert values.shape == (2, SIZE, SIZE)
                 assert float(values.min()) >= 0
                 assert float(values.max()) <= 1
                 assert not values[~batch.brain].any()
+
+    def test_what_a_contrast_does_not_cover_is_not_learnt(
+        self, family: str, contrasts: int, prepared: list[Prepared]
+    ) -> None:
+        model, batch = make(family, contrasts), some_batch(prepared[0], 2, contrasts)
+        batch.valid[:, -1, : SIZE // 2] = False
+        batch.image = torch.where(batch.valid, batch.image, -1.0)
+        batch.healthy = batch.image.clone().requires_grad_()
+        for player in model.players:
+            (gradient,) = torch.autograd.grad(model.loss(batch, batch.keys, player)["loss"], batch.healthy)
+            assert not gradient[~batch.valid].any()
+            assert (gradient[batch.valid] != 0).float().mean() > 0.9
+        with torch.inference_mode():
+            found = model.eval().reconstruct(batch.image, batch.brain, batch.keys)
+            values = model.anomaly_map(batch.image, batch.valid, batch.brain, found, Residual(kind="absolute"))
+        if contrasts == 1:
+            assert not values[:, : SIZE // 2].any()
 
     def test_every_weight_belongs_to_a_player_and_learns(
         self, family: str, contrasts: int, prepared: list[Prepared]

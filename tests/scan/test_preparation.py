@@ -321,6 +321,73 @@ def test_another_grid_is_resampled_in_space(tmp_path):
     assert dice(restore(prepared.lesion, prepared.grid, order=0), expected) > 0.85
 
 
+BOTH = Anatomy(contrasts=("FLAIR", "T1w"), size=64)
+
+
+def partial_case(folder):
+    """FLAIR of a whole brain, and a T1w on a finer grid that ends 10 mm below its middle; and the latter, whole."""
+    shape, affine = (80, 96, 20), centred((80, 96, 20), (2.0, 2.0, 6.0))
+    fine_shape, fine = (160, 180, 40), centred((160, 180, 40), (1.1, 1.1, 4.0))
+    flair, t1w = stripped_brain(shape, affine), 3 * stripped_brain(fine_shape, fine)
+    images = {"FLAIR": (flair, affine), "T1w": (t1w[..., :18], fine)}
+    (folder / "whole").mkdir()
+    return case_of(folder, images), case_of(folder / "whole", images | {"T1w": (t1w, fine)})
+
+
+def test_a_contrast_is_valid_where_its_own_scan_has_voxels(tmp_path):
+    part, whole = (prepare(case, BOTH) for case in partial_case(tmp_path))
+    assert whole.valid.all()
+    assert (whole.notes["lacking"], whole.valid.shape, whole.valid.dtype) == ({}, whole.image.shape, bool)
+    assert part.valid[0].all()
+    z_mm = (np.arange(20) - 9.5) * 6
+    edge_mm = (18 - 20) * 4  # the upper face of the last voxel
+    assert part.valid[1][part.foreground & (z_mm < edge_mm)].all()
+    np.testing.assert_array_equal(part.valid[1].any(axis=(0, 1)), z_mm < edge_mm)
+    assert (part.image[~part.valid] == -1).all()
+    np.testing.assert_array_equal(part.image[0], whole.image[0])
+    lacking = part.brain[..., z_mm > edge_mm].sum() / part.brain.sum()
+    assert part.notes["lacking"] == {"T1w": pytest.approx(lacking, abs=0.01)}
+    # The median is that of the brain that it covers, so what it shows is as bright as in the whole scan.
+    inside = part.valid[1] & ndimage.binary_erosion(part.brain, np.ones((3, 3, 1)), iterations=2)
+    inside[..., z_mm > edge_mm - 6] = False  # at its edge the smoothing against aliasing sees another neighbour
+    assert np.abs(part.image[1] - whole.image[1])[inside].max() < 0.02
+    assert part.present.tolist() == [True, True]
+
+
+def test_a_contrast_that_ends_within_the_slices_and_one_beside_the_brain(tmp_path):
+    shape, affine = (80, 96, 20), centred((80, 96, 20), (2.0, 2.0, 6.0))
+    scan = stripped_brain(shape, affine)
+    shifted = affine.copy()
+    shifted[0, 3] += 2.0 * 40
+    images = {"FLAIR": (scan, affine), "T1w": (scan[40:] * 2, shifted)}
+    part, alone = prepare(case_of(tmp_path, images), BOTH), prepare(case_of(tmp_path, {"FLAIR": images["FLAIR"]}), BOTH)
+    covered = restore(part.valid[1], part.grid, order=0)[:, 10:-10]  # the square ends before the scan does
+    assert covered[44:70].all()
+    assert not covered[20:40].any()
+    np.testing.assert_array_equal(part.image[0], alone.image[0])
+    seen = part.valid[1] & part.brain
+    np.testing.assert_allclose(part.image[1][seen], part.image[0][seen], atol=0.02)
+    assert not alone.valid[1].any()
+    assert (alone.present.tolist(), alone.notes["lacking"]) == ([True, False], {})
+    shifted[0, 3] += 500
+    with pytest.raises(DataError, match="no signal of T1w in the brain"):
+        prepare(case_of(tmp_path, images), BOTH)
+
+
+def test_partial_coverage_through_the_cache(tmp_path):
+    part, whole = partial_case(tmp_path)
+    cache = PreparedCache(tmp_path / "cache")
+    for case, files in ((part, 1), (whole, 0)):
+        direct, kept = prepare(case, BOTH), cache.get(case, BOTH)
+        np.testing.assert_array_equal(direct.valid, kept.valid)
+        assert kept.valid.dtype == bool
+        assert len(list((tmp_path / "cache").glob("*/valid.npy"))) == 1
+        assert isinstance(kept.valid, np.memmap) == bool(files)
+        with pytest.raises(ValueError):
+            kept.valid[0, 0, 0, 0] = False
+        assert kept.present.tolist() == [True, True]
+
+
 def test_wrong_cases_are_refused_in_a_sentence(tmp_path):
     shape, affine = (60, 70, 10), centred((60, 70, 10), (2.7, 2.7, 6.0))
     scan = stripped_brain(shape, affine)
@@ -435,7 +502,7 @@ def test_cache_is_equal_read_only_and_keyed_by_content(tmp_path, monkeypatch):
     case = case_of(tmp_path / "a", {"FLAIR": (scan, affine)}, lesion=(scan > 115, affine))
     cache = PreparedCache(tmp_path / "cache")
     direct, first = prepare(case, FLAIR), cache.get(case, FLAIR)
-    for name in ("image", "present", "brain", "foreground", "lesion", "ignore"):
+    for name in ("image", "valid", "present", "brain", "foreground", "lesion", "ignore"):
         np.testing.assert_array_equal(getattr(direct, name), getattr(first, name))
         assert getattr(direct, name).dtype == getattr(first, name).dtype
     for name in ("grid", "notes", "spacing_mm", "has_lesion_mask"):

@@ -37,6 +37,17 @@ def masks(image: np.ndarray) -> np.ndarray:
     return np.stack([image[0] > BACKGROUND, patch()])
 
 
+def altered(
+    config: Augmentation, image: np.ndarray, labels: np.ndarray, rng: np.random.Generator, *, sided: bool = True
+) -> tuple[np.ndarray, np.ndarray]:
+    """Image and masks, of contrasts that are wholly there or, all background, absent."""
+    valid = np.broadcast_to((image > BACKGROUND).any(axis=(1, 2), keepdims=True), image.shape)
+    changed, still, moved = augment(config, image, valid, labels, rng, sided=sided)
+    assert (changed[~still] == BACKGROUND).all()
+    assert (still.all(axis=(1, 2)) | ~still.any(axis=(1, 2))).all()
+    return changed, moved
+
+
 def dice(a: np.ndarray, b: np.ndarray) -> float:
     return 2 * float((a & b).sum()) / float(a.sum() + b.sum())
 
@@ -45,7 +56,7 @@ def dice(a: np.ndarray, b: np.ndarray) -> float:
 def test_masks_move_with_the_image(name: str, image: np.ndarray) -> None:
     displaced = 0
     for key in range(8):
-        moved, labels = augment(only(**{name: 1.0}), image, masks(image), numpy_rng(1, key), sided=True)
+        moved, labels = altered(only(**{name: 1.0}), image, masks(image), numpy_rng(1, key))
         assert dice(moved[0] > 0.45, labels[1]) > 0.9
         assert dice(moved[0] > -0.5, labels[0]) > 0.95
         displaced += dice(labels[1], patch()) < 0.9
@@ -53,21 +64,21 @@ def test_masks_move_with_the_image(name: str, image: np.ndarray) -> None:
 
 
 def test_a_flip_mirrors_left_and_right(image: np.ndarray) -> None:
-    moved, labels = augment(only(flip=1.0), image, masks(image), numpy_rng(0), sided=True)
+    moved, labels = altered(only(flip=1.0), image, masks(image), numpy_rng(0))
     np.testing.assert_array_equal(moved, image[:, ::-1])
     np.testing.assert_array_equal(labels, masks(image)[:, ::-1])
 
 
 def test_a_slice_without_left_and_right_is_never_flipped(image: np.ndarray) -> None:
-    moved, labels = augment(only(flip=1.0), image, masks(image), numpy_rng(0), sided=False)
+    moved, labels = altered(only(flip=1.0), image, masks(image), numpy_rng(0), sided=False)
     np.testing.assert_array_equal(moved, image)
     np.testing.assert_array_equal(labels, masks(image))
 
 
 @pytest.mark.parametrize("name", ["gamma", "bias", "blur", "noise", "ghosting"])
 def test_an_intensity_changes_and_no_mask_moves(name: str, image: np.ndarray) -> None:
-    altered, labels = augment(only(**{name: 1.0}), image, masks(image), numpy_rng(5), sided=True)
-    assert float(np.abs(altered - image).max()) > 0.002
+    changed, labels = altered(only(**{name: 1.0}), image, masks(image), numpy_rng(5))
+    assert float(np.abs(changed - image).max()) > 0.002
     np.testing.assert_array_equal(labels, masks(image))
 
 
@@ -75,36 +86,56 @@ def test_an_intensity_changes_and_no_mask_moves(name: str, image: np.ndarray) ->
 def test_shape_type_and_range_stay_and_an_absent_contrast_stays_absent(name: str, image: np.ndarray) -> None:
     image[1] = BACKGROUND
     for key in range(4):
-        altered, labels = augment(only(**{name: 1.0}), image, masks(image), numpy_rng(2, key), sided=True)
-        assert (altered.shape, altered.dtype) == (image.shape, np.float32)
+        changed, labels = altered(only(**{name: 1.0}), image, masks(image), numpy_rng(2, key))
+        assert (changed.shape, changed.dtype) == (image.shape, np.float32)
         assert (labels.shape, labels.dtype) == ((2, 64, 64), bool)
-        assert altered.min() >= -1
-        assert altered.max() <= 1
-        assert (altered[1] == BACKGROUND).all()
+        assert changed.min() >= -1
+        assert changed.max() <= 1
+        assert (changed[1] == BACKGROUND).all()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_a_contrast_does_not_cover_moves_with_it_and_stays_background(name: str, image: np.ndarray) -> None:
+    valid = np.ones(image.shape, bool)
+    valid[1, :, 40:] = False
+    part = np.where(valid, image, np.float32(BACKGROUND))
+    for key in range(3):
+        whole, _, _ = augment(
+            only(**{name: 1.0}), image, np.ones(image.shape, bool), masks(image), numpy_rng(7, key), sided=True
+        )
+        changed, still, _ = augment(only(**{name: 1.0}), part, valid, masks(image), numpy_rng(7, key), sided=True)
+        assert (changed[~still] == BACKGROUND).all()
+        if name in ("flip", "affine"):
+            np.testing.assert_allclose(changed[still], whole[still], atol=1e-6)
+            assert still[0].all()
+            assert (~still[1]).mean() == pytest.approx((~valid[1]).mean(), abs=0.12)
+            assert np.array_equal(still, valid[:, ::-1]) == (name == "flip")
+        elif name != "absent":
+            np.testing.assert_array_equal(still, valid)
 
 
 def test_some_contrasts_become_absent_never_all(image: np.ndarray) -> None:
     several = np.concatenate([image, image[:1]])
     left = set()
     for key in range(40):
-        altered, _ = augment(only(absent=1.0), several, masks(image), numpy_rng(6, key), sided=True)
-        there = (altered > BACKGROUND).any(axis=(1, 2))
-        np.testing.assert_array_equal(altered[there], several[there])
+        changed, _ = altered(only(absent=1.0), several, masks(image), numpy_rng(6, key))
+        there = (changed > BACKGROUND).any(axis=(1, 2))
+        np.testing.assert_array_equal(changed[there], several[there])
         left.add(tuple(there.tolist()))
     assert len(left) == 6  # every choice of one or two of the three
-    alone, _ = augment(only(absent=1.0), image[:1], masks(image), numpy_rng(6), sided=True)
+    alone, _ = altered(only(absent=1.0), image[:1], masks(image), numpy_rng(6))
     np.testing.assert_array_equal(alone, image[:1])
 
 
 def test_nothing_happens_at_probability_0(image: np.ndarray) -> None:
-    altered, labels = augment(only(), image, masks(image), numpy_rng(0), sided=True)
-    np.testing.assert_array_equal(altered, image)
+    changed, labels = altered(only(), image, masks(image), numpy_rng(0))
+    np.testing.assert_array_equal(changed, image)
     np.testing.assert_array_equal(labels, masks(image))
 
 
 def test_a_pure_function_of_the_generator(image: np.ndarray) -> None:
     everything, kept, before = only(**dict.fromkeys(NAMES, 1.0)), image.copy(), generators()
-    one, two, other = (augment(everything, image, masks(image), numpy_rng(3, key), sided=True)[0] for key in (1, 1, 2))
+    one, two, other = (altered(everything, image, masks(image), numpy_rng(3, key))[0] for key in (1, 1, 2))
     assert generators() == before
     np.testing.assert_array_equal(image, kept)
     np.testing.assert_array_equal(one, two)
@@ -113,7 +144,7 @@ def test_a_pure_function_of_the_generator(image: np.ndarray) -> None:
 
 def test_probabilities_are_those_of_the_config(image: np.ndarray) -> None:
     flipped = [
-        not np.array_equal(augment(only(flip=0.3), image, masks(image), numpy_rng(4, key), sided=True)[0], image)
+        not np.array_equal(altered(only(flip=0.3), image, masks(image), numpy_rng(4, key))[0], image)
         for key in range(300)
     ]
     assert np.mean(flipped) == pytest.approx(0.3, abs=0.08)

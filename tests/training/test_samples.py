@@ -152,8 +152,9 @@ class TestStream:
     @pytest.mark.parametrize("kind", ["healthy", "synthetic", "labelled"])
     def test_every_kind_of_slice_gives_the_same_batch(self, pool: SlicePool, kind: str) -> None:
         batch = stream(pool, Mix(**{**dict.fromkeys(Mix.model_fields, 0.0), kind: 1.0}), batch=12)[0]
-        shapes = {"image": (12, 1, 32, 32), "healthy": (12, 1, 32, 32), "present": (12, 1), "spacing_mm": (12, 2)}
+        shapes: dict[str, tuple[int, ...]] = dict.fromkeys(("image", "healthy", "valid"), (12, 1, 32, 32))
         shapes |= dict.fromkeys(("brain", "lesion", "ignore", "target"), (12, 32, 32))
+        shapes |= {"spacing_mm": (12, 2)}
         shapes |= dict.fromkeys(("keys", "case_index", "slice_index"), (12,))
         assert {entry.name: tuple(getattr(batch, entry.name).shape) for entry in fields(Batch)} == shapes
         for name in ("image", "healthy", "target", "spacing_mm"):
@@ -204,7 +205,8 @@ class TestStream:
         assert all(np.array_equal(case.image, kept) for case, kept in zip(prepared, before, strict=True))
 
     def test_a_contrast_that_a_sample_lacks_is_background_and_not_present(self, prepared: list[Prepared]) -> None:
-        both = replace(prepared[2], image=np.concatenate([prepared[2].image] * 2), present=np.array([True, True]))
+        two = {name: np.concatenate([getattr(prepared[2], name)] * 2) for name in ("image", "valid")}
+        both = replace(prepared[2], **two)
         pool = build_pool([both], ["healthy"], lesion_margin_mm=8.0)
         never, often = ({**STILL.model_dump(), "absent": chance} for chance in (0.0, 0.5))
         assert stream(pool, Mix(), batch=20, augmentation=Augmentation(**never))[0].present.all()
@@ -212,6 +214,37 @@ class TestStream:
         assert 10 < int(batch.present.all(dim=1).sum()) < 30
         assert batch.present.any(dim=1).all()
         assert bool((batch.image[~batch.present] == BACKGROUND).all())
+
+    def test_what_no_contrast_covers_is_neither_painted_nor_learnt(self, prepared: list[Prepared]) -> None:
+        def partly(case: Prepared, *covered: slice) -> Prepared:
+            valid = np.zeros((2, *case.brain.shape), bool)
+            for index, rows in enumerate(covered):
+                valid[index, rows] = True
+            image = np.where(valid, np.concatenate([case.image, case.image]), np.float32(BACKGROUND))
+            return replace(case, image=image, valid=valid)
+
+        everything = Augmentation(**{**dict.fromkeys(Augmentation.model_fields, 0.5), "absent": 0.2})
+        cases = [partly(case, slice(0, 18), slice(14, 24)) for case in prepared]
+        pool = build_pool(cases, HEALTH, lesion_margin_mm=8.0, labelled=[0, 1])
+        batch = stream(pool, self.MIX, batch=40, augmentation=everything)[0]
+        shown = batch.valid.any(dim=1)
+        unseen = batch.brain & ~shown
+        assert unseen.sum() > 1000
+        assert batch.ignore[unseen].all()
+        assert not batch.lesion[~shown].any()
+        assert bool((batch.image[~batch.valid] == BACKGROUND).all())
+        assert bool((batch.healthy[~batch.valid] == BACKGROUND).all())
+        painted = (batch.image != batch.healthy).any(dim=1)
+        assert painted.sum() > 100
+        # Every lesion voxel that was painted shows in some contrast that covers it.
+        synthetic = painted.flatten(1).any(dim=1)
+        assert painted[synthetic][batch.lesion[synthetic]].all()
+        donors = [stream(pool, self.MIX)._donor(numpy_rng(1, key))[2].any() for key in range(20)]
+        assert not any(donors)  # nowhere does each contrast cover the whole of a brain
+        whole = build_pool(
+            [partly(case, slice(None), slice(None)) for case in prepared], HEALTH, lesion_margin_mm=8.0, labelled=[0, 1]
+        )
+        assert all(stream(whole, self.MIX)._donor(numpy_rng(1, key))[2].any() for key in range(20))
 
     @pytest.mark.parametrize(("axis", "sided"), [(0, False), (1, True), (2, True)])  # sagittal, coronal, axial
     def test_slices_and_donors_are_mirrored_where_they_show_left_and_right(
