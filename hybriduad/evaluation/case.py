@@ -40,7 +40,7 @@ from hybriduad.scan.volumes import (
     write_atomically,
 )
 
-FORMAT = 3
+FORMAT = 4
 """Part of a case's key: raised whenever :func:`evaluate_case` gives other numbers or refuses other files."""
 RECORD_END = f"_{SUFFIXES['score']}.json"
 """How the record of a predicted case ends, see :mod:`hybriduad.prediction.cohort`."""
@@ -138,6 +138,7 @@ def evaluate_case(folder: Path, record: Mapping[str, Any], case: Case, cutoffs: 
         "run": case.run,
         "case": case.name,
         "truth": truth_key(case),
+        "region": truth.region_digest,
         "brain_method": record["notes"].get("brain", {}).get("method", ""),
         "brain_ml": float(truth.brain.sum()) * truth.voxel_ml,
         "lesion_ml": float(truth.lesion.sum()) * truth.voxel_ml,

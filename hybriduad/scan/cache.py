@@ -23,6 +23,7 @@ from hybriduad.scan.preparation import FORMAT, Prepared, prepare
 _ASIDE = ".partial-"
 """Begins the name of an entry that is being built, followed by the machine and the process that builds it."""
 _DAY_S = 24 * 3600
+SCAN_BRAIN = "scan_brain.npy"
 _MASKS = ("brain", "foreground", "lesion", "ignore")
 
 
@@ -57,6 +58,7 @@ class PreparedCache:
             np.save(partial / "image.npy", prepared.image, allow_pickle=False)
             masks = np.stack([getattr(prepared, name) for name in _MASKS])
             np.save(partial / "masks.npy", masks, allow_pickle=False)
+            np.save(partial / SCAN_BRAIN, prepared.scan_brain, allow_pickle=False)
             record = {
                 "present": prepared.present.tolist(),
                 "has_lesion_mask": prepared.has_lesion_mask,
@@ -97,6 +99,7 @@ def _load(entry: Path) -> Prepared:
         record = json.loads((entry / "record.json").read_text())
         image = np.load(entry / "image.npy", mmap_mode="r", allow_pickle=False)
         masks = np.load(entry / "masks.npy", mmap_mode="r", allow_pickle=False)
+        scan_brain = np.load(entry / SCAN_BRAIN, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError) as error:
         raise DataError("damaged cache entry", where=entry, got=str(error), mend="delete that folder") from error
     grid = Grid.from_json(record["grid"])
@@ -107,6 +110,7 @@ def _load(entry: Path) -> Prepared:
         has_lesion_mask=record["has_lesion_mask"],
         spacing_mm=grid.spacing_mm,
         grid=grid,
+        scan_brain=scan_brain,
         notes=record["notes"],
     )
 
