@@ -20,6 +20,7 @@ from hybriduad.evaluation.histograms import read_histograms, write_histograms
 from hybriduad.metrics import (
     ScoreHistogram,
     confusion,
+    dice,
     false_positive_rate,
     lesion_detection,
     lesion_f1,
@@ -179,7 +180,7 @@ def _outlined(mask: np.ndarray, truth: Truth, threshold: float) -> dict[str, flo
     on_clear_ml = float(mask[..., truth.clear].sum()) * truth.voxel_ml
     return {
         "threshold": threshold,
-        "dice": ratio(2 * counts.tp, 2 * counts.tp + counts.fp + counts.fn) if sick else NAN,
+        "dice": dice(counts) if sick else NAN,
         "sensitivity": sensitivity(counts),
         "precision": precision(counts) if sick else NAN,
         "fpr": false_positive_rate(counts),

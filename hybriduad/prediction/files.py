@@ -15,7 +15,7 @@ from hybriduad.core.errors import ConfigError, DataError
 from hybriduad.core.requests import difference
 from hybriduad.core.types import Case, Prediction
 from hybriduad.detector.bundle import Bundle, versions
-from hybriduad.metrics import lesion_table
+from hybriduad.metrics import component_table
 from hybriduad.scan.digests import file_digest
 from hybriduad.scan.volumes import VolumeGrid, write_atomically, write_volume
 
@@ -205,7 +205,7 @@ def _lesions(mask: np.ndarray, score: np.ndarray, grid: VolumeGrid) -> str:
     """A line for each component of the mask (26 neighbours), the largest first; centroids in the scan's millimetres."""
     lines = ["number\tvolume_ml\tx_mm\ty_mm\tz_mm\tmean_score\tmaximum_score"]
     spacing = np.linalg.norm(grid.affine[:3, :3], axis=0).tolist()
-    for row in lesion_table(mask, None, score, spacing):
+    for row in component_table(mask, score, spacing):
         place = grid.affine[:3, :3] @ (row.x, row.y, row.z) + grid.affine[:3, 3]
         where = "\t".join(f"{value:.1f}" for value in place)
         lines.append(f"{row.number}\t{row.volume_ml:.3f}\t{where}\t{row.mean_score:.4f}\t{row.maximum_score:.4f}")

@@ -232,6 +232,41 @@ class TestFigures:
         pooled = result.value("score", "false_positive_ml_per_lesion_free_slice", "pooled")
         assert pooled.value == pytest.approx(sum(found) / 25)
 
+    def test_slices_run_along_the_axis_of_acquisition_and_those_without_brain_are_none(self, tmp_path: Path) -> None:
+        """Published mistake 3: "per slice" over another axis, and empty slices counted as free of alarms."""
+        study = Study(tmp_path)
+        alarm = np.zeros(SHAPE, np.float32)
+        alarm[5, 3:6, 4:8] = 0.9
+        study.add(1, healthy=True, maps=dict.fromkeys(QUALITY, alarm))
+        place = study.predictions / "sub-01" / "anat" / "sub-01_desc-anomaly_probseg.json"
+        for direction, slices in (("sagittal", 12), ("coronal", 10), ("axial", 10)):
+            record = json.loads(place.read_text())
+            record["notes"]["direction"] = direction
+            place.write_text(json.dumps(record))
+            study.evaluate(direction)
+            row = rows_of(tmp_path / direction / "cases.csv")[0]
+            assert int(row["lesion_free_slices"]) == slices
+            assert float(row["false_positive_ml_per_lesion_free_slice"]) == pytest.approx(12 * VOXEL_ML / slices)
+        # A lesion takes its own slices and their neighbours out: from the left, along x, others than from below.
+        study.add(2)  # x 4 to 8, z 2 and 3
+        place = study.predictions / "sub-02" / "anat" / "sub-02_desc-anomaly_probseg.json"
+        record = json.loads(place.read_text())
+        record["notes"]["direction"] = "sagittal"
+        place.write_text(json.dumps(record))
+        study.evaluate("both")
+        # Of x from 2 to 13 all that keep 10 mm, 3 slices of 4 mm, from 4 to 8.
+        assert rows_of(tmp_path / "both" / "cases.csv")[4]["lesion_free_slices"] == "2"
+
+    def test_pooled_lesions_are_the_sums_over_cases(self, study: Study) -> None:
+        result = study.evaluate()
+        rows = [row for row in rows_of(study.root / "scores" / "cases.csv") if row["system"] == "score"][:3]
+        lesions, hit, components, false = (
+            sum(int(row[name]) for row in rows) for name in ("lesions", "lesions_hit", "components", "false_components")
+        )
+        assert result.value("score", "lesion_recall", "pooled").value == pytest.approx(hit / lesions)
+        precision = (components - false) / components
+        assert result.value("score", "lesion_precision", "pooled").value == pytest.approx(precision)
+
     def test_empty_mask_on_an_empty_truth_is_undefined_and_no_alarm(self, tmp_path: Path) -> None:
         study = Study(tmp_path)
         silent = {part: np.zeros(SHAPE, np.float32) for part in QUALITY}
