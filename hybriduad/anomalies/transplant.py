@@ -1,8 +1,9 @@
 """Real lesions of labelled slices, carried into lesion-free slices of others (CarveMix, arXiv 2108.06883).
 
-The lesion is mirrored, turned, scaled and shifted, and blended into the slice with a margin; its surroundings are
-brought to the intensity of the tissue that they meet there. A few labelled patients thus show their lesions in the
-brains of all the others. It needs labelled slices to draw from, so it is no generator for the first stage.
+The lesion is turned, scaled and shifted, and blended into the slice with a margin; its surroundings are brought to the
+intensity of the tissue that they meet there. A few labelled patients thus show their lesions in the brains of all the
+others; mirrored too, where whoever hands out the donors mirrors them. It needs labelled slices to draw from, so it is
+no generator for the first stage.
 """
 
 from __future__ import annotations
@@ -111,9 +112,7 @@ def _moved(
     rng: np.random.Generator,
     spacing_mm: tuple[float, ...],
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """A donor's image, brain and lesion mirrored or not, turned, scaled and shifted towards the ``target`` brain."""
-    if rng.random() < 0.5:
-        image, brain, lesion = image[:, ::-1], brain[::-1], lesion[::-1]
+    """A donor's image, brain and lesion turned, scaled and shifted towards the ``target`` brain."""
     axes = lesion.ndim
     angle, scale = np.deg2rad(rng.uniform(-1, 1) * config.turn_degrees), np.exp(rng.uniform(-1, 1) * config.ln_scale)
     matrix = np.eye(axes)

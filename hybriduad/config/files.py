@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import difflib
 from pathlib import Path
 from typing import Any
@@ -40,18 +41,38 @@ def load(config: str | Path, overrides: list[str] | None = None, kind: str | Non
             near = difflib.get_close_matches(str(config), shipped(), n=1)
             mend = f"perhaps {near[0]!r} is meant" if near else "or give a path that ends in .yaml"
             raise ConfigError("unknown config", got=repr(str(config)), expected=f"one of {shipped()}", mend=mend)
-    try:
-        data = yaml.safe_load(path.read_text())
-    except OSError as error:
-        raise ConfigError("cannot read config", where=path, got=error.strerror) from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError("config is not YAML", where=path, got=" ".join(str(error).split())) from error
+    data = _read(path)
     try:
         return parse(override(data, overrides or []), str(path), kind)
     except ConfigError:
         # Whoever is at fault is named: the file if it is wrong by itself, else what was set.
         parse(data, str(path), kind)
         return parse(override(data, overrides or []), " ".join(f"--set {one}" for one in overrides or []), kind)
+
+
+def load_resolved(path: Path, kind: str) -> Any:
+    """The resolved config beside an output, of which an earlier version may have known options that are gone.
+
+    Raises:
+        ConfigError: as :func:`load`.
+    """
+    return parse(_migrated(_read(path)), str(path), kind)
+
+
+def _read(path: Path) -> Any:
+    try:
+        return yaml.safe_load(path.read_text())
+    except OSError as error:
+        raise ConfigError("cannot read config", where=path, got=error.strerror) from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError("config is not YAML", where=path, got=" ".join(str(error).split())) from error
+
+
+def _migrated(data: Any) -> Any:
+    residual = data.get("residual") if isinstance(data, dict) else None
+    if isinstance(residual, dict) and (voxels := residual.pop("median_voxels", None)) is not None:
+        residual["median_mm"] = 2.3 * voxels if voxels > 1 else 0.0  # of 2.3 mm, the pixels of the shipped grid
+    return data
 
 
 def parse(data: Any, where: str, kind: str | None = None) -> Any:
@@ -74,7 +95,9 @@ def override(data: Any, assignments: list[str]) -> Any:
     Raises:
         ConfigError: an assignment without ``=``, through something that is no mapping, or of no YAML.
     """
-    result = yaml.safe_load(yaml.safe_dump(data))
+    # Ten lines of our own: pydantic checks the result but knows no dotted keys, and what does (OmegaConf, Hydra,
+    # jsonargparse) is a dependency more, with interpolation and merging that a flat config is meant not to have.
+    result = copy.deepcopy(data)
     for assignment in assignments:
         dotted, equals, text = assignment.partition("=")
         if not equals:

@@ -12,6 +12,10 @@ from hybriduad.core.errors import ConfigError
 from hybriduad.datasets._layout import CONTRASTS
 
 Precision = Literal["float32", "bfloat16"]
+TrainingLevels = Literal["inference", "all"]
+"""Which noise levels stage 2 sees reconstructions of: those that inference uses, or all that stage 1 was trained on."""
+MEDIAN_MM = 11.5
+"""Side of the median filter's window: 5 pixels of 2.3 mm, those of the shipped grid."""
 
 
 def _plugin_block(kind: plugins.Kind) -> BeforeValidator:
@@ -46,7 +50,10 @@ class Augmentation(Strict):
 
 
 class Train(Strict):
-    """A budget in steps, 0 to keep the weights one starts from. Time is reported, never a stopping rule."""
+    """A budget in steps, 0 to keep the weights one starts from. Time is reported, never a stopping rule.
+
+    Every ``picture_every`` steps, and at the end, samples are drawn and loss and AUPRC on validation slices are logged.
+    """
 
     steps: int = Field(ge=0)
     batch: int = Field(16, ge=1)
@@ -75,17 +82,14 @@ class Anatomy(Strict):
 
 
 class Residual(Strict):
-    """How reconstructions become an anomaly map: which residual, how the levels combine, and the median filter."""
+    """How reconstructions become an anomaly map: which residual, how the levels combine, and the median filter.
+
+    ``median_mm`` is the side of the filter's window, 0 for none.
+    """
 
     kind: Literal["ssim", "absolute", "positive", "negative"] = "ssim"
     combine: Literal["arithmetic", "geometric"] = "arithmetic"
-    median_voxels: int = Field(5, ge=1)
-
-    @model_validator(mode="after")
-    def _odd(self) -> Residual:
-        if self.median_voxels % 2 == 0:
-            raise ValueError("median_voxels must be odd, so that the filter has a middle")
-        return self
+    median_mm: float = Field(MEDIAN_MM, ge=0)
 
 
 class Mix(Strict):
@@ -165,6 +169,10 @@ class Fusion(Strict):
 class DetectorRun(_Run):
     """``fit-detector``: stage 2 and few-label fine-tuning. A reconstructor brings its ``anatomy``, which is stated only
     for a segmenter of the image alone, and its ``residual``, unless another is stated; its ``mirror`` does not count.
+    A detector to start from brings its ``residual`` as well.
+
+    ``training_levels``: the noise level of the reconstruction beside a training slice is one of those of ``inference``,
+    or drawn evenly from ``all`` that stage 1 was trained on, as in the paper; of no effect where a family has none.
     """
 
     kind: Literal["detector"]
@@ -173,3 +181,4 @@ class DetectorRun(_Run):
     residual: Residual | None = None
     loss: Loss = Loss()
     fusion: Fusion = Fusion()
+    training_levels: TrainingLevels = "inference"

@@ -135,7 +135,10 @@ class Batch:
         return replace(self, **moved)
 
     def mirrored(self) -> Batch:
-        """The slices mirrored along H (left to right in axial and coronal ones); ``keys`` stay, so noise does too."""
+        """The slices mirrored along H; ``keys`` stay, so noise does too.
+
+        For directions of :data:`hybriduad.scan.grid.SIDED`, where that is left to right; in others it is no brain.
+        """
         spatial = ("image", "healthy", "brain", "lesion", "ignore", "target")
         return replace(self, **{name: getattr(self, name).flip(-2) for name in spatial})
 

@@ -21,7 +21,7 @@ from typing import Any
 from torch import Tensor
 
 from hybriduad.config import files as configs
-from hybriduad.config.runs import Anatomy, DetectorRun, Precision, ReconstructorRun
+from hybriduad.config.runs import Anatomy, DetectorRun, Precision, ReconstructorRun, Residual
 from hybriduad.config.strict import checked
 from hybriduad.core.errors import BundleError
 from hybriduad.detector.thresholds import Thresholds
@@ -65,6 +65,23 @@ class Bundle:
         return checked(Anatomy, self.record["anatomy"], str(self.folder / RECORD))
 
     @property
+    def residual(self) -> Residual | None:
+        """How its maps are made: as its config states, else as its reconstructor's does; None without a reconstructor.
+
+        A detector's config holds it resolved; those of older ones may leave it to the reconstructor.
+        """
+        stated: Residual | None = self.run.residual
+        return stated or (self.reconstructor.residual if self.reconstructor is not None else None)
+
+    @property
+    def generation(self) -> int:
+        """Which training of its kind it is: 1, or that of the detector that it was started from and 1.
+
+        Older records lack it: theirs is 2 where labels were learnt from, as few-label fine-tuning does, else 1.
+        """
+        return int(self.record.get("generation", 2 if self.record["training"].get("labelled_cases") else 1))
+
+    @property
     def used(self) -> dict[str, str]:
         """Identity digest -> role ("fit" or "calibrate") of every scan and subject behind it, parents included."""
         own = dict(self.record["identities"])
@@ -82,7 +99,7 @@ class Description:
 
     ``training`` counts cases and slices and gives attribute ranges; ``identities`` maps digests to their role;
     ``precision`` is resolved ("auto" never gets here); ``thresholds`` is the JSON form of
-    :class:`hybriduad.detector.thresholds.Thresholds`.
+    :class:`hybriduad.detector.thresholds.Thresholds`; ``generation`` as :attr:`Bundle.generation`.
     """
 
     anatomy: Anatomy
@@ -92,6 +109,7 @@ class Description:
     identities: Mapping[str, str]
     data_licence: str = "not stated"
     thresholds: Mapping[str, Any] = field(default_factory=lambda: {"default": "", "rules": {}})
+    generation: int = 1
 
 
 def versions() -> dict[str, str]:
@@ -132,6 +150,7 @@ def save(
         "direction": description.direction,
         "precision": description.precision,
         "seed": run.seed,
+        "generation": description.generation,
         "training": dict(description.training),
         "identities": dict(description.identities),
         "thresholds": dict(description.thresholds),
@@ -182,7 +201,7 @@ def verify(folder: str | Path) -> Bundle:
             raise BundleError("file that does not belong to bundle", where=folder, got=name, mend="remove it")
         if _sha256(folder / name) != checksums[name]:
             raise BundleError("damaged or changed file in bundle", where=folder, got=name, mend="copy the bundle again")
-    run = configs.load(folder / CONFIG, kind=record["kind"])
+    run = configs.load_resolved(folder / CONFIG, record["kind"])
     nested = verify(folder / RECONSTRUCTOR) if (folder / RECONSTRUCTOR).is_dir() else None
     return Bundle(folder, record, run, nested)
 

@@ -21,6 +21,7 @@ from hybriduad.networks.scoring import (
 )
 from hybriduad.networks.segmenter import Segmenter
 from hybriduad.reconstructors._base import Reconstructor
+from hybriduad.scan.grid import SIDED
 from hybriduad.scan.preparation import Prepared
 from hybriduad.scan.slices import enough_brain, slices_of
 
@@ -42,7 +43,8 @@ class Detector:
     """Built once, called many times; every call is a pure function of the bundle and the scan.
 
     The networks are put in evaluation mode and their gradients switched off. ``mirror``: every slice is judged mirrored
-    too, which is right for networks that learnt from mirrored slices.
+    too, which is right for networks that learnt from mirrored slices; where slices show no left and right
+    (:data:`hybriduad.scan.grid.SIDED`), none is.
 
     Raises:
         BundleError: neither a reconstructor nor a segmenter, or a segmenter that lacks the reconstruction it needs.
@@ -68,7 +70,8 @@ class Detector:
         self.anatomy, self.direction = anatomy, direction
         self.residual, self.fusion = residual or Residual(), fusion or Fusion()
         self.thresholds = thresholds or Thresholds()
-        self.mirror, self.seed, self.precision, self.device = mirror, seed, precision, torch.device(device)
+        self.mirror = mirror and direction in SIDED
+        self.seed, self.precision, self.device = seed, precision, torch.device(device)
         self.reconstructor = _frozen(reconstructor, self.device)
         self.segmenter = _frozen(segmenter, self.device)
 
@@ -132,7 +135,7 @@ class Detector:
         maps = [self.slice_maps(slices_of(prepared, chunk, self.seed)) for chunk in chunks]
         anomaly = _volume([one.map for one in maps], indices, brain.shape)
         if anomaly is not None:
-            anomaly = median_filter_volume(anomaly, prepared.spacing_mm, judged, self.residual.median_voxels)
+            anomaly = median_filter_volume(anomaly, prepared.spacing_mm, judged, self.residual.median_mm)
         found = _volume([one.probability for one in maps], indices, brain.shape)
         if found is not None and self.fusion.smooth_mm > 0:
             found = smooth_across_slices(found, prepared.spacing_mm[2], judged, self.fusion.smooth_mm)

@@ -6,6 +6,7 @@ median filter along a finely sampled slice axis) or on the scan's own range, so 
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from typing import Literal, TypeVar
@@ -17,6 +18,7 @@ from scipy import ndimage
 from torch import Tensor
 from torch.nn import functional
 
+from hybriduad.config.runs import MEDIAN_MM
 from hybriduad.core.errors import ConfigError, DataError
 
 ResidualKind = Literal["ssim", "absolute", "positive", "negative"]
@@ -28,7 +30,8 @@ SSIM_C1 = 1e-4
 SSIM_C2 = 9e-4
 SSIM_SIGMA = 1.0
 SSIM_RADIUS = 4
-FINE_SPACING_MM = 3.0
+WINDOW_SAMPLES = 2**17
+"""Samples of windows that the median filter sorts at once: as many as a processor's cache holds."""
 # Added to a map before its logarithm: one level without a residual lowers a voxel, but does not silence the others.
 GEOMETRIC_FLOOR = 1e-3
 # Contrasts on which lesions are mostly darker than the tissue around them; on all others bright counts as abnormal.
@@ -139,20 +142,23 @@ def combine_levels(maps: Tensor, how: Combination) -> Tensor:
 
 
 def median_filter_volume(
-    values: np.ndarray, spacing_mm: Sequence[float], brain: np.ndarray, voxels: int = 5
+    values: np.ndarray, spacing_mm: Sequence[float], brain: np.ndarray, length_mm: float
 ) -> np.ndarray:
     """Median filter of a map (H, W, S), 0 outside ``brain`` (H, W, S) bool; float32.
 
-    The window has ``voxels`` (odd) along every axis whose spacing is under 3 mm and 1 along the others; borders are
-    mirrored, as in ``scipy.ndimage.median_filter``. Values outside the brain count as they are in windows that reach
-    over its edge: those of a map that is 0 there, as every detector's is, pull the edge down. They are 0 afterwards.
+    The window is a cube of ``length_mm``, 0 for no filter. A voxel counts by the share of it that the window covers
+    along every axis, the one in the middle fully (:func:`window_shares`), and the result is the mean of the middle of
+    the sorted values, as much of them as one whole voxel weighs. Where all shares are whole that is the usual median,
+    and it is continuous in the spacing, which no weighted median is that gives a single value. Borders are mirrored, as
+    in ``scipy.ndimage.median_filter``. Values outside the brain count as they are in windows that reach over its edge:
+    those of a map that is 0 there, as every detector's is, pull the edge down. They are 0 afterwards.
 
     Raises:
-        ConfigError: ``voxels`` is even or not positive.
+        ConfigError: ``length_mm`` is negative.
         DataError: shapes that do not fit.
     """
-    if voxels < 1 or voxels % 2 == 0:
-        raise ConfigError("window of the median filter", got=voxels, expected="a positive odd number of voxels")
+    if not length_mm >= 0:
+        raise ConfigError("window of the median filter", got=f"{length_mm} mm", expected="0 mm or more")
     if values.shape != brain.shape or len(spacing_mm) != values.ndim:
         raise DataError(
             "shapes that do not fit",
@@ -160,15 +166,44 @@ def median_filter_volume(
             got=f"map {values.shape}, brain {brain.shape}, spacing {tuple(spacing_mm)}",
             expected="equal shapes and one spacing an axis",
         )
-    region = brain.astype(bool)
     result = np.zeros(values.shape, np.float32)
-    size = tuple(voxels if spacing < FINE_SPACING_MM else 1 for spacing in spacing_mm)
-    count = math.prod(size)
-    padded = np.pad(values.astype(np.float32), [(n // 2, n // 2) for n in size], mode="symmetric")
+    shares = [window_shares(spacing, length_mm) for spacing in spacing_mm]
+    weights = functools.reduce(np.multiply.outer, shares)
+    padded = np.pad(values.astype(np.float32), [(n // 2, n // 2) for n in weights.shape], mode="symmetric")
     # Only the windows of brain voxels are gathered: 5 times as fast as scipy's filter, and the same numbers.
-    windows = sliding_window_view(padded, size)[region].reshape(-1, count)
-    result[region] = np.partition(windows, count // 2, axis=1)[:, count // 2]
+    windows = sliding_window_view(padded, weights.shape)
+    places = np.argwhere(brain)
+    for part in np.array_split(places, max(1, math.ceil(len(places) * weights.size / WINDOW_SAMPLES))):
+        where = tuple(part.T)
+        result[where] = _middle(windows[where].reshape(len(part), weights.size), weights.ravel())
     return result
+
+
+def window_shares(spacing_mm: float, length_mm: float) -> np.ndarray:
+    """The share of each voxel along an axis that a window of ``length_mm`` around one of them covers: (n,), n odd.
+
+    The voxel in the middle counts as 1 even where it is longer than the window, which then covers no other.
+    """
+    reach = math.ceil(length_mm / (2 * spacing_mm) + 0.5)
+    distance = np.abs(np.arange(-reach, reach + 1))
+    # Rounded, since the spacing is only known as well as a header's float32.
+    shares = np.clip(length_mm / (2 * spacing_mm) + 0.5 - distance, 0.0, 1.0).round(5)
+    shares[reach] = 1.0
+    covered: np.ndarray = shares[shares > 0]
+    return covered
+
+
+def _middle(samples: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Mean of the middle of each sorted row of ``samples`` (N, n), as much as weighs 1; ``weights`` (n,) hold a 1."""
+    count = len(weights)
+    if (weights == 1).all():
+        return np.partition(samples, count // 2, axis=1)[:, count // 2]
+    order = np.argsort(samples, axis=1)
+    middle = weights.sum() / 2
+    passed = np.cumsum(weights[order], axis=1).clip(middle - 0.5, middle + 0.5)
+    taken = np.diff(passed, axis=1, prepend=middle - 0.5)
+    mean: np.ndarray = (np.take_along_axis(samples, order, axis=1) * taken).sum(axis=1)
+    return mean
 
 
 def smooth_across_slices(values: np.ndarray, spacing_mm: float, brain: np.ndarray, sigma_mm: float) -> np.ndarray:
@@ -227,7 +262,7 @@ def intensity_map(
     brain: np.ndarray,
     spacing_mm: Sequence[float],
     contrasts: Sequence[str],
-    voxels: int = 5,
+    length_mm: float = MEDIAN_MM,
 ) -> np.ndarray:
     """The baseline that learns nothing: intensity with a median filter (Kascenas et al. 2022, MIDL, PMLR 172).
 
@@ -254,4 +289,4 @@ def intensity_map(
         unit = np.clip((image[index].astype(np.float32) + 1.0) / 2.0, 0.0, 1.0)
         total += 1.0 - unit if contrasts[index] in DARK_LESION_CONTRASTS else unit
     mean = np.where(brain, total / np.float32(chosen.sum()), np.float32(0.0))
-    return median_filter_volume(mean, spacing_mm, brain, voxels)
+    return median_filter_volume(mean, spacing_mm, brain, length_mm)

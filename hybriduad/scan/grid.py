@@ -14,6 +14,8 @@ from hybriduad.core.types import BACKGROUND
 from hybriduad.scan.volumes import VolumeGrid, from_ras, spacing_of
 
 DIRECTIONS = ("sagittal", "coronal", "axial")
+SIDED = frozenset({"coronal", "axial"})
+"""Directions whose slices show left and right, which lie along H there. Sagittal ones have front and back along H."""
 WHITE = 2.5
 """Multiple of the brain's median intensity that becomes 1 on the model grid; brighter is clipped."""
 THICK = 1.5
@@ -96,6 +98,11 @@ def find_slice_axis(spacing_mm: tuple[float, float, float]) -> int:
     axis = int(np.argmax(spacing_mm))
     others = [spacing_mm[other] for other in in_plane(axis)]
     return axis if spacing_mm[axis] > THICK * max(others) else 2
+
+
+def direction_of(volume: VolumeGrid) -> str:
+    """The acquisition direction of a scan on that grid: sagittal, coronal or axial."""
+    return DIRECTIONS[find_slice_axis(spacing_of(volume.affine_ras))]
 
 
 def to_slices(data: np.ndarray, slice_axis: int) -> np.ndarray:

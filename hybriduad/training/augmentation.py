@@ -17,19 +17,19 @@ from hybriduad.core.types import BACKGROUND
 
 
 def augment(
-    config: Augmentation, image: np.ndarray, masks: np.ndarray, rng: np.random.Generator
+    config: Augmentation, image: np.ndarray, masks: np.ndarray, rng: np.random.Generator, *, sided: bool
 ) -> tuple[np.ndarray, np.ndarray]:
     """Alter one slice: image (C, H, W) in [-1, 1] and its masks (M, H, W) bool, moved alike.
 
     Returns new arrays of the same shapes; the image stays in [-1, 1] and an absent contrast (all background) stays so.
-    Of several contrasts some may become absent, never all.
+    Of several contrasts some may become absent, never all. ``sided``: H runs from left to right, the only way in which
+    a slice is flipped.
     """
     chosen = {name: rng.random() < getattr(config, name) for name in type(config).model_fields}
     seed = int(rng.integers(2**62))
     if chosen.pop("absent"):
         image = _without_some(image, rng)
-    if chosen.pop("flip"):
-        # The first in-plane axis is left-right in axial and coronal slices, front-back in sagittal ones.
+    if chosen.pop("flip") and sided:
         image, masks = image[:, ::-1], masks[:, ::-1]
     if chosen.pop("affine"):
         image, masks = _moved(image, masks, rng)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,11 +18,17 @@ from hybriduad.core import rng
 from hybriduad.core.errors import DataError, reason_of
 from hybriduad.core.types import Case
 from hybriduad.scan.cache import PreparedCache
+from hybriduad.scan.grid import DIRECTIONS, direction_of
 from hybriduad.scan.preparation import Prepared
+from hybriduad.scan.volumes import read_grid
 from hybriduad.training.samples import SlicePool, labelled_slices
 
 log = logging.getLogger(__name__)
 
+MOST_UNUSABLE = 0.25
+"""The share of the training cases that may be left out; beyond it the fault is the cohort's, not that of a case."""
+REASONS = 3
+"""How many of the reasons are told where too many are."""
 MEASURED = (
     "age",
     "ageyears",
@@ -79,10 +86,10 @@ def prepare_training_data(
 ) -> TrainingData:
     """Prepare every case; one that cannot be used is named in the log and left out.
 
-    ``direction`` is the acquisition direction required; ``None`` takes that of the first usable case.
+    ``direction`` is the acquisition direction required; ``None`` takes that of most cases (:func:`usual_direction`).
 
     Raises:
-        DataError: no case can be used; the sentence holds the first reason.
+        DataError: no case can be used, or more than :data:`MOST_UNUSABLE` of them cannot; with the first reasons.
     """
     if not any(contrast in case.images for case in cases for contrast in anatomy.contrasts):
         there = sorted({contrast for case in cases for contrast in case.images})
@@ -92,6 +99,7 @@ def prepare_training_data(
             expected=f"one of {list(anatomy.contrasts)}",
             mend="set anatomy.contrasts, as in --set 'anatomy.contrasts=[T1w]'",
         )
+    direction = direction or usual_direction(cases, anatomy.contrasts)
     store = PreparedCache(cache)
     log.info("preparing %d cases", len(cases))
     kept: list[tuple[Case, Prepared]] = []
@@ -108,28 +116,55 @@ def prepare_training_data(
             continue
         if case.health == "lesion" and prepared.has_lesion_mask and not prepared.lesion.any():
             log.warning("%s is stated to have a lesion, but its mask is empty: its slices count as healthy", case.name)
-        direction = direction or str(prepared.notes["direction"])
         kept.append((case, prepared))
     if not kept:
         raise DataError("no case can be used for training", got=f"{len(faults)} failures, the first: {faults[0]}")
+    if len(faults) > MOST_UNUSABLE * len(cases):
+        first = "; ".join(fault.rstrip(".") for fault in faults[:REASONS])
+        raise DataError(
+            "too many cases that cannot be used for training",
+            got=f"{len(faults)} of {len(cases)}, the first: {first}",
+            expected=f"at most {MOST_UNUSABLE:.0%}",
+            mend="correct those that the log names, or take them out of the cohort",
+        )
     if faults:
         log.warning("%d of %d cases were left out of training", len(faults), len(cases))
-    return TrainingData(tuple(c for c, _ in kept), tuple(p for _, p in kept), direction or "", len(faults), known)
+    return TrainingData(tuple(c for c, _ in kept), tuple(p for _, p in kept), direction, len(faults), known)
+
+
+def usual_direction(cases: Sequence[Case], contrasts: tuple[str, ...]) -> str:
+    """The acquisition direction of most cases, by the headers of their reference scans; unreadable ones do not count.
+
+    Of directions that are equally frequent axial comes before coronal before sagittal, and without any header it is
+    axial.
+    """
+    counts: Counter[str] = Counter()
+    for case in cases:
+        try:
+            counts[direction_of(read_grid(case.images[case.reference_contrast(contrasts)]))] += 1
+        except (DataError, KeyError):  # told when the case is prepared
+            continue
+    return max(reversed(DIRECTIONS), key=lambda direction: counts[direction])
 
 
 def labelled_cases(data: TrainingData, limit: int | None, seed: int) -> tuple[int, ...]:
-    """Indices of the cases with a slice to learn lesions from; ``limit`` of them, drawn by the seed and their identity.
+    """Indices of the cases with a slice to learn lesions from: all those of ``limit`` patients, or of all patients.
+
+    The patients, (dataset, subject), are drawn by the seed and who they are; sessions and runs of one stay together.
 
     Raises:
-        DataError: fewer than ``limit``, or none.
+        DataError: fewer patients than ``limit``, or none.
     """
-    usable = [index for index, prepared in enumerate(data.prepared) if labelled_slices(prepared).any()]
-    wanted = len(usable) if limit is None else limit
-    if wanted < 1 or len(usable) < wanted:
-        raise DataError("too few labelled cases", got=len(usable), expected=max(1, wanted), mend="lower --limit")
-    # By a draw of its own for each case: a case more in the cohort changes at most one of those chosen.
-    draws = {i: rng.fold(seed, "labelled", data.cases[i].dataset, data.cases[i].name) for i in usable}
-    return tuple(sorted(sorted(usable, key=lambda i: draws[i])[:wanted]))
+    of_patient: dict[tuple[str, str], list[int]] = {}
+    for index, (case, prepared) in enumerate(zip(data.cases, data.prepared, strict=True)):
+        if labelled_slices(prepared).any():
+            of_patient.setdefault((case.dataset, case.subject), []).append(index)
+    wanted = len(of_patient) if limit is None else limit
+    if wanted < 1 or len(of_patient) < wanted:
+        raise DataError("too few labelled patients", got=len(of_patient), expected=max(1, wanted), mend="lower --limit")
+    # By a draw of its own for each patient: one more in the cohort changes at most one of those chosen.
+    drawn = sorted(of_patient, key=lambda patient: rng.fold(seed, "labelled", *patient))[:wanted]
+    return tuple(sorted(index for patient in drawn for index in of_patient[patient]))
 
 
 def training_summary(data: TrainingData, pool: SlicePool, labelled: Sequence[int]) -> dict[str, Any]:
@@ -139,14 +174,19 @@ def training_summary(data: TrainingData, pool: SlicePool, labelled: Sequence[int
     ranges = {name: found for name, values in stated.items() if (found := _range(name, values)) is not None}
     return {
         "cases": len(data.cases),
-        "subjects": len({(case.dataset, case.subject) for case in data.cases}),
+        "subjects": _subjects(data.cases),
         "failed_cases": data.failed,
         "healthy_slices": len(pool.healthy),
         "labelled_cases": len(labelled),
+        "labelled_subjects": _subjects([data.cases[index] for index in labelled]),
         "labelled_slices": len(pool.labelled),
         "attributes": ranges,
         "spacing_mm": _spread([prepared.spacing_mm for prepared in data.prepared]),
     }
+
+
+def _subjects(cases: Sequence[Case]) -> int:
+    return len({(case.dataset, case.subject) for case in cases})
 
 
 def _range(name: str, values: Sequence[tuple[str, str]]) -> Any:

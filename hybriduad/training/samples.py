@@ -21,6 +21,7 @@ from hybriduad.config.strict import PluginConfig
 from hybriduad.core import plugins, rng
 from hybriduad.core.errors import DataError
 from hybriduad.core.types import Batch, Corruption, Health
+from hybriduad.scan.grid import SIDED
 from hybriduad.scan.preparation import Prepared
 from hybriduad.scan.slices import enough_brain
 from hybriduad.training.augmentation import augment
@@ -206,15 +207,22 @@ class SampleStream(Dataset[Batch]):
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         case = self.pool.prepared[case_index]
         masks = np.stack([np.array(mask[..., slice_index]) for mask in (case.brain, case.lesion, case.ignore)])
-        image, masks = augment(self.augmentation, np.array(case.image[..., slice_index]), masks, generator)
+        image = np.array(case.image[..., slice_index])
+        image, masks = augment(self.augmentation, image, masks, generator, sided=case.grid.direction in SIDED)
         return image, masks[0], masks[1], masks[2]
 
     def _donor(self, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Another slice as it is, labelled where there are any: image (C, H, W), brain and lesion (H, W)."""
+        """Another slice, labelled where there are any: image (C, H, W), brain and lesion (H, W).
+
+        Every other one is mirrored, where slices show left and right.
+        """
         case_index, slice_index = (self._labelled if self.pool.labelled else self._healthy)(generator)
         case = self.pool.prepared[case_index]
         cut = (case.image[..., slice_index], case.brain[..., slice_index], case.lesion[..., slice_index])
-        return np.array(cut[0]), np.array(cut[1]), np.array(cut[2])
+        image, brain, lesion = (np.array(part) for part in cut)
+        if generator.random() < 0.5 and case.grid.direction in SIDED:
+            return image[:, ::-1], brain[::-1], lesion[::-1]
+        return image, brain, lesion
 
 
 class RemainingSteps:

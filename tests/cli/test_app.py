@@ -184,7 +184,8 @@ def test_phantom_writes_a_cohort_that_continues(tmp_path: Path) -> None:
     scans = sorted((tmp_path / "cohort").glob("sub-*/anat/*_FLAIR.nii.gz"))
     assert len(scans) == 1
     before = scans[0].stat().st_mtime_ns
-    assert run(*arguments, "--subjects", 2).exit_code == 0
+    assert run(*arguments, "--subjects", 2, "--picture", tmp_path / "two.png").exit_code == 0
+    assert (tmp_path / "two.png").read_bytes().startswith(b"\x89PNG")
     assert len(list((tmp_path / "cohort").glob("sub-*"))) == 2
     assert scans[0].stat().st_mtime_ns == before
     assert "--overwrite" in refused(*arguments, "--subjects", 2, "--slice-thickness-mm", 4)  # another cohort

@@ -127,6 +127,18 @@ def test_unknown_key_without_a_neighbour_lists_the_known(detector: Path) -> None
     assert "remove it" in sentence
 
 
+@pytest.mark.parametrize(("voxels", "length_mm"), [(5, 11.5), (1, 0.0)])
+def test_a_bundle_of_an_earlier_version_has_its_median_in_millimetres(
+    reconstructor: Path, voxels: int, length_mm: float
+) -> None:
+    run = configs.load(reconstructor, ["residual={kind: absolute}"])
+    reconstructor.write_text(configs.dump(run).replace("median_mm: 11.5", f"median_voxels: {voxels}"))
+    with pytest.raises(ConfigError, match=r"unknown key.*residual\.median_voxels"):
+        configs.load(reconstructor)
+    migrated = configs.load_resolved(reconstructor, "reconstructor")
+    assert migrated.residual == run.residual.model_copy(update={"median_mm": length_mm})
+
+
 def test_unknown_plugin_names_the_nearest(detector: Path) -> None:
     assert "perhaps perlin is meant" in refused(detector, "anomalies=[{name: perlim}]")
     assert "expected a mapping with 'name'" in refused(detector, "anomalies=[{nam: perlin}]")
@@ -142,7 +154,8 @@ def test_unknown_plugin_names_the_nearest(detector: Path) -> None:
         ("train=5", "'train'.*got 5"),
         ("anatomy.contrasts=FLAIR", "'anatomy.contrasts'.*got 'FLAIR'"),
         ("anatomy.contrasts=[]", "'anatomy.contrasts'"),
-        ("residual.median_voxels=4", "'residual'.*median_voxels must be odd"),
+        ("residual.median_mm=-1", "'residual.median_mm'.*greater than or equal to 0"),
+        ("residual.median_voxels=5", "unknown key.*'residual.median_voxels'.*perhaps 'residual.median_mm' is meant"),
         ("residual.kind=ssm", "'residual.kind'.*'ssim', 'absolute'"),
         ("mix={healthy: 0}", "'mix'.*at least one share must be positive"),
         ("model.levels=[2000]", "levels must lie in"),

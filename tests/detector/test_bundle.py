@@ -55,6 +55,7 @@ def test_a_bundle_says_what_it_is(tiny_detector: Path, tiny_reconstructor: Path)
         "direction",
         "precision",
         "seed",
+        "generation",
         "training",
         "identities",
         "thresholds",
@@ -350,7 +351,10 @@ class TestGolden:
         brain[..., first : first + count] = parts["brain"]
         empty = np.zeros_like(brain)
         made = replace(case, image=image, brain=brain, foreground=brain, lesion=empty, ignore=empty)
-        found = load_detector(GOLDEN / "detector", "cpu").predict_volume(made)
+        made = replace(made, spacing_mm=tuple(parts["spacing_mm"].tolist()))
+        detector = load_detector(GOLDEN / "detector", "cpu")
+        assert detector.residual.median_mm == 11.5  # its config says 5 voxels, of 2.3 mm
+        found = detector.predict_volume(made)
         assert parts["brain"].sum() > 500
         for name in ("score", "probability", "map"):
             values = getattr(found, name)[..., first : first + count]

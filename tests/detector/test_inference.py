@@ -120,6 +120,15 @@ def test_a_mirrored_slice_has_the_mirrored_maps(
     assert (alone.map - maps.map).abs().max() > 1e-3  # so it is not the networks that are symmetric
 
 
+def test_sagittal_slices_are_judged_as_they_are_alone(detector: Detector, prepared: list[Prepared]) -> None:
+    parts = {name: getattr(detector, name) for name in ("anatomy", "reconstructor", "segmenter", "residual", "seed")}
+    batch = slices_of(prepared[0], [8, 9, 10], detector.seed)
+    for direction in ("sagittal", "coronal"):
+        asked, alone = (Detector(**parts, direction=direction, mirror=mirror) for mirror in (True, False))
+        same = torch.equal(asked.slice_maps(batch).map, alone.slice_maps(batch).map)
+        assert same == (direction == "sagittal")
+
+
 @pytest.mark.parametrize("distance_mm", [8.0, 2.0])  # on the second grid the median filter reaches across slices
 def test_slices_with_too_little_brain_are_not_judged(
     detector: Detector, prepared: list[Prepared], distance_mm: float
@@ -231,8 +240,9 @@ class TestNeverRescaledPerScan:
         return replace(case, image=image)
 
     def test_another_slice_changes_nothing(self, detector: Detector, prepared: list[Prepared]) -> None:
-        before = detector.predict_volume(prepared[0])
-        after = detector.predict_volume(self.altered(prepared[0], 10))
+        thick = replace(prepared[0], spacing_mm=(*prepared[0].spacing_mm[:2], 12.0))  # more than the median's window
+        before = detector.predict_volume(thick)
+        after = detector.predict_volume(self.altered(thick, 10))
         others = [k for k in range(prepared[0].brain.shape[2]) if k != 10]
         for part in PARTS:
             one, two = getattr(before, part), getattr(after, part)
@@ -240,17 +250,18 @@ class TestNeverRescaledPerScan:
             assert np.abs(one[..., 10] - two[..., 10]).max() > 1e-3, part
 
     def test_the_median_filter_reaches_two_fine_slices(self, detector: Detector, prepared: list[Prepared]) -> None:
-        fine = replace(prepared[0], spacing_mm=(2.0, 2.0, 2.0))
+        fine = replace(prepared[0], spacing_mm=(2.3, 2.3, 2.3))
         before, after = (detector.predict_volume(case).map for case in (fine, self.altered(fine, 10)))
         changed = np.flatnonzero(np.abs(before - after).max(axis=(0, 1)) > 1e-4)
         assert 10 in changed
         assert set(changed) <= {8, 9, 10, 11, 12}
 
     def test_the_score_of_a_slice_alone_is_that_in_its_scan(self, detector: Detector, prepared: list[Prepared]) -> None:
-        brain = np.zeros_like(prepared[0].brain)
-        brain[..., 9] = prepared[0].brain[..., 9]
-        alone = detector.predict_volume(replace(prepared[0], brain=brain))
-        whole = detector.predict_volume(prepared[0])
+        thick = replace(prepared[0], spacing_mm=(*prepared[0].spacing_mm[:2], 12.0))
+        brain = np.zeros_like(thick.brain)
+        brain[..., 9] = thick.brain[..., 9]
+        alone = detector.predict_volume(replace(thick, brain=brain))
+        whole = detector.predict_volume(thick)
         np.testing.assert_allclose(alone.score[..., 9], whole.score[..., 9], atol=1e-4)
         assert not alone.score[..., :9].any()
 
@@ -258,8 +269,8 @@ class TestNeverRescaledPerScan:
 def test_the_map_is_filtered_by_the_configured_median(detector: Detector, prepared: list[Prepared]) -> None:
     fine = replace(prepared[0], spacing_mm=(2.0, 2.0, 8.0))
 
-    def map_with(voxels: int) -> Any:
-        residual = Residual(kind="absolute", median_voxels=voxels)
+    def map_with(length_mm: float) -> Any:
+        residual = Residual(kind="absolute", median_mm=length_mm)
         made = Detector(
             anatomy=ANATOMY,
             direction="axial",
@@ -269,9 +280,10 @@ def test_the_map_is_filtered_by_the_configured_median(detector: Detector, prepar
         )
         return made.predict_volume(fine).map
 
-    raw = map_with(1)
-    np.testing.assert_allclose(map_with(5), median_filter_volume(raw, fine.spacing_mm, fine.brain, 5), atol=1e-4)
-    assert np.abs(map_with(5) - raw).max() > 0.01
+    raw = map_with(0.0)
+    filtered = map_with(9.0)
+    np.testing.assert_allclose(filtered, median_filter_volume(raw, fine.spacing_mm, fine.brain, 9.0), atol=1e-4)
+    assert np.abs(filtered - raw).max() > 0.01
 
 
 def test_networks_are_frozen_in_evaluation_mode(detector: Detector) -> None:

@@ -7,6 +7,7 @@ import pytest
 import torch
 from scipy import ndimage
 from skimage.metrics import structural_similarity
+from torchmetrics.functional.image import structural_similarity_index_measure
 
 from hybriduad.core.errors import ConfigError, DataError
 from hybriduad.networks import scoring
@@ -30,6 +31,15 @@ def test_ssim_agrees_with_scikit_image():
         inner = (slice(4, -4),) * 2
         np.testing.assert_allclose(ours[index].numpy()[inner], reference[inner], rtol=0, atol=3e-5)
         assert np.ptp(reference[inner]) > 0.3
+
+
+def test_ssim_agrees_with_torchmetrics_up_to_the_border():
+    a = smooth_images(2)
+    b = (a + 0.3 * smooth_images(3)).clamp(-1, 1)
+    x, y = ((image.double() + 1) / 2 for image in (a, b))
+    _, reference = structural_similarity_index_measure(x, y, data_range=1.0, sigma=1.0, return_full_image=True)
+    np.testing.assert_allclose(scoring.ssim_map(a, b).numpy(), reference.numpy(), rtol=0, atol=3e-5)
+    assert np.ptp(reference.numpy()) > 0.3
 
 
 def test_ssim_of_an_image_with_itself_is_one_and_of_flat_images_has_closed_form():
@@ -59,7 +69,7 @@ def test_scores_are_not_rescaled_per_scan():
     brain = np.ones((*small.shape[1:], 2), bool)
     volume = np.full(brain.shape, 0.3, np.float32)
     volume[10:20, 10:20] = 0.4
-    assert scoring.median_filter_volume(volume, (1, 1, 5), brain).max() == np.float32(0.4)
+    assert scoring.median_filter_volume(volume, (1, 1, 5), brain, 5.0).max() == np.float32(0.4)
     dim = scoring.intensity_map(volume[None] * 2 - 1, [True], brain, (1, 1, 5), ("FLAIR",))
     assert dim.max() == pytest.approx(0.4, abs=1e-6)
 
@@ -109,19 +119,65 @@ def test_levels_combine():
     assert torch.equal(scoring.combine_levels(maps[:1] * 0, "geometric"), torch.zeros(2, 5, 5))
 
 
-@pytest.mark.parametrize(
-    ("spacing", "size"), [((2.0, 2.0, 5.0), (5, 5, 1)), ((2.9, 3.0, 1.0), (5, 1, 5)), ((1, 1, 1), (5, 5, 5))]
-)
-def test_median_filter_agrees_with_scipy_and_follows_the_spacing(spacing, size):
-    values = np.random.default_rng(0).random((12, 11, 7), dtype=np.float32)
+def noisy(shape=(12, 11, 7)):
+    values = np.random.default_rng(0).random(shape, dtype=np.float32)
     brain = np.zeros(values.shape, bool)
     brain[1:, :9, 1:6] = True
-    ours = scoring.median_filter_volume(values, spacing, brain)
+    return values, brain
+
+
+@pytest.mark.parametrize(
+    ("spacing", "length_mm", "size"),
+    [
+        ((2.3, np.float32(2.3), 12.0), 11.5, (5, 5, 1)),
+        ((3.0, 20.0, 1.0), 15.0, (5, 1, 15)),
+        ((1, 1, 1), 5.0, (5, 5, 5)),
+        ((1, 1, 1), 0.0, (1, 1, 1)),
+    ],
+)
+def test_median_filter_of_whole_voxels_is_scipys(spacing, length_mm, size):
+    values, brain = noisy()
+    ours = scoring.median_filter_volume(values, spacing, brain, length_mm)
     np.testing.assert_array_equal(ours, np.where(brain, ndimage.median_filter(values, size=size), 0))
     assert ours.dtype == np.float32
-    empty = scoring.median_filter_volume(values, spacing, np.zeros_like(brain))
+    empty = scoring.median_filter_volume(values, spacing, np.zeros_like(brain), length_mm)
     assert empty.shape == values.shape
     assert not empty.any()
+
+
+def test_median_filter_weighs_a_voxel_by_the_share_that_the_window_covers(monkeypatch):
+    """Against copies: of shares in quarters every voxel comes that many times, and as many as one whole voxel has are
+    taken from the middle."""
+    values, brain = noisy()
+    # Along H 6 mm cover 1 and twice a quarter of 4 mm, along W 1 and twice one half of 3 mm, along S one voxel.
+    spacing, size, copies = (4.0, 3.0, 6.0), (3, 3, 1), np.outer([1, 4, 1], [2, 4, 2])
+    np.testing.assert_array_equal(scoring.window_shares(4.0, 6.0), [0.25, 1.0, 0.25])
+
+    def middle(window):
+        sorted_values = np.sort(np.repeat(window, copies.ravel()))
+        return sorted_values[(len(sorted_values) - 16) // 2 :][:16].mean()
+
+    expected = np.where(brain, ndimage.generic_filter(values.astype(float), middle, size=size, mode="reflect"), 0)
+    at_once = scoring.median_filter_volume(values, spacing, brain, 6.0)
+    np.testing.assert_allclose(at_once, expected, atol=1e-6)
+    monkeypatch.setattr(scoring, "WINDOW_SAMPLES", 100)
+    np.testing.assert_array_equal(scoring.median_filter_volume(values, spacing, brain, 6.0), at_once)
+
+
+def test_median_filter_is_continuous_in_the_spacing():
+    """Once it had five voxels under 3 mm and one above."""
+    values, brain = noisy((12, 11, 9))
+
+    def filtered(mm, axis):
+        spacing = [2.3, 2.3, 5.0]
+        spacing[axis] = mm
+        return scoring.median_filter_volume(values, spacing, brain, 11.5)
+
+    for axis in range(3):
+        for mm in (2.3, 3.0, 11.5 / 3, 5.0, 11.5):
+            steps = [np.abs(filtered(mm * (1 + e), axis) - filtered(mm * (1 - e), axis)).max() for e in (1e-2, 1e-4)]
+            assert steps[1] < 5e-3, (axis, mm)
+            assert steps[1] < steps[0] / 20 or steps[0] == 0, (axis, mm)
 
 
 def test_smoothing_is_a_gaussian_mean_along_the_slices_of_the_brain():
@@ -197,10 +253,10 @@ def test_bad_input_is_named():
         scoring.combine_levels(image, "harmonic")
     with pytest.raises(DataError, match="no level"):
         scoring.combine_levels(image[:0], "arithmetic")
-    with pytest.raises(ConfigError, match="odd"):
-        scoring.median_filter_volume(volume, (1, 1, 1), brain, voxels=4)
+    with pytest.raises(ConfigError, match=r"window of the median.*-1\.0 mm"):
+        scoring.median_filter_volume(volume, (1, 1, 1), brain, -1.0)
     with pytest.raises(DataError, match="spacing"):
-        scoring.median_filter_volume(volume, (1, 1), brain)
+        scoring.median_filter_volume(volume, (1, 1), brain, 5.0)
     with pytest.raises(ConfigError, match="maximum"):
         scoring.fuse(volume, volume, "maximum", 1.0)
     with pytest.raises(ConfigError, match="weight"):

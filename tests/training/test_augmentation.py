@@ -45,7 +45,7 @@ def dice(a: np.ndarray, b: np.ndarray) -> float:
 def test_masks_move_with_the_image(name: str, image: np.ndarray) -> None:
     displaced = 0
     for key in range(8):
-        moved, labels = augment(only(**{name: 1.0}), image, masks(image), numpy_rng(1, key))
+        moved, labels = augment(only(**{name: 1.0}), image, masks(image), numpy_rng(1, key), sided=True)
         assert dice(moved[0] > 0.45, labels[1]) > 0.9
         assert dice(moved[0] > -0.5, labels[0]) > 0.95
         displaced += dice(labels[1], patch()) < 0.9
@@ -53,14 +53,20 @@ def test_masks_move_with_the_image(name: str, image: np.ndarray) -> None:
 
 
 def test_a_flip_mirrors_left_and_right(image: np.ndarray) -> None:
-    moved, labels = augment(only(flip=1.0), image, masks(image), numpy_rng(0))
+    moved, labels = augment(only(flip=1.0), image, masks(image), numpy_rng(0), sided=True)
     np.testing.assert_array_equal(moved, image[:, ::-1])
     np.testing.assert_array_equal(labels, masks(image)[:, ::-1])
 
 
+def test_a_slice_without_left_and_right_is_never_flipped(image: np.ndarray) -> None:
+    moved, labels = augment(only(flip=1.0), image, masks(image), numpy_rng(0), sided=False)
+    np.testing.assert_array_equal(moved, image)
+    np.testing.assert_array_equal(labels, masks(image))
+
+
 @pytest.mark.parametrize("name", ["gamma", "bias", "blur", "noise", "ghosting"])
 def test_an_intensity_changes_and_no_mask_moves(name: str, image: np.ndarray) -> None:
-    altered, labels = augment(only(**{name: 1.0}), image, masks(image), numpy_rng(5))
+    altered, labels = augment(only(**{name: 1.0}), image, masks(image), numpy_rng(5), sided=True)
     assert float(np.abs(altered - image).max()) > 0.002
     np.testing.assert_array_equal(labels, masks(image))
 
@@ -69,7 +75,7 @@ def test_an_intensity_changes_and_no_mask_moves(name: str, image: np.ndarray) ->
 def test_shape_type_and_range_stay_and_an_absent_contrast_stays_absent(name: str, image: np.ndarray) -> None:
     image[1] = BACKGROUND
     for key in range(4):
-        altered, labels = augment(only(**{name: 1.0}), image, masks(image), numpy_rng(2, key))
+        altered, labels = augment(only(**{name: 1.0}), image, masks(image), numpy_rng(2, key), sided=True)
         assert (altered.shape, altered.dtype) == (image.shape, np.float32)
         assert (labels.shape, labels.dtype) == ((2, 64, 64), bool)
         assert altered.min() >= -1
@@ -81,24 +87,24 @@ def test_some_contrasts_become_absent_never_all(image: np.ndarray) -> None:
     several = np.concatenate([image, image[:1]])
     left = set()
     for key in range(40):
-        altered, _ = augment(only(absent=1.0), several, masks(image), numpy_rng(6, key))
+        altered, _ = augment(only(absent=1.0), several, masks(image), numpy_rng(6, key), sided=True)
         there = (altered > BACKGROUND).any(axis=(1, 2))
         np.testing.assert_array_equal(altered[there], several[there])
         left.add(tuple(there.tolist()))
     assert len(left) == 6  # every choice of one or two of the three
-    alone, _ = augment(only(absent=1.0), image[:1], masks(image), numpy_rng(6))
+    alone, _ = augment(only(absent=1.0), image[:1], masks(image), numpy_rng(6), sided=True)
     np.testing.assert_array_equal(alone, image[:1])
 
 
 def test_nothing_happens_at_probability_0(image: np.ndarray) -> None:
-    altered, labels = augment(only(), image, masks(image), numpy_rng(0))
+    altered, labels = augment(only(), image, masks(image), numpy_rng(0), sided=True)
     np.testing.assert_array_equal(altered, image)
     np.testing.assert_array_equal(labels, masks(image))
 
 
 def test_a_pure_function_of_the_generator(image: np.ndarray) -> None:
     everything, kept, before = only(**dict.fromkeys(NAMES, 1.0)), image.copy(), generators()
-    one, two, other = (augment(everything, image, masks(image), numpy_rng(3, key))[0] for key in (1, 1, 2))
+    one, two, other = (augment(everything, image, masks(image), numpy_rng(3, key), sided=True)[0] for key in (1, 1, 2))
     assert generators() == before
     np.testing.assert_array_equal(image, kept)
     np.testing.assert_array_equal(one, two)
@@ -107,7 +113,7 @@ def test_a_pure_function_of_the_generator(image: np.ndarray) -> None:
 
 def test_probabilities_are_those_of_the_config(image: np.ndarray) -> None:
     flipped = [
-        not np.array_equal(augment(only(flip=0.3), image, masks(image), numpy_rng(4, key))[0], image)
+        not np.array_equal(augment(only(flip=0.3), image, masks(image), numpy_rng(4, key), sided=True)[0], image)
         for key in range(300)
     ]
     assert np.mean(flipped) == pytest.approx(0.3, abs=0.08)

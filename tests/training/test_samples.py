@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tiny import ANATOMY, generators, prepared_cases
+from tiny import ANATOMY, generators, prepared_cases, write_nifti
 from torch.utils.data import DataLoader
 
 from hybriduad.cohort.manifest import read_cohort, write_manifest
@@ -17,7 +17,7 @@ from hybriduad.config.runs import Augmentation, Mix
 from hybriduad.config.strict import PluginConfig
 from hybriduad.core import plugins
 from hybriduad.core.errors import DataError
-from hybriduad.core.rng import slice_key
+from hybriduad.core.rng import numpy_rng, slice_key
 from hybriduad.core.types import BACKGROUND, Batch, Case
 from hybriduad.scan.cache import PreparedCache
 from hybriduad.scan.preparation import Prepared
@@ -28,6 +28,7 @@ from hybriduad.training.data import (
     prepare_training_data,
     training_cases,
     training_summary,
+    usual_direction,
 )
 from hybriduad.training.samples import (
     RemainingSteps,
@@ -212,6 +213,30 @@ class TestStream:
         assert batch.present.any(dim=1).all()
         assert bool((batch.image[~batch.present] == BACKGROUND).all())
 
+    @pytest.mark.parametrize(("axis", "sided"), [(0, False), (1, True), (2, True)])  # sagittal, coronal, axial
+    def test_slices_and_donors_are_mirrored_where_they_show_left_and_right(
+        self, prepared: list[Prepared], axis: int, sided: bool
+    ) -> None:
+        turned = [replace(case, grid=replace(case.grid, slice_axis=axis)) for case in prepared]
+        pool = build_pool(turned, HEALTH, lesion_margin_mm=8.0, labelled=[0, 1])
+        always = Augmentation(**{**STILL.model_dump(), "flip": 1.0})
+        made = stream(pool, Mix(), augmentation=always)
+        for index in range(4):
+            sample = made.sample(0, index)
+            case, place = int(sample.case_index), int(sample.slice_index)
+            whole = prepared[case].image[..., place]
+            np.testing.assert_array_equal(sample.image[0].numpy(), whole[:, ::-1] if sided else whole)
+        labelled = {prepared[case].lesion[..., place].tobytes() for case, place in pool.labelled}
+        donors = [made._donor(numpy_rng(0, key)) for key in range(30)]
+        kept = [lesion.tobytes() in labelled for _, _, lesion in donors]
+        backwards = [np.ascontiguousarray(lesion[::-1]).tobytes() in labelled for _, _, lesion in donors]
+        assert any(kept)
+        assert all(kept) != sided
+        assert any(backwards) == sided
+        for image, brain, lesion in donors:
+            assert (image[0][brain] > BACKGROUND).mean() > 0.9  # mirrored together
+            assert brain[lesion].mean() > 0.9
+
     def test_impossible_mixes(self, prepared: list[Prepared]) -> None:
         pool = build_pool(prepared, HEALTH, lesion_margin_mm=8.0)
         with pytest.raises(DataError, match="no labelled slice"):
@@ -262,12 +287,59 @@ class TestTrainingData:
         broken = tmp_path / "broken.nii.gz"
         broken.write_bytes(b"nothing")
         bad = replace(cases[1], images={"FLAIR": broken})
-        data = prepare_training_data([cases[0], bad, cases[2]], ANATOMY, tmp_path / "cache")
-        assert [case.subject for case in data.cases] == ["01", "03"]
+        more = replace(cases[2], subject="04")
+        data = prepare_training_data([cases[0], bad, cases[2], more], ANATOMY, tmp_path / "cache")
+        assert [case.subject for case in data.cases] == ["01", "03", "04"]
         assert (data.failed, data.direction) == (1, "axial")
         assert "broken.nii.gz" in caplog.text
         with pytest.raises(DataError, match=r"no case can be used.*broken\.nii\.gz"):
             prepare_training_data([bad], ANATOMY, tmp_path / "cache")
+
+    def test_more_than_a_quarter_that_cannot_be_used_is_refused_with_the_first_reasons(
+        self, tiny_cohort: Path, tmp_path: Path
+    ) -> None:
+        cases = read_cohort(tiny_cohort)
+        broken = [tmp_path / f"broken_{number}.nii.gz" for number in range(2)]
+        for path in broken:
+            path.write_bytes(b"nothing")
+        bad = [replace(cases[1], images={"FLAIR": path}) for path in broken]
+        few = [replace(cases[0], subject=f"{number:02}") for number in range(4)]
+        sentence = (
+            r"too many cases.*got 2 of 6, the first: .*broken_0\.nii\.gz.*; .*broken_1\.nii\.gz.*25%; correct .* log"
+        )
+        with pytest.raises(DataError, match=sentence):
+            prepare_training_data([*few, *bad], ANATOMY, tmp_path / "cache")
+        enough = [replace(cases[0], subject=f"{number:02}") for number in range(6)]
+        assert prepare_training_data([*enough, *bad], ANATOMY, tmp_path / "cache").failed == 2
+
+    def test_most_cases_decide_the_acquisition_direction(
+        self, tiny_cohort: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def scan(number: int, *spacing_mm: float) -> Case:
+            grid = np.diag([*spacing_mm, 1.0])
+            path = write_nifti(tmp_path / f"{number}_FLAIR.nii.gz", np.ones((3, 4, 5), np.float32), grid)
+            return Case("made", f"{number:02}", {"FLAIR": path}, health="healthy")
+
+        whole, *sagittal = scan(0, 1.0, 1.0, 1.0), *(scan(number, 5.0, 1.0, 1.0) for number in range(1, 5))
+        coronal, broken = scan(5, 1.0, 5.0, 1.0), replace(whole, images={"FLAIR": tmp_path / "none.nii.gz"})
+        names = ("FLAIR",)
+        assert usual_direction([whole, *sagittal], names) == "sagittal"
+        assert usual_direction([sagittal[0], coronal, broken], names) == "coronal"
+        assert usual_direction([sagittal[0], coronal, whole], names) == "axial"
+        assert usual_direction([broken], names) == "axial"
+        asked = []
+
+        def kept(self: PreparedCache, case: Case, anatomy: object, direction: str) -> Prepared:
+            asked.append(direction)
+            if direction != "sagittal" or case is whole:
+                raise DataError("another acquisition direction")
+            return ready
+
+        ready = prepared_cases(tiny_cohort)[0]
+        monkeypatch.setattr(PreparedCache, "get", kept)
+        data = prepare_training_data([whole, *sagittal], ANATOMY, tmp_path / "cache")
+        assert (data.direction, data.failed, asked) == ("sagittal", 1, ["sagittal"] * 5)
+        assert prepare_training_data(sagittal, ANATOMY, tmp_path / "cache", "sagittal").direction == "sagittal"
 
     def test_the_summary_holds_ranges_of_measures_and_no_number_of_a_patient(self, tiny_cohort: Path) -> None:
         columns = {
@@ -302,8 +374,9 @@ class TestTrainingData:
             return ready(self, case, *more) if case.subject != "02" else [][0]
 
         monkeypatch.setattr(PreparedCache, "get", faulty)
-        data = prepare_training_data(read_cohort(tiny_cohort), ANATOMY, tmp_path / "cache")
-        assert ([case.subject for case in data.cases], data.failed) == (["01", "03"], 1)
+        cases = read_cohort(tiny_cohort)
+        data = prepare_training_data([*cases, replace(cases[2], subject="04")], ANATOMY, tmp_path / "cache")
+        assert ([case.subject for case in data.cases], data.failed) == (["01", "03", "04"], 1)
         assert "sub-02 left out of training: unexpected IndexError: list index out of range" in caplog.text
 
     def test_the_limit_draws_labelled_cases_by_seed_and_identity(self, tiny_cohort: Path) -> None:
