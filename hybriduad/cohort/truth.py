@@ -1,11 +1,13 @@
 """The truth of a case on the grid of its prediction, and the region over which every figure is made.
 
-Region: the predicted brain *or* the lesion, without ``ignore`` voxels. Outside the brain a score is 0 and a mask empty,
-so a lesion voxel there counts as missed: a small brain mask cannot raise a figure.
+Region: the scan's brain *or* the lesion, without ``ignore`` voxels. The brain is the given mask on the scan's own grid,
+or the one estimated there, whatever the grid of a model, so all systems are compared over the same voxels. Outside the
+brain a score is 0 and a mask empty, so a lesion voxel there counts as missed: a small brain mask cannot raise a figure.
 """
 
 from __future__ import annotations
 
+import hashlib
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,8 +39,9 @@ from hybriduad.scan.volumes import (
 CLEAR_MM = 10.0
 """A slice is lesion-free when this far, and at least a slice, from every lesion and ignored voxel."""
 REGION = (
-    "Figures are over the voxels of the predicted brain or the lesion, without ignored voxels; outside the brain every "
-    "score is 0, so lesion voxels there count as missed. A lesion-free slice has enough brain to be judged "
+    "Figures are over the voxels of the scan's brain (the given mask, else the estimate, on the scan's own grid) or "
+    "the lesion, without ignored voxels; outside the brain every score is 0, so lesion voxels there count as missed. A "
+    "lesion-free slice has enough brain to be judged "
     f"({SMALLEST_BRAIN_MM2 / 100:g} cm2) and keeps {CLEAR_MM:g} mm, at least one slice, from every lesion."
 )
 
@@ -49,7 +52,8 @@ class Truth:
 
     ``lesion`` and ``brain`` bool; ``region`` bool, where figures are made; ``clear`` (S,) bool, the lesion-free
     slices; ``spacing_mm`` along H, W, S; ``ignored`` counts voxels left out, ``outside`` lesion voxels outside the
-    brain. :meth:`crop` brings any volume of the case's grid to the same arrays.
+    brain; ``region_digest`` is a sha256 of the region, the same in two evaluations that may be compared. :meth:`crop`
+    brings any volume of the case's grid to the same arrays.
     """
 
     lesion: np.ndarray
@@ -59,6 +63,7 @@ class Truth:
     spacing_mm: tuple[float, float, float]
     ignored: int
     outside: int
+    region_digest: str
     grid: VolumeGrid
     slice_axis: int
     box: tuple[slice, slice, slice]
@@ -130,10 +135,18 @@ def read_truth(case: Case, brain: np.ndarray, grid: VolumeGrid, direction: str |
         spacing_mm=(spacing[h], spacing[w], spacing[axis]),
         ignored=int((inside & ignore).sum()),
         outside=int((lesion & ~inside).sum()),
+        region_digest=_digest(np.moveaxis(region, -1, axis)),
         grid=grid,
         slice_axis=axis,
         box=box,
     )
+
+
+def _digest(mask: np.ndarray) -> str:
+    """The sha256 of a mask (X, Y, Z) in RAS: of its shape and its packed voxels."""
+    digest = hashlib.sha256(str(mask.shape).encode())
+    digest.update(np.packbits(mask).tobytes())
+    return digest.hexdigest()
 
 
 def _span(indices: np.ndarray) -> slice:

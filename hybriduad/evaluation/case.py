@@ -20,6 +20,7 @@ from hybriduad.evaluation.histograms import read_histograms, write_histograms
 from hybriduad.metrics import (
     ScoreHistogram,
     confusion,
+    dice,
     false_positive_rate,
     lesion_detection,
     lesion_f1,
@@ -40,7 +41,7 @@ from hybriduad.scan.volumes import (
     write_atomically,
 )
 
-FORMAT = 3
+FORMAT = 4
 """Part of a case's key: raised whenever :func:`evaluate_case` gives other numbers or refuses other files."""
 RECORD_END = f"_{SUFFIXES['score']}.json"
 """How the record of a predicted case ends, see :mod:`hybriduad.prediction.cohort`."""
@@ -138,6 +139,7 @@ def evaluate_case(folder: Path, record: Mapping[str, Any], case: Case, cutoffs: 
         "run": case.run,
         "case": case.name,
         "truth": truth_key(case),
+        "region": truth.region_digest,
         "brain_method": record["notes"].get("brain", {}).get("method", ""),
         "brain_ml": float(truth.brain.sum()) * truth.voxel_ml,
         "lesion_ml": float(truth.lesion.sum()) * truth.voxel_ml,
@@ -178,7 +180,7 @@ def _outlined(mask: np.ndarray, truth: Truth, threshold: float) -> dict[str, flo
     on_clear_ml = float(mask[..., truth.clear].sum()) * truth.voxel_ml
     return {
         "threshold": threshold,
-        "dice": ratio(2 * counts.tp, 2 * counts.tp + counts.fp + counts.fn) if sick else NAN,
+        "dice": dice(counts) if sick else NAN,
         "sensitivity": sensitivity(counts),
         "precision": precision(counts) if sick else NAN,
         "fpr": false_positive_rate(counts),

@@ -47,7 +47,8 @@ def compare(
 
     Raises:
         ConfigError: under two evaluations, or a name twice.
-        DataError: no evaluation there, a case in two folds, no common case, or cases with different truths.
+        DataError: no evaluation there, a case in two folds, no common case, or cases with different truths or
+            regions.
     """
     names = [name for name, _ in evaluations]
     if len(names) < 2 or len(set(names)) != len(names):
@@ -59,8 +60,12 @@ def compare(
     if not common:
         raise DataError("no case that all evaluations have", got={name: len(cases) for name, cases in loaded.items()})
     for key in common:
-        if len({loaded[name][key].facts["truth"] for name in names}) > 1:
+        facts = [loaded[name][key].facts for name in names]
+        if len({one["truth"] for one in facts}) > 1:
             raise DataError("evaluations against different truths", where=key[1], got=names)
+        if len({one.get("region") for one in facts}) > 1 or "region" not in facts[0]:
+            mend = "predict with the same brain mask and reference contrast, and evaluate anew"
+            raise DataError("evaluations over different voxels", where=key[1], got=names, mend=mend)
     paired = {name: [loaded[name][key] for key in common] for name in names}
     left_out = {name: len(loaded[name]) - len(common) for name in names}
     rows: list[Figure] = []

@@ -47,7 +47,7 @@ from hybriduad.evaluation.tables import (
     write_table,
 )
 from hybriduad.metrics.intervals import DRAWS
-from hybriduad.prediction.files import MODEL
+from hybriduad.prediction.files import FORMAT, MODEL
 from hybriduad.scan.volumes import write_atomically
 
 __all__ = ["Evaluation", "compare", "evaluate"]
@@ -124,6 +124,7 @@ def evaluate(
     """
     source, folder = Path(predictions), Path(out)
     model = _read_json(source / MODEL)
+    _check_format(model, source / MODEL)
     thresholds = Thresholds.from_json(model["thresholds"])
     chosen = rule or thresholds.default
     cutoffs = thresholds.by_part(rule)
@@ -147,6 +148,7 @@ def evaluate(
     for case in [case for case in cases if case.name not in result.failed]:
         path, record = records[case.dataset, case.name]
         try:
+            _check_format(record, path)
             if record["bundle"] != model["bundle"]:
                 raise DataError("prediction of another bundle", where=path, mend="predict with --overwrite")
             scores.append(_case_scores(source, path, record, case, cutoffs, folder / CASES, result))
@@ -223,6 +225,14 @@ def _read_json(path: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise DataError("unreadable record", where=path, got=str(error), mend="predict with --overwrite") from error
     return found
+
+
+def _check_format(stated: Mapping[str, Any], path: Path) -> None:
+    if (number := stated.get("format")) != FORMAT:
+        mend = "predict again with --overwrite"
+        raise DataError(
+            "predictions of another version", where=path, got=f"format {number}", expected=FORMAT, mend=mend
+        )
 
 
 def _begin(folder: Path, request: Mapping[str, Any], overwrite: bool) -> None:

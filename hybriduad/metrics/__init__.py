@@ -1,7 +1,7 @@
-"""Figures of merit, one meaning each, in numpy alone.
+"""Figures of merit, one meaning each, in numpy and scipy alone.
 
-``voxels``: overlap, confusion and rates of masks. ``histogram``: AUPRC, AUROC and best-possible Dice of scores, exact
-under merging. ``lesions``: what was found, lesion by lesion. ``intervals``: bootstrap over subjects.
+``voxels``: confusion and rates of masks. ``histogram``: AUPRC, AUROC and best-possible Dice of scores, exact under
+merging. ``lesions``: what was found, lesion by lesion. ``intervals``: bootstrap over subjects.
 
 Every figure is nan where it is undefined: lesion-free cases are nan in AUPRC, Dice and sensitivity, and enter only
 the false-positive figures. Scores and masks are compared inside the brain, as the caller passes it.
@@ -16,45 +16,35 @@ from hybriduad.metrics.intervals import (
 )
 from hybriduad.metrics.lesions import (
     LesionCounts,
-    LesionRow,
+    component_table,
     lesion_detection,
     lesion_f1,
     lesion_precision,
     lesion_recall,
-    lesion_table,
 )
 from hybriduad.metrics.voxels import (
-    Confusion,
     confusion,
-    confusion_by_slice,
     dice,
-    false_discovery_rate,
     false_positive_rate,
     precision,
     sensitivity,
-    volume_ml,
 )
 
 __all__ = [
-    "Confusion",
     "Interval",
     "LesionCounts",
-    "LesionRow",
     "ScoreHistogram",
     "bootstrap",
     "bootstrap_pooled",
+    "component_table",
     "confusion",
-    "confusion_by_slice",
     "dice",
-    "false_discovery_rate",
     "false_positive_rate",
     "lesion_detection",
     "lesion_f1",
     "lesion_precision",
     "lesion_recall",
-    "lesion_table",
     "paired_difference",
     "precision",
     "sensitivity",
-    "volume_ml",
 ]

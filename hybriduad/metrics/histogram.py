@@ -14,7 +14,6 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 
 from hybriduad.core.errors import DataError
-from hybriduad.metrics.voxels import Confusion, false_positive_rate, ratio
 
 SHIFT = 11
 BINS = (int(np.float32(1.0).view(np.uint32)) >> SHIFT) + 1
@@ -194,36 +193,3 @@ class ScoreHistogram:
         curve = dice_curve(positives, negatives)
         best = int(curve.argmax())
         return float(curve[best]), float(key_edges(keys[best : best + 1])[0])
-
-    def confusion_at(self, threshold: float) -> Confusion:
-        """Counts of voxels for the mask ``score >= threshold``, threshold in [0, 1] or above (an empty mask)."""
-        if math.isnan(threshold):
-            raise DataError("threshold is nan", where="ScoreHistogram")
-        lowest = BINS if threshold > 1 else int(score_keys(np.array([max(threshold, 0.0)]))[0])
-        alarms = self._keys >= lowest
-        tp = int(self._positives[alarms].sum(dtype=np.int64))
-        fp = int(self._negatives[alarms].sum(dtype=np.int64))
-        return Confusion(tp=tp, fp=fp, fn=self.positives - tp, tn=self.negatives - fp)
-
-    def dice_at(self, threshold: float) -> float:
-        """Dice of the mask ``score >= threshold``; nan where mask and truth are both empty."""
-        counts = self.confusion_at(threshold)
-        return ratio(2 * counts.tp, 2 * counts.tp + counts.fp + counts.fn)
-
-    def fpr_at(self, threshold: float) -> float:
-        """FP / (FP + TN) of the mask ``score >= threshold``; nan without healthy voxels."""
-        return false_positive_rate(self.confusion_at(threshold))
-
-    def threshold_at_fpr(self, rate: float) -> float:
-        """The lowest bin edge whose false-positive rate is at most ``rate``; above all scores if even one is too much.
-
-        Raises:
-            DataError: no healthy voxel was counted.
-        """
-        if not self.negatives:
-            raise DataError("no healthy voxel", where="ScoreHistogram.threshold_at_fpr")
-        keys, _, negatives = self.descending()
-        refused = np.flatnonzero(np.cumsum(negatives) > rate * self.negatives)
-        # The very next bin, occupied or not: on other scans there are scores between two that were seen here.
-        edge = int(keys[refused[0]]) + 1 if len(refused) else 0
-        return float(key_edges(np.array([edge]))[0])

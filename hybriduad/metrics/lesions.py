@@ -7,8 +7,8 @@ A lesion is hit when at least 10 % of its voxels are covered by the mask; a pred
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
-from typing import Literal, NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from scipy import ndimage
@@ -25,42 +25,31 @@ class LesionCounts(NamedTuple):
     components: int
     false: int
 
-    @staticmethod
-    def pooled(counts: Iterable[LesionCounts]) -> LesionCounts:
-        """The sums over cases."""
-        rows = list(counts)
-        return LesionCounts(*(sum(row[index] for row in rows) for index in range(4)))
 
+class Component(NamedTuple):
+    """One component of a mask; ``x, y, z`` is its centroid in voxels, scores are over its voxels."""
 
-class LesionRow(NamedTuple):
-    """One component: a ``lesion`` of the truth, or a predicted ``component``.
-
-    ``x, y, z`` is the centroid in voxels; ``overlap`` the share of its voxels that the other mask covers, and
-    ``matched`` whether that is at least 10 % (nan and None without a truth); scores are over its voxels.
-    """
-
-    kind: Literal["lesion", "component"]
     number: int
     voxels: int
     volume_ml: float
     x: float
     y: float
     z: float
-    overlap: float
-    matched: bool | None
     mean_score: float
     maximum_score: float
 
 
-def _components(mask: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Labels, voxels of each component and how many of them ``other`` covers."""
+def _components(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Labels, and the voxels of each component."""
     labels, count = ndimage.label(mask, structure=ndimage.generate_binary_structure(mask.ndim, mask.ndim))
-    sizes = np.bincount(labels.ravel(), minlength=count + 1)[1:]
-    return labels, sizes, np.bincount(labels[other], minlength=count + 1)[1:]
+    return labels, np.bincount(labels.ravel(), minlength=count + 1)[1:]
 
 
-def _matched(covered: np.ndarray, sizes: np.ndarray) -> np.ndarray:
-    return 10 * covered >= sizes  # in integers: 10 % exactly is a hit
+def _matches(mask: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Whether ``other`` covers at least 10 % of each component of ``mask``: (components,) bool."""
+    labels, sizes = _components(mask)
+    covered = np.bincount(labels[other], minlength=len(sizes) + 1)[1:]
+    return np.asarray(10 * covered >= sizes)  # in integers: 10 % exactly is a hit
 
 
 def lesion_detection(mask: np.ndarray, truth: np.ndarray) -> LesionCounts:
@@ -70,14 +59,8 @@ def lesion_detection(mask: np.ndarray, truth: np.ndarray) -> LesionCounts:
         DataError: no masks, or different shapes.
     """
     predicted, lesion = as_masks("lesion_detection", mask=mask, truth=truth)
-    _, lesion_sizes, covered = _components(lesion, predicted)
-    _, sizes, on_lesion = _components(predicted, lesion)
-    return LesionCounts(
-        lesions=len(lesion_sizes),
-        hit=int(_matched(covered, lesion_sizes).sum()),
-        components=len(sizes),
-        false=int((~_matched(on_lesion, sizes)).sum()),
-    )
+    hit, right = _matches(lesion, predicted), _matches(predicted, lesion)
+    return LesionCounts(lesions=len(hit), hit=int(hit.sum()), components=len(right), false=int((~right).sum()))
 
 
 def lesion_recall(counts: LesionCounts) -> float:
@@ -98,56 +81,37 @@ def lesion_f1(counts: LesionCounts) -> float:
     return 2 * recall * precision / (recall + precision) if counts.hit and precision > 0 else 0.0
 
 
-def lesion_table(
-    mask: np.ndarray, truth: np.ndarray | None, score: np.ndarray, spacing_mm: Sequence[float]
-) -> list[LesionRow]:
-    """One row for each lesion of the truth (if there is one), then for each predicted component; the largest first.
-
-    ``mask`` and ``truth`` are (X, Y, Z) masks, ``score`` (X, Y, Z), ``spacing_mm`` one number an axis.
+def component_table(mask: np.ndarray, score: np.ndarray, spacing_mm: Sequence[float]) -> list[Component]:
+    """One row for each component of a mask (X, Y, Z), the largest first; ``spacing_mm`` one number an axis.
 
     Raises:
-        DataError: no masks, or shapes that do not fit.
+        DataError: no mask, or shapes that do not fit.
     """
-    predicted, lesion = as_masks("lesion_table", mask=mask, truth=np.zeros_like(mask) if truth is None else truth)
-    if predicted.ndim != 3 or np.shape(score) != predicted.shape or len(spacing_mm) != 3:
+    (inside,) = as_masks("component_table", mask=mask)
+    if inside.ndim != 3 or np.shape(score) != inside.shape or len(spacing_mm) != 3:
         raise DataError(
             "shapes that do not fit",
-            where="lesion_table",
-            got=f"mask {predicted.shape}, score {np.shape(score)}, spacing {tuple(spacing_mm)}",
+            where="component_table",
+            got=f"mask {inside.shape}, score {np.shape(score)}, spacing {tuple(spacing_mm)}",
             expected="(X, Y, Z) twice and three spacings",
         )
-    voxel_ml = math.prod(float(spacing) for spacing in spacing_mm) / 1000.0
-    rows = [] if truth is None else _rows("lesion", lesion, predicted, score, voxel_ml)
-    found = _rows("component", predicted, lesion, score, voxel_ml)
-    if truth is None:
-        found = [row._replace(overlap=math.nan, matched=None) for row in found]
-    return rows + found
-
-
-def _rows(
-    kind: Literal["lesion", "component"], mask: np.ndarray, other: np.ndarray, score: np.ndarray, voxel_ml: float
-) -> list[LesionRow]:
-    labels, sizes, covered = _components(mask, other)
+    labels, sizes = _components(inside)
     index = np.arange(1, len(sizes) + 1)
     if not len(index):
         return []
-    centroids = ndimage.center_of_mass(mask, labels, index)
+    voxel_ml = math.prod(float(spacing) for spacing in spacing_mm) / 1000.0
+    centroids = ndimage.center_of_mass(inside, labels, index)
     means, maxima = ndimage.mean(score, labels, index), ndimage.maximum(score, labels, index)
-    matched = _matched(covered, sizes)
-    order = np.argsort(-sizes, kind="stable").tolist()
     return [
-        LesionRow(
-            kind=kind,
+        Component(
             number=number,
             voxels=int(sizes[i]),
             volume_ml=float(sizes[i] * voxel_ml),
             x=float(centroids[i][0]),
             y=float(centroids[i][1]),
             z=float(centroids[i][2]),
-            overlap=float(covered[i] / sizes[i]),
-            matched=bool(matched[i]),
             mean_score=float(means[i]),
             maximum_score=float(maxima[i]),
         )
-        for number, i in enumerate(order, start=1)
+        for number, i in enumerate(np.argsort(-sizes, kind="stable").tolist(), start=1)
     ]

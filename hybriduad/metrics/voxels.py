@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -43,17 +42,6 @@ def ratio(numerator: float, denominator: float) -> float:
     return float(numerator) / float(denominator) if denominator else math.nan
 
 
-def dice(mask: np.ndarray, truth: np.ndarray) -> float:
-    """Dice overlap of two masks of one shape, in [0, 1]. Empty and empty: nan; empty and non-empty: 0.
-
-    Raises:
-        DataError: no masks, or different shapes.
-    """
-    predicted, lesion = as_masks("dice", mask=mask, truth=truth)
-    overlap, extent = int((predicted & lesion).sum()), int(predicted.sum()) + int(lesion.sum())
-    return ratio(2 * overlap, extent)
-
-
 def confusion(mask: np.ndarray, truth: np.ndarray, region: np.ndarray) -> Confusion:
     """Count voxels inside ``region`` only (the brain without ignored voxels); background is no true negative.
 
@@ -67,28 +55,14 @@ def confusion(mask: np.ndarray, truth: np.ndarray, region: np.ndarray) -> Confus
     return Confusion(tp=tp, fp=fp, fn=fn, tn=int(np.count_nonzero(inside)) - tp - fp - fn)
 
 
-def confusion_by_slice(mask: np.ndarray, truth: np.ndarray, region: np.ndarray) -> dict[int, Confusion]:
-    """Confusion of each slice of (H, W, S) masks by its index along the last axis; slices without region are left out.
-
-    Raises:
-        DataError: no masks, or different shapes.
-    """
-    predicted, lesion, inside = as_masks("confusion_by_slice", mask=mask, truth=truth, region=region)
-    return {
-        index: confusion(predicted[..., index], lesion[..., index], inside[..., index])
-        for index in range(inside.shape[-1])
-        if inside[..., index].any()
-    }
+def dice(counts: Confusion) -> float:
+    """2 TP / (2 TP + FP + FN), in [0, 1]: 0 where one of mask and truth is empty, nan where both are."""
+    return ratio(2 * counts.tp, 2 * counts.tp + counts.fp + counts.fn)
 
 
 def false_positive_rate(counts: Confusion) -> float:
     """FP / (FP + TN): the share of healthy voxels that alarm; nan where there is no healthy voxel."""
     return ratio(counts.fp, counts.fp + counts.tn)
-
-
-def false_discovery_rate(counts: Confusion) -> float:
-    """FP / (FP + TP): the share of alarms that are wrong; nan where there is no alarm."""
-    return ratio(counts.fp, counts.fp + counts.tp)
 
 
 def sensitivity(counts: Confusion) -> float:
@@ -99,15 +73,3 @@ def sensitivity(counts: Confusion) -> float:
 def precision(counts: Confusion) -> float:
     """TP / (TP + FP): the share of alarms that are right; nan where there is no alarm."""
     return ratio(counts.tp, counts.tp + counts.fp)
-
-
-def volume_ml(mask: np.ndarray, spacing_mm: Sequence[float]) -> float:
-    """Volume of a mask in millilitres; one spacing an axis.
-
-    Raises:
-        DataError: no mask, or another number of axes than of spacings.
-    """
-    (inside,) = as_masks("volume_ml", mask=mask)
-    if inside.ndim != len(spacing_mm):
-        raise DataError("spacing that does not fit", where="volume_ml", got=tuple(spacing_mm), expected=inside.shape)
-    return float(np.count_nonzero(inside)) * math.prod(float(spacing) for spacing in spacing_mm) / 1000.0

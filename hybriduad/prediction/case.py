@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+from scipy import ndimage
 
 from hybriduad.core.types import Case, Prediction
 from hybriduad.detector.inference import Detector
 from hybriduad.scan.cache import PreparedCache
 from hybriduad.scan.grid import intensity_from_model, restore
 from hybriduad.scan.preparation import Prepared, prepare, scan_on_grid
+from hybriduad.scan.slices import enough_brain
 
 
 def predict_case(
@@ -18,11 +20,12 @@ def predict_case(
 ) -> Prediction:
     """Predict one case on the grid and in the orientation of its reference scan.
 
-    Maps come back by linear interpolation and are 0 outside the brain; the mask is the restored score against the
-    threshold of ``rule`` (the bundle's default rule by default), which is that of this scan where the rule gives every
-    scan its own, and absent without calibration. ``reconstruction`` is
-    (C, X, Y, Z) in the units of each contrast's scan; outside the brain it equals the scan in the contrast that is
-    written (``notes["shown"]``, :meth:`hybriduad.core.types.Case.shown_contrast`), and is 0 in others.
+    Maps come back by linear interpolation. They are 0 in slices that were not judged and outside ``brain``, which is
+    that of the scan itself, whatever the model grid. The mask is the restored score against the threshold of ``rule``
+    (the bundle's default rule by default), which is that of this scan where the rule gives every scan its own, and
+    absent without calibration. ``reconstruction`` is (C, X, Y, Z) in the units of each contrast's scan; outside the
+    brain it equals the scan in the contrast that is written (``notes["shown"]``,
+    :meth:`hybriduad.core.types.Case.shown_contrast`), and is 0 in others.
 
     Raises:
         DataError: the case cannot be prepared (:func:`hybriduad.scan.preparation.prepare`).
@@ -39,13 +42,19 @@ def predict_case(
 def on_scan_grid(
     found: Prediction, prepared: Prepared, case: Case, detector: Detector, rule: str | None = None
 ) -> Prediction:
-    """Bring a prediction from the model grid back to the reference scan's own grid and orientation."""
-    brain = restore(found.brain, prepared.grid, order=0) > 0
+    """Bring a prediction from the model grid back to the reference scan's own grid and orientation.
+
+    Before a map is interpolated, its values are carried outward from the judged pixels: at the rim of the scan's brain
+    it is neither mixed with the background nor cut off where the coarser brain of the model grid ends.
+    """
+    brain = np.array(prepared.scan_brain)
+    nearest = _nearest(found.brain & enough_brain(found.brain, prepared.spacing_mm), prepared.spacing_mm)
 
     def back(values: np.ndarray | None) -> np.ndarray | None:
         if values is None:
             return None
-        return np.where(brain, np.clip(restore(values, prepared.grid, order=1), 0.0, 1.0), 0.0).astype(np.float32)
+        carried = np.take_along_axis(values.reshape(nearest.shape), nearest, axis=0).reshape(values.shape)
+        return np.where(brain, np.clip(restore(carried, prepared.grid, order=1), 0.0, 1.0), 0.0).astype(np.float32)
 
     score = back(found.score)
     threshold = None if score is None else detector.thresholds.threshold("score", score[brain], rule)
@@ -63,6 +72,19 @@ def on_scan_grid(
         grid=prepared.grid.volume,
         notes=found.notes | {"shown": case.shown_contrast(detector.anatomy.contrasts)},
     )
+
+
+def _nearest(judged: np.ndarray, spacing_mm: tuple[float, float, float]) -> np.ndarray:
+    """(H W, S): of every pixel of ``judged`` (H, W, S) the place in H W of the nearest judged one in its slice, its own
+    in slices without any."""
+    h, w, depth = judged.shape
+    nearest = np.tile(np.arange(h * w)[:, None], (1, depth))
+    for index in np.flatnonzero(judged.any(axis=(0, 1))):
+        rows, columns = ndimage.distance_transform_edt(
+            ~judged[..., index], sampling=spacing_mm[:2], return_distances=False, return_indices=True
+        )
+        nearest[:, index] = (rows * w + columns).ravel()
+    return nearest
 
 
 def _pseudo_healthy(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from pathlib import Path
 
 from hybriduad.core.types import Case, Prediction
@@ -38,5 +37,16 @@ def load_detector(bundle: str | Path, device: str = "auto") -> CaseDetector:
         ConfigError: an unusable device.
     """
     loaded = loading.load_detector(bundle, device)
-    # Whatever a detector is built from it keeps under the same name.
-    return CaseDetector(**{name: getattr(loaded, name) for name in inspect.signature(Detector).parameters})
+    return CaseDetector(
+        anatomy=loaded.anatomy,
+        direction=loaded.direction,
+        reconstructor=loaded.reconstructor,
+        segmenter=loaded.segmenter,
+        residual=loaded.residual,
+        fusion=loaded.fusion,
+        thresholds=loaded.thresholds,
+        mirror=loaded.mirror,
+        seed=loaded.seed,
+        precision=loaded.precision,
+        device=loaded.device,
+    )

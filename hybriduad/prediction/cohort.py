@@ -80,9 +80,11 @@ def predict_cohort(
     detector = load_detector(bundle, device)
     threshold = detector.thresholds.of("score", rule)
     folder = Path(out)
-    begin_folder(folder, model, {"maps": list(wanted), "rule": rule, "bundle": model.digest}, overwrite)
+    begin_folder(folder, model, wanted, rule, overwrite)
     if threshold is None and "mask" in wanted:
-        log.warning("no masks: the bundle has no threshold yet; 'hybriduad calibrate' gives it one")
+        known = f"the rule {rule or detector.thresholds.default} has none for the score"
+        why = known if detector.thresholds.values else "the bundle has no threshold yet"
+        log.warning("no masks: %s; 'hybriduad calibrate' gives it one", why)
     store = PreparedCache(cache) if cache is not None else None
     outcome = Outcome(folder)
     for case in cases:

@@ -15,10 +15,13 @@ from hybriduad.core.errors import ConfigError, DataError
 from hybriduad.core.requests import difference
 from hybriduad.core.types import Case, Prediction
 from hybriduad.detector.bundle import Bundle, versions
-from hybriduad.metrics import lesion_table
+from hybriduad.metrics import component_table
 from hybriduad.scan.digests import file_digest
 from hybriduad.scan.volumes import VolumeGrid, write_atomically, write_volume
 
+FORMAT = 1
+"""Part of a folder's request and of every record: raised whenever a prediction would hold other numbers or files, so
+that a folder never mixes what two versions made."""
 SUFFIXES = {
     "score": "desc-anomaly_probseg",
     "probability": "desc-segmenter_probseg",
@@ -70,23 +73,30 @@ def record_of(folder: Path, case: Case) -> Path:
     return folder / _place(case) / f"{case.name}_{SUFFIXES['score']}.json"
 
 
-def begin_folder(folder: Path, model: Bundle, request: dict[str, Any], overwrite: bool) -> None:
-    """Make the predictions folder, or check that the one that is there is of the same request.
+def begin_folder(folder: Path, model: Bundle, maps: Sequence[str], rule: str | None, overwrite: bool) -> None:
+    """Make the predictions folder, or check that the one that is there is of the same request and version.
 
     Raises:
         ConfigError: it holds other predictions and ``overwrite`` is not set, or something else.
     """
     path = folder / MODEL
+    request = {"maps": list(maps), "rule": rule, "bundle": model.digest}
     if path.is_file():
         try:
-            asked = json.loads(path.read_text())["request"]
+            stated = json.loads(path.read_text())
+            asked, number = stated["request"], stated.get("format")
         except (ValueError, KeyError):
-            asked = {}
-        if all(key in asked and asked[key] == value for key, value in request.items()):
+            asked, number = {}, None
+        same = all(key in asked and asked[key] == value for key, value in request.items())
+        if same and number == FORMAT:
             return
         if not overwrite:
-            what = difference({key: asked.get(key) for key in request}, request)
             mend = "choose another folder, or --overwrite"
+            if same:
+                raise ConfigError(
+                    "predictions of another version", where=folder, got=f"format {number}", expected=FORMAT, mend=mend
+                )
+            what = difference({key: asked.get(key) for key in request}, request)
             raise ConfigError("other predictions in the same place", where=folder, got=what, mend=mend)
         # All of them, so that a folder never mixes two models, not even when this run is stopped.
         for suffix in (*SUFFIXES.values(), LESIONS):
@@ -107,6 +117,7 @@ def begin_folder(folder: Path, model: Bundle, request: dict[str, Any], overwrite
     _write_json(
         path,
         {
+            "format": FORMAT,
             "bundle": model.digest,
             "kind": model.kind,
             "contrasts": list(model.anatomy.contrasts),
@@ -118,15 +129,20 @@ def begin_folder(folder: Path, model: Bundle, request: dict[str, Any], overwrite
 
 
 def check_same_scan(record: Path, case: Case, contrasts: tuple[str, ...]) -> None:
-    """A finished case of that name counts as done only if it is of the same files.
+    """A finished case of that name counts as done only if this version made it of the same files.
 
     Raises:
-        DataError: it is of others, or its record cannot be read.
+        DataError: it is of others or of another version, or its record cannot be read.
     """
     try:
-        before = json.loads(record.read_text())["inputs"]
+        stated = json.loads(record.read_text())
+        before, number = stated["inputs"], stated.get("format")
     except (ValueError, KeyError) as error:
         raise DataError("unreadable record of a case", where=record, mend="delete it") from error
+    if number != FORMAT:
+        raise DataError(
+            "prediction of another version", where=record, got=f"format {number}", expected=FORMAT, mend="--overwrite"
+        )
     if before != _inputs(case, contrasts):
         raise DataError("prediction of another scan of that name", where=record, mend="--overwrite, or another folder")
 
@@ -169,6 +185,7 @@ def write_case(
         shared
         | {
             "Description": "fused anomaly score of hybriduad in [0, 1], research use only",
+            "format": FORMAT,
             "case": case.name,
             "dataset": case.dataset,
             "subject": case.subject,
@@ -188,7 +205,7 @@ def _lesions(mask: np.ndarray, score: np.ndarray, grid: VolumeGrid) -> str:
     """A line for each component of the mask (26 neighbours), the largest first; centroids in the scan's millimetres."""
     lines = ["number\tvolume_ml\tx_mm\ty_mm\tz_mm\tmean_score\tmaximum_score"]
     spacing = np.linalg.norm(grid.affine[:3, :3], axis=0).tolist()
-    for row in lesion_table(mask, None, score, spacing):
+    for row in component_table(mask, score, spacing):
         place = grid.affine[:3, :3] @ (row.x, row.y, row.z) + grid.affine[:3, 3]
         where = "\t".join(f"{value:.1f}" for value in place)
         lines.append(f"{row.number}\t{row.volume_ml:.3f}\t{where}\t{row.mean_score:.4f}\t{row.maximum_score:.4f}")

@@ -25,6 +25,7 @@ _ASIDE = ".partial-"
 _DAY_S = 24 * 3600
 VALID = "valid.npy"
 """Only in entries of which some contrast covers a part of the scan."""
+SCAN_BRAIN = "scan_brain.npy"
 _MASKS = ("brain", "foreground", "lesion", "ignore")
 
 
@@ -61,6 +62,7 @@ class PreparedCache:
             np.save(partial / "masks.npy", masks, allow_pickle=False)
             if not (prepared.valid == _everywhere(prepared.present, prepared.image.shape)).all():
                 np.save(partial / VALID, prepared.valid, allow_pickle=False)
+            np.save(partial / SCAN_BRAIN, prepared.scan_brain, allow_pickle=False)
             record = {
                 "present": prepared.present.tolist(),
                 "has_lesion_mask": prepared.has_lesion_mask,
@@ -105,6 +107,7 @@ def _load(entry: Path) -> Prepared:
             valid = np.load(entry / VALID, mmap_mode="r", allow_pickle=False)
         else:
             valid = _everywhere(np.array(record["present"]), image.shape)
+        scan_brain = np.load(entry / SCAN_BRAIN, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError) as error:
         raise DataError("damaged cache entry", where=entry, got=str(error), mend="delete that folder") from error
     grid = Grid.from_json(record["grid"])
@@ -115,6 +118,7 @@ def _load(entry: Path) -> Prepared:
         has_lesion_mask=record["has_lesion_mask"],
         spacing_mm=grid.spacing_mm,
         grid=grid,
+        scan_brain=scan_brain,
         notes=record["notes"],
     )
 

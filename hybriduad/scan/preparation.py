@@ -43,7 +43,7 @@ from hybriduad.scan.volumes import (
 
 __all__ = ["WHITE", "Grid", "Prepared", "intensity_from_model", "prepare", "restore", "scan_on_grid"]
 
-FORMAT = 9
+FORMAT = 10
 """Part of the cache's key: raised whenever :func:`prepare` gives other numbers or refuses other files."""
 MARGIN_MM = 4.0
 """Room around the head in the square."""
@@ -58,6 +58,9 @@ class Prepared:
     last two all False where the case has none; ``has_lesion_mask`` tells an empty lesion mask from a missing one;
     ``spacing_mm`` along H, W, S; ``grid`` the way back for :func:`restore`; ``notes`` what was done, for the sidecar.
     The arrays may be read-only and memory-mapped.
+
+    ``scan_brain`` (X, Y, Z) bool is the brain on the reference scan's own grid, in its file's orientation: as it was
+    given or estimated, and the same for every model grid.
     """
 
     image: np.ndarray
@@ -69,6 +72,7 @@ class Prepared:
     has_lesion_mask: bool
     spacing_mm: tuple[float, float, float]
     grid: Grid
+    scan_brain: np.ndarray
     notes: dict[str, Any] = field(default_factory=dict)
 
     @cached_property
@@ -143,6 +147,7 @@ def prepare(case: Case, anatomy: Anatomy, direction: str | None = None) -> Prepa
         has_lesion_mask=lesion is not None,
         spacing_mm=grid.spacing_mm,
         grid=grid,
+        scan_brain=from_ras(np.moveaxis(brain, -1, axis), image.grid.orientation),
         notes=notes,
     )
 

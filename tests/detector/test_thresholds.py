@@ -35,7 +35,7 @@ def test_both_forms_come_back_from_json() -> None:
     ],
 )
 def test_others_are_refused(entry: dict) -> None:
-    with pytest.raises(BundleError, match="unreadable thresholds"):
+    with pytest.raises(BundleError, match="thresholds that cannot be read"):
         cutoffs_of(entry)
 
 

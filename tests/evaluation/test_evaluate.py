@@ -21,7 +21,7 @@ from hybriduad.core.types import Case
 from hybriduad.evaluation import case as evaluation_case
 from hybriduad.evaluation import evaluate as evaluation
 from hybriduad.evaluation.evaluate import compare, evaluate
-from hybriduad.prediction.files import SUFFIXES
+from hybriduad.prediction.files import FORMAT, SUFFIXES
 from hybriduad.scan.volumes import VolumeGrid, write_volume
 
 SHAPE = (16, 14, 12)
@@ -64,6 +64,7 @@ class Study:
         self.lesions: dict[str, np.ndarray] = {}
         rules = {} if thresholds is None else {"best-dice": {"values": dict(thresholds)}}
         self.model = {
+            "format": FORMAT,
             "bundle": "b" * 64,
             "kind": "detector",
             "contrasts": ["FLAIR"],
@@ -123,6 +124,7 @@ class Study:
             write_volume(path, values, GRID, np.uint8 if values.dtype == bool else np.float32)
             parts[part] = path.relative_to(self.predictions).as_posix()
         record = {
+            "format": FORMAT,
             "case": name,
             "dataset": "hand",
             "subject": subject,
@@ -229,6 +231,41 @@ class TestFigures:
         assert per_slice.value == pytest.approx(np.mean(np.array(found) / [5, 5, 5, 10]))
         pooled = result.value("score", "false_positive_ml_per_lesion_free_slice", "pooled")
         assert pooled.value == pytest.approx(sum(found) / 25)
+
+    def test_slices_run_along_the_axis_of_acquisition_and_those_without_brain_are_none(self, tmp_path: Path) -> None:
+        """Published mistake 3: "per slice" over another axis, and empty slices counted as free of alarms."""
+        study = Study(tmp_path)
+        alarm = np.zeros(SHAPE, np.float32)
+        alarm[5, 3:6, 4:8] = 0.9
+        study.add(1, healthy=True, maps=dict.fromkeys(QUALITY, alarm))
+        place = study.predictions / "sub-01" / "anat" / "sub-01_desc-anomaly_probseg.json"
+        for direction, slices in (("sagittal", 12), ("coronal", 10), ("axial", 10)):
+            record = json.loads(place.read_text())
+            record["notes"]["direction"] = direction
+            place.write_text(json.dumps(record))
+            study.evaluate(direction)
+            row = rows_of(tmp_path / direction / "cases.csv")[0]
+            assert int(row["lesion_free_slices"]) == slices
+            assert float(row["false_positive_ml_per_lesion_free_slice"]) == pytest.approx(12 * VOXEL_ML / slices)
+        # A lesion takes its own slices and their neighbours out: from the left, along x, others than from below.
+        study.add(2)  # x 4 to 8, z 2 and 3
+        place = study.predictions / "sub-02" / "anat" / "sub-02_desc-anomaly_probseg.json"
+        record = json.loads(place.read_text())
+        record["notes"]["direction"] = "sagittal"
+        place.write_text(json.dumps(record))
+        study.evaluate("both")
+        # Of x from 2 to 13 all that keep 10 mm, 3 slices of 4 mm, from 4 to 8.
+        assert rows_of(tmp_path / "both" / "cases.csv")[4]["lesion_free_slices"] == "2"
+
+    def test_pooled_lesions_are_the_sums_over_cases(self, study: Study) -> None:
+        result = study.evaluate()
+        rows = [row for row in rows_of(study.root / "scores" / "cases.csv") if row["system"] == "score"][:3]
+        lesions, hit, components, false = (
+            sum(int(row[name]) for row in rows) for name in ("lesions", "lesions_hit", "components", "false_components")
+        )
+        assert result.value("score", "lesion_recall", "pooled").value == pytest.approx(hit / lesions)
+        precision = (components - false) / components
+        assert result.value("score", "lesion_precision", "pooled").value == pytest.approx(precision)
 
     def test_empty_mask_on_an_empty_truth_is_undefined_and_no_alarm(self, tmp_path: Path) -> None:
         study = Study(tmp_path)
@@ -433,6 +470,17 @@ class TestFolders:
         with pytest.raises(LeakageError, match=r"sub-01.*same voxels"):
             study.evaluate("leaked")
 
+    def test_predictions_of_another_version_are_refused(self, study: Study) -> None:
+        place = study.predictions / "sub-02" / "anat" / "sub-02_desc-anomaly_probseg.json"
+        place.write_text(json.dumps(json.loads(place.read_text()) | {"format": FORMAT + 1}))
+        found = study.evaluate()
+        assert len(found.done) == 3
+        assert re.search(r"of another version.*expected 1; predict again with --overwrite", found.failed["sub-02"])
+        del study.model["format"]
+        study.write_model()
+        with pytest.raises(DataError, match=r"predictions of another version in .*model\.json: got format None"):
+            study.evaluate("again")
+
     def test_not_a_predictions_folder(self, study: Study) -> None:
         with pytest.raises(DataError, match=r"no predictions.*model\.json"):
             evaluate(study.root / "raw", study.cohort, out=study.root / "scores")
@@ -497,6 +545,25 @@ class TestCompare:
         evaluations = [(name, tmp_path / name / "scores") for name in ("a", "b")]
         with pytest.raises(DataError, match="different truths"):
             compare(evaluations, out=tmp_path / "comparison")
+
+    def test_other_regions_cannot_be_compared(self, tmp_path: Path) -> None:
+        for name in ("a", "b", "same"):
+            study = Study(tmp_path / name)
+            brain = brain_mask()
+            brain[2, 5, 5] = name != "b"
+            study.add(1, brain=brain)
+            study.evaluate()
+        scores = {name: tmp_path / name / "scores" for name in ("a", "b", "same")}
+        with pytest.raises(DataError, match=r"evaluations over different voxels in sub-01.*evaluate anew"):
+            compare([("a", scores["a"]), ("b", scores["b"])], out=tmp_path / "comparison")
+        compare([("a", scores["a"]), ("same", scores["same"])], out=tmp_path / "comparison")
+        for name in ("a", "same"):  # as an earlier version left them
+            path = scores[name] / "cases" / "sub-01.json"
+            content = json.loads(path.read_text())
+            del content["facts"]["region"]
+            path.write_text(json.dumps(content))
+        with pytest.raises(DataError, match="evaluations over different voxels"):
+            compare([("a", scores["a"]), ("same", scores["same"])], out=tmp_path / "comparison")
 
 
 class TestTruth:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pytest
@@ -35,16 +36,46 @@ def histograms(cases: list[tuple[np.ndarray, np.ndarray]]) -> list[ScoreHistogra
     return result
 
 
-def test_interval_of_a_mean_agrees_with_scipy():
-    values = np.random.default_rng(3).beta(2, 3, 40)
-    ours = metrics.bootstrap(values, draws=4000, seed=1)
-    reference = stats.bootstrap(
-        (values,), np.mean, method="percentile", n_resamples=4000, rng=np.random.default_rng(2)
+def scipy_interval(columns: Sequence[np.ndarray], statistic: Callable[..., float], draws: int, seed: int):
+    return stats.bootstrap(
+        columns,
+        statistic,
+        paired=len(columns) > 1,
+        vectorized=False,
+        method="percentile",
+        n_resamples=draws,
+        rng=np.random.default_rng(seed),
     ).confidence_interval
+
+
+def pooled_recall(drawn: np.ndarray) -> float:
+    """Of rows (hits, lesions); nan without a lesion."""
+    hits, lesions = drawn.sum(axis=0)
+    return float(hits / lesions) if lesions else math.nan
+
+
+def test_interval_of_a_mean_is_that_of_scipy():
+    values = np.random.default_rng(3).beta(2, 3, 40)
+    ours = metrics.bootstrap(values, draws=500, seed=1)
+    assert (ours.low, ours.high) == tuple(scipy_interval([values], np.mean, 500, 1))
     assert ours.value == pytest.approx(values.mean())
-    assert ours.low == pytest.approx(reference.low, abs=0.01)
-    assert ours.high == pytest.approx(reference.high, abs=0.01)
     assert ours.low < ours.value < ours.high
+
+
+def test_interval_of_a_ratio_of_sums_is_that_of_scipy_which_has_none_once_a_draw_is_undefined():
+    def of_columns(hits: np.ndarray, lesions: np.ndarray) -> float:
+        return pooled_recall(np.stack([hits, lesions], axis=1))
+
+    rows = np.random.default_rng(0).integers(1, 9, (15, 2)).astype(float)
+    ours = metrics.bootstrap(rows, pooled_recall, draws=300, seed=1)
+    theirs = scipy_interval([rows[:, 0], rows[:, 1]], of_columns, 300, 1)
+    assert (ours.low, ours.high) == pytest.approx(tuple(theirs), rel=1e-12)
+    rows = np.array([[0.0, 0.0], [0.0, 0.0], [1.0, 2.0], [0.0, 1.0]])
+    with pytest.warns(stats.DegenerateDataWarning):
+        theirs = scipy_interval([rows[:, 0], rows[:, 1]], of_columns, 300, 1)
+    assert math.isnan(theirs.low)
+    ours = metrics.bootstrap(rows, pooled_recall, draws=300, seed=1)
+    assert 0 <= ours.low < ours.value < ours.high <= 1
 
 
 def test_the_seed_is_part_of_the_result_and_global_state_is_not():
@@ -76,9 +107,6 @@ def test_nan_subjects_are_left_out_and_counted():
 def test_a_figure_of_several_columns_is_made_anew_in_each_draw():
     rows = np.random.default_rng(0).integers(1, 9, (15, 2)).astype(float)
     rows[:, 1] += rows[:, 0]
-
-    def pooled_recall(drawn: np.ndarray) -> float:
-        return float(drawn[:, 0].sum() / drawn[:, 1].sum())
 
     ours = metrics.bootstrap(rows, pooled_recall, draws=300, seed=4)
     brute = [pooled_recall(rows[index]) for index in draw_subjects(15, 300, 4)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
 
 import nibabel as nib
@@ -10,6 +11,8 @@ import pytest
 
 import hybriduad as hu
 from hybriduad.core.errors import BundleError, ConfigError
+from hybriduad.detector import loading
+from hybriduad.detector.inference import Detector
 from hybriduad.detector.loading import load_detector
 
 
@@ -25,11 +28,14 @@ def test_predicts_on_the_scans_own_grid(tiny_cohort: Path, tiny_detector: Path) 
     assert np.array_equal(found.score, again.score)
 
 
-def test_keeps_all_that_the_bundle_says(tiny_detector: Path) -> None:
-
-    plain, whole = load_detector(tiny_detector, "cpu"), hu.load_detector(tiny_detector, "cpu")
-    for name in ("anatomy", "direction", "residual", "fusion", "thresholds", "seed", "precision", "device"):
-        assert getattr(whole, name) == getattr(plain, name)
+def test_keeps_all_that_the_bundle_says(tiny_detector: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever a detector is built from, the one of cases has the same of, and not a default."""
+    plain = load_detector(tiny_detector, "cpu")
+    plain.seed, plain.precision, plain.mirror = 5, "bfloat16", not plain.mirror
+    monkeypatch.setattr(loading, "load_detector", lambda *_: plain)
+    whole = hu.load_detector(tiny_detector, "cpu")
+    for name in inspect.signature(Detector).parameters:
+        assert getattr(whole, name) == getattr(plain, name), name
     assert whole.segmenter is not None
     assert whole.reconstructor is not None
 
