@@ -59,8 +59,15 @@ def curves(path: Path, series: Mapping[str, tuple[Sequence[float], Sequence[floa
         smooth = np.convolve(values, np.ones(width) / width, mode="valid")
         axes.plot(along[width - 1 :], smooth, color=line.get_color(), linewidth=1.2, label=name)
     axes.set(xlabel=x, ylabel=y, yscale="log")
+    axes.yaxis.set_major_formatter("{x:g}")  # powers of ten as formulas would take half of the time
+    axes.yaxis.set_minor_formatter(_some)
     axes.legend(fontsize=7)
     save_figure(figure, path)
+
+
+def _some(value: float, _: int) -> str:
+    """Of the ticks between two powers of ten, 2, 3 and 5 times the lower are labelled."""
+    return f"{value:g}" if f"{value:e}"[0] in "235" else ""
 
 
 def save_figure(figure: Figure, path: Path) -> None:
