@@ -65,7 +65,7 @@ def curves(path: Path, series: Mapping[str, tuple[Sequence[float], Sequence[floa
     save_figure(figure, path)
 
 
-def _some(value: float, _: int) -> str:
+def _some(value: float, _: float) -> str:
     """Of the ticks between two powers of ten, 2, 3 and 5 times the lower are labelled."""
     return f"{value:g}" if f"{value:e}"[0] in "235" else ""
 
