@@ -84,7 +84,7 @@ def phantom(
         from hybriduad.cohort.manifest import read_manifest
         from hybriduad.phantom.picture import draw_cohort
 
-        draw_cohort(read_manifest(manifest)[: options.PICTURED], picture)
+        draw_cohort(read_manifest(manifest)[: options.PICTURED], contrasts, picture)
     typer.echo(f"{subjects} subjects in {manifest}")
 
 

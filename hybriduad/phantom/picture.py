@@ -12,22 +12,21 @@ from hybriduad.core.types import Case
 from hybriduad.scan.volumes import read_mask, read_volume
 
 
-def draw_cohort(cases: Sequence[Case], path: Path) -> None:
+def draw_cohort(cases: Sequence[Case], contrasts: Sequence[str], path: Path) -> None:
     """Write a PNG of one axial slice a phantom: where its lesion is largest, else through the lateral ventricles.
 
     Brightness runs from 0 to the 99.5th percentile inside the brain of each image; the lesion's border is drawn on the
-    last row. ``cases`` are those of a cohort that :func:`hybriduad.phantom.cohort.write_cohort` wrote.
+    last of ``contrasts``. ``cases`` are those of a cohort that :func:`hybriduad.phantom.cohort.write_cohort` wrote.
 
     Raises:
         DataError: a file that cannot be read.
     """
     from matplotlib.figure import Figure
 
-    contrasts = list(cases[0].images)
     figure = Figure(figsize=(2.2 * len(cases), 2.7 * len(contrasts) + 0.3), facecolor="black")
     axes = figure.subplots(len(contrasts), len(cases), squeeze=False)
     for column, case in zip(axes.T, cases, strict=True):
-        images = {name: read_volume(file) for name, file in case.images.items()}
+        images = {name: read_volume(case.images[name]) for name in contrasts}
         assert case.brain is not None
         brain = read_mask(case.brain).data
         lesion = np.zeros_like(brain) if case.lesion is None else read_mask(case.lesion).data

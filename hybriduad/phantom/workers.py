@@ -13,7 +13,6 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from multiprocessing import connection
-from multiprocessing.context import BaseContext
 from typing import TypeVar
 
 import torch
@@ -47,12 +46,9 @@ def work_through(work: Callable[[Job], object], jobs: Sequence[Job], workers: in
         return
     if multiprocessing.parent_process() is not None:  # most likely a script that a worker imports and so runs again
         raise ConfigError("a process of a pool asks for a pool of its own", mend=MEND)
-    context: BaseContext
-    if "forkserver" in multiprocessing.get_all_start_methods():
-        context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload([work.__module__])  # its imports take seconds, and so only once
-    else:
-        context = multiprocessing.get_context("spawn")
+    methods = multiprocessing.get_all_start_methods()
+    context = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
+    context.set_forkserver_preload([work.__module__])  # its imports take seconds, and so only once; spawn ignores it
     pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start)
     try:
         for job, future in [(job, pool.submit(work, job)) for job in jobs]:

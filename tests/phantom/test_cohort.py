@@ -155,7 +155,7 @@ def test_the_picture_shows_every_phantom(tmp_path: Path) -> None:
     cases = read_manifest(write_cohort(tmp_path / "two", subjects=2, **MIXED | {"contrasts": ("T1w", "FLAIR")}))
     from matplotlib.image import imread
 
-    draw_cohort(cases[::-1], tmp_path / "pictures" / "two.png")
+    draw_cohort(cases[::-1], ("T1w", "FLAIR"), tmp_path / "pictures" / "two.png")
     shown = imread(tmp_path / "pictures" / "two.png")
     halves = np.array_split(shown[..., :3].mean(axis=-1), 2, axis=1)
     assert all(half.std() > 0.05 for half in halves)
