@@ -49,7 +49,7 @@ by=()
 if head -n 1 "$cohort" | tr -d '\r' | tr ',' '\n' | grep -qx site; then by=(--by site); fi
 for name in detector detector-few; do
   run calibrate "$out/$name-uncalibrated" "$cohort" --out "$out/$name" --split validation \
-    --rule best-dice --rule false-positives --false-positive-ml "$limit" --per slice "${fit[@]}"
+    --rule best-dice --rule "false-positives:false_positive_ml=$limit,per=slice" "${fit[@]}"
   run_cases predict "$out/$name" "$cohort" --split test --maps all --out "$out/predictions-$name" "${fit[@]}"
   run_cases evaluate "$out/predictions-$name" "$cohort" --split test --out "$out/scores-$name" "${by[@]}"
 done

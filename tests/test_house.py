@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import graphlib
+import re
 import statistics
 import subprocess
 import sys
@@ -11,6 +12,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
+
+from hybriduad.core.plugins import FOLDERS
 
 PACKAGE = Path(__file__).parent.parent / "hybriduad"
 LEVELS = {
@@ -32,7 +35,7 @@ ONLY_USERS = {
     "nibabel": {"scan.nifti", "scan.volumes"},
     "SimpleITK": {"scan.preparation"},
     "torchio": {"training.augmentation"},
-    "lightning": {"training.fitting", "training.loop", "training.tasks"},
+    "lightning": {"training.loop", "training.tasks"},
 }
 """Third-party package -> the modules that may import it."""
 LIMIT, MEDIAN = 400, 150
@@ -175,7 +178,7 @@ def test_no_plugin_is_imported_by_name() -> None:
         f"{module} imports {other}"
         for module, others in graph_of(PACKAGE).items()
         for other in others
-        for kind in ("anomalies", "reconstructors", "datasets")
+        for kind in (folder.replace("/", ".") for folder in FOLDERS.values())
         if other.startswith(f"{kind}.") and not other.startswith(f"{kind}._") and not module.startswith(f"{kind}.")
     ]
     assert named == []
@@ -197,6 +200,40 @@ def test_nothing_escapes_the_formatter() -> None:
 
 def test_no_module_is_called_utils() -> None:
     assert [path.name for path in PACKAGE.rglob("*util*.py")] + [path.name for path in PACKAGE.rglob("*helper*")] == []
+
+
+PAGE = PACKAGE.parent / "docs" / "architecture.md"
+
+
+def missing(page: str, root: Path) -> list[str]:
+    """What a page names and ``root`` lacks: files, folders, and functions said to be in a file.
+
+    Of ``folder/<name>.py`` the folder must be there, or a module of its name.
+    """
+    absent = []
+    for path in re.findall(r"`((?:hybriduad|tests|scripts|configs|docs)/[^`]*)`", page):
+        place = root / path.partition("<")[0]
+        if not place.exists() and not ("<" in path and place.with_suffix(".py").is_file()):
+            absent.append(path)
+    for path, function in re.findall(r"`([^`]+\.py)` `(\w+)`", page):
+        if (root / path).is_file() and not re.search(rf"^ *def {function}\(", (root / path).read_text(), re.MULTILINE):
+            absent.append(f"{function} of {path}")
+    return absent
+
+
+def test_the_architecture_page_names_every_room_at_its_level_and_only_what_there_is() -> None:
+    page = PAGE.read_text()
+    rooms = {name: int(level) for name, level in re.findall(r"^\| `(\w+)` \| (\d) \|", page, re.MULTILINE)}
+    assert rooms == LEVEL_OF
+    assert len(re.findall(r"`[^`]+\.py` `\w+`", page)) >= 14
+    assert missing(page, PACKAGE.parent) == []
+
+
+@pytest.mark.parametrize(
+    "name", ["hybriduad/scan/nothing.py", "hybriduad/nothing/<name>.py", "hybriduad/scan/grid.py` `nothing"]
+)
+def test_a_name_that_is_not_there_is_caught(name: str) -> None:
+    assert len(missing(f"see `{name}`", PACKAGE.parent)) == 1
 
 
 def offences(source: str) -> list[str]:

@@ -83,7 +83,8 @@ def test_runs_a_tiny_demo_outside_the_checkout(installed: Path, tmp_path: Path) 
     """With the shipped configs of the demo, cut to three steps of training: what falls short then is told."""
     overrides = ["train.steps=3", "train.batch=2"]
     code = f"""
-from hybriduad.demo import Count, DemoError, Plan, run_demo
+from hybriduad.demo.chain import DemoError, Plan, run_demo
+from hybriduad.demo.report import Count
 count = Count(1, 1)
 plan = Plan(train=count, validation=count, test=count, spacing_mm=(5.0, 5.0, 8.0), overrides={overrides!r})
 try:

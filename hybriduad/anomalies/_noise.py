@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import Sequence
 
 import numpy as np
+
+from hybriduad.core.errors import ConfigError
 
 # The integral of the squared cubic B-spline: the variance per axis of a spline field with unit-variance coefficients.
 _SPLINE_VARIANCE = 151 / 315
 
 
-def _spline_weights(size: int, step: float, phase: float) -> np.ndarray:
-    """Cubic B-spline weights (size, knots) that bring knots ``step`` voxels apart to every voxel of an axis."""
-    position = np.arange(size, dtype=np.float32) / np.float32(step) + np.float32(phase)
+def _spline_weights(position: np.ndarray) -> np.ndarray:
+    """Cubic B-spline weights (voxels, knots) of an axis; ``position`` (voxels,) counts knots."""
     knot = position.astype(np.int64)
     t = position - knot
     u = 1 - t
-    weights = np.zeros((size, int(knot[-1]) + 4), np.float32)
-    rows = np.arange(size)
+    weights = np.zeros((len(position), int(knot[-1]) + 4), np.float32)
+    rows = np.arange(len(position))
     weights[rows, knot] = u * u * u / 6
     weights[rows, knot + 1] = 2 / 3 - t * t * (1 - t / 2)
     weights[rows, knot + 2] = 2 / 3 - u * u * (1 - u / 2)
@@ -38,15 +40,23 @@ def smooth(shape: Sequence[int], steps: Sequence[float], rng: np.random.Generato
     Returns:
         ``shape`` float32.
     """
-    phases = rng.random(len(shape))
-    weights = [
-        _spline_weights(size, max(float(step), 1.0), float(phase))
-        for size, step, phase in zip(shape, steps, phases, strict=True)
-    ]
-    field = rng.standard_normal([weight.shape[1] for weight in weights], dtype=np.float32)
+    positions, field = _coefficients(shape, steps, rng)
+    weights = [_spline_weights(position) for position in positions]
     for weight in weights:  # each pass takes the first axis and appends it, so that the order is restored at the end
         field = np.tensordot(field, weight, axes=(0, 1))
     return field / np.float32(_SPLINE_VARIANCE ** (len(shape) / 2))
+
+
+def _coefficients(
+    shape: Sequence[int], steps: Sequence[float], rng: np.random.Generator
+) -> tuple[list[np.ndarray], np.ndarray]:
+    """All that :func:`smooth` draws: where the voxels of each axis lie in units of knots, and the knots' numbers."""
+    phases = rng.random(len(shape))
+    positions = [
+        np.arange(size, dtype=np.float32) / np.float32(max(float(step), 1.0)) + np.float32(phase)
+        for size, step, phase in zip(shape, steps, phases, strict=True)
+    ]
+    return positions, rng.standard_normal([int(position[-1]) + 4 for position in positions], dtype=np.float32)
 
 
 def fractal(
@@ -66,15 +76,43 @@ def fractal(
     Returns:
         ``shape`` float32.
     """
-    scales = [2.0**-octave for octave in range(octaves)]
-    scales = [scale for scale in scales if scale == 1 or max(steps) * scale >= 1]
     total = np.zeros(tuple(shape), np.float32)
     power = 0.0
-    for octave, scale in enumerate(scales):
+    for octave, scale in enumerate(_scales(steps, octaves)):
         amplitude = persistence**octave
         total += np.float32(amplitude) * smooth(shape, [step * scale for step in steps], rng)
         power += amplitude**2
     return total / np.float32(np.sqrt(power))
+
+
+def record_fractal(shape: Sequence[int], steps: Sequence[float], octaves: int, rng: np.random.Generator) -> str:
+    """The state of ``rng`` as text for :func:`replay`, which then gives :func:`fractal` the numbers it would draw here.
+
+    ``rng`` is left where :func:`fractal` would leave it; the field itself, which takes most of the time, is not made.
+    """
+    before = rng.bit_generator.state
+    for scale in _scales(steps, octaves):
+        _coefficients(shape, [step * scale for step in steps], rng)
+    return json.dumps(before)
+
+
+def replay(record: str) -> np.random.Generator:
+    """A generator in the state of :func:`record_fractal`.
+
+    Raises:
+        ConfigError: ``record`` is no such state.
+    """
+    bits = np.random.PCG64(0)
+    try:
+        bits.state = json.loads(record)
+    except (ValueError, TypeError, KeyError) as error:
+        raise ConfigError("damaged noise of a lesion", got=repr(record), expected="the state of a PCG64") from error
+    return np.random.Generator(bits)
+
+
+def _scales(steps: Sequence[float], octaves: int) -> list[float]:
+    scales = [2.0**-octave for octave in range(octaves)]
+    return [scale for scale in scales if scale == 1 or max(steps) * scale >= 1]
 
 
 def perlin(points: np.ndarray, cells: Sequence[int], rng: np.random.Generator) -> np.ndarray:

@@ -6,26 +6,31 @@ blurred and partly replaced by the local mean, then shifted brighter or darker u
 its own, down to a cavity as dark as fluid behind a thin rim; tissue around may be pushed outwards. The draws are broad
 on purpose (subtle to obvious): the idea is that of the intensity-bias and mass-effect generators (DISYRE, arXiv
 2311.15453; UNA, see ``method.md``).
+
+:func:`draw` samples a description and :func:`~hybriduad.anomalies._painting.paint` applies it, so that a lesion can be
+recorded, replayed, moved to another scan or set to a size.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Annotated, Literal
 
 import numpy as np
 from pydantic import Field, model_validator
-from scipy import ndimage
 
-from hybriduad.anomalies._base import (
-    MINIMUM_BRAIN_VOXELS,
-    VISIBLE_CHANGE,
-    Donors,
-    finish,
-    present,
-    unchanged,
+from hybriduad.anomalies._base import VISIBLE_CHANGE, Donors, present, unchanged
+from hybriduad.anomalies._description import Filling, Focus, Lesion
+from hybriduad.anomalies._noise import record_fractal
+from hybriduad.anomalies._painting import (
+    OUTLINE_OCTAVES,
+    TEXTURE_OCTAVES,
+    bounding_box,
+    middle,
+    nothing_to_paint,
+    outline_steps,
+    paint,
+    texture_steps,
 )
-from hybriduad.anomalies._noise import fractal
 from hybriduad.config.strict import PluginConfig
 from hybriduad.core.errors import ConfigError
 from hybriduad.core.types import Corruption
@@ -75,19 +80,6 @@ class Config(PluginConfig):
         return self
 
 
-@dataclass(frozen=True)
-class Shape:
-    """Foci together: ``weight`` (*space) in [0, 1], the share of lesion; ``depth`` (*space), 0 at the border to 1.
-
-    ``centre_mm`` and ``radius_mm`` are those of the largest focus.
-    """
-
-    weight: np.ndarray
-    depth: np.ndarray
-    centre_mm: np.ndarray
-    radius_mm: float
-
-
 def corrupt(
     config: Config,
     image: np.ndarray,
@@ -97,7 +89,7 @@ def corrupt(
     spacing_mm: tuple[float, ...],
     donors: Donors | None = None,
 ) -> Corruption:
-    """Paint one lesion (of one or several foci) into an image.
+    """Draw one lesion (of one or several foci) and paint it into an image.
 
     Args:
         config: distributions of size, shape and intensity.
@@ -113,37 +105,64 @@ def corrupt(
     Raises:
         ConfigError: ``bright`` lists another number of contrasts than the image has.
     """
-    bright = np.broadcast_to(_bright_per_contrast(config, image.shape[0]), image.shape[0])
-    here = present(image)
-    if np.count_nonzero(brain) < MINIMUM_BRAIN_VOXELS or not here.any():
+    _bright_per_contrast(config, image.shape[0])
+    if nothing_to_paint(image, brain):
         return unchanged(image)
-    box = ndimage.find_objects(brain.astype(np.uint8))[0]
-    inside = brain[box]
-    clean = image[:, *box].astype(np.float32)
-    shape = _grow(config, clean[here][0], inside, rng, spacing_mm)
-    moved = clean
-    if rng.random() < config.mass_effect and shape.radius_mm > 8:
-        moved = _push(clean, inside, shape, rng, spacing_mm)
-    steps = [shape.radius_mm / 1.5 / size for size in spacing_mm]
-    texture = fractal(inside.shape, steps, 4, 0.8, rng)
-    filled = moved.copy()
+    return paint(draw(config, present(image), brain, rng, spacing_mm=spacing_mm), image, brain, spacing_mm=spacing_mm)
+
+
+def draw(
+    config: Config,
+    contrasts: np.ndarray,
+    brain: np.ndarray,
+    rng: np.random.Generator,
+    *,
+    spacing_mm: tuple[float, ...],
+) -> Lesion:
+    """Draw the description of a lesion.
+
+    Args:
+        config: distributions of size, shape and intensity.
+        contrasts: (C,) bool, which of the image's contrasts are present.
+        brain: (*space) bool, not empty: where the centres of foci may lie.
+        rng: the only source of randomness, a PCG64 as those of :mod:`hybriduad.core.rng`.
+        spacing_mm: voxel size, one number a spatial axis.
+
+    Raises:
+        ConfigError: ``bright`` lists another number of contrasts than there are.
+    """
+    bright = _bright_per_contrast(config, len(contrasts))
+    inside = brain[bounding_box(brain)]
+    # The order of the draws is part of the result: training samples of a seed stay what they are.
+    softness_mm = rng.uniform(*config.softness_mm)
+    roughness = rng.uniform(*config.roughness)
+    follow_tissue = rng.uniform(0.2, 1.0) if rng.random() < config.follow_tissue else 0.0
+    places = np.argwhere(inside)
+    foci = [_draw_focus(diameter, inside, places, rng, spacing_mm) for diameter in _diameters(config, rng)]
+    radius_mm = foci[0].diameter_mm / 2
+    push = rng.uniform(0.05, 0.3) if rng.random() < config.mass_effect and radius_mm > 8 else None
+    texture_noise = record_fractal(inside.shape, texture_steps(radius_mm, spacing_mm), TEXTURE_OCTAVES, rng)
     sign_draw = rng.random()  # shared, so that contrasts agree on the kind of lesion as far as their shares allow
-    core = _core(config, shape, rng)
+    core: tuple[float, float] | None = rng.uniform(0.05, 0.6), rng.uniform(0.1, 0.4)
+    if rng.random() >= config.core or radius_mm < 7:
+        core = None
     hollow = rng.random() < config.cavity
-    for contrast in np.flatnonzero(here):
-        fluid = float(np.percentile(clean[contrast][inside], rng.uniform(0.5, 15))) if hollow else None
-        bright_here = bool(sign_draw < bright[contrast])
-        filled[contrast] = _fill(config, moved[contrast], shape, texture, core, bright_here, fluid, rng)
-    change = np.abs(np.clip(filled, -1, 1) - clean).max(axis=0)
-    outlined = shape.weight >= config.outline
-    lesion = np.zeros(brain.shape, bool)
-    ignore = np.zeros(brain.shape, bool)
-    lesion[box] = outlined
-    # Where the lesion happens to look like the tissue it replaced nothing can be seen, yet it is not healthy either.
-    ignore[box] = outlined | (change > VISIBLE_CHANGE)
-    changed = image.astype(np.float32)
-    changed[:, *box] = filled
-    return finish(image, changed, lesion, ignore, brain)
+    fillings = [
+        _draw_filling(config, bool(sign_draw < share), hollow, rng) if there else None
+        for there, share in zip(contrasts, bright, strict=True)
+    ]
+    return Lesion(
+        foci=tuple(foci),
+        roughness=roughness,
+        follow_tissue=follow_tissue,
+        softness_mm=softness_mm,
+        outline=config.outline,
+        push=push,
+        texture_noise=texture_noise,
+        core=core,
+        fillings=tuple(fillings),
+        least_contrast=config.contrast[0],
+    )
 
 
 def _bright_per_contrast(config: Config, contrasts: int) -> np.ndarray:
@@ -155,7 +174,7 @@ def _bright_per_contrast(config: Config, contrasts: int) -> np.ndarray:
             got=len(shares),
             expected=f"one number, or one for each of {contrasts} contrasts",
         )
-    return shares
+    return np.broadcast_to(shares, contrasts)
 
 
 def _diameters(config: Config, rng: np.random.Generator) -> np.ndarray:
@@ -166,111 +185,33 @@ def _diameters(config: Config, rng: np.random.Generator) -> np.ndarray:
     return np.clip(np.sort(np.append(others, first))[::-1], *config.diameter_mm)
 
 
-def _grow(
-    config: Config, guide: np.ndarray, brain: np.ndarray, rng: np.random.Generator, spacing_mm: tuple[float, ...]
-) -> Shape:
-    """Grow the foci inside ``brain`` (*space), following the tissue of ``guide`` (*space) where the draw says so."""
+def _draw_focus(
+    diameter_mm: float, brain: np.ndarray, places: np.ndarray, rng: np.random.Generator, spacing_mm: tuple[float, ...]
+) -> Focus:
     axes = brain.ndim
-    spacing = np.asarray(spacing_mm, np.float32)
-    grid = np.indices(brain.shape, np.float32) * spacing.reshape(-1, *[1] * axes)
-    places = np.argwhere(brain)
-    tissue = ndimage.gaussian_filter(guide, [3 / size for size in spacing_mm], truncate=2)
-    low, high = np.percentile(tissue[brain], (20, 95))
-    border_mm = rng.uniform(*config.softness_mm) + float(spacing.min())
-    roughness = rng.uniform(*config.roughness)
-    strength = rng.uniform(0.2, 1.0) if rng.random() < config.follow_tissue else 0.0
-    weight = np.zeros(brain.shape, np.float32)
-    depth = np.zeros(brain.shape, np.float32)
-    main: tuple[np.ndarray, float] | None = None
-    for diameter in _diameters(config, rng):
-        radius = float(diameter) / 2
-        place = places[rng.integers(len(places))]
-        centre = place * spacing
-        main = main or (centre, radius)
-        stretch = np.exp(0.3 * rng.standard_normal(axes))
-        stretch /= stretch.prod() ** (1 / axes)
-        turn = np.linalg.qr(rng.standard_normal((axes, axes)))[0] / (radius * stretch[:, None])
-        offset = grid - centre.reshape(-1, *[1] * axes).astype(np.float32)
-        level = radius * np.sqrt((np.tensordot(turn.astype(np.float32), offset, 1) ** 2).sum(0))
-        steps = [1.2 * radius / size for size in spacing_mm]
-        level += np.float32(radius * roughness) * fractal(brain.shape, steps, 3, 0.5, rng)
-        if strength > 0:
-            # The centre's own tissue, kept within the parenchyma: lesions spare CSF more than they fill it.
-            own = np.clip(tissue[tuple(place)], low, high)
-            level += np.float32(radius * strength) * np.minimum(np.abs(tissue - own) / max(high - low, 1e-3), 2)
-        size = np.pi / 4 * diameter**2 if axes == 2 else np.pi / 6 * diameter**3
-        voxels = int(np.clip(round(size / float(spacing.prod())), 1, 0.4 * len(places)))
-        level -= np.partition(level[brain], voxels - 1)[voxels - 1]
-        share = np.where(brain, _ramp(0.5 - level / border_mm), 0)
-        # A focus of the size of the border would be faint everywhere; its middle has the full contrast.
-        weight = np.maximum(weight, share / max(float(share.max()), 1e-6))
-        depth = np.maximum(depth, np.clip(-level / radius, 0, 1))
-    assert main is not None
-    return Shape(weight, depth, *main)
+    place = places[rng.integers(len(places))]
+    stretch = np.exp(0.3 * rng.standard_normal(axes))
+    stretch /= stretch.prod() ** (1 / axes)
+    rotation = np.linalg.qr(rng.standard_normal((axes, axes)))[0]
+    return Focus(
+        centre_mm=tuple(((place - middle(brain)) * spacing_mm).tolist()),
+        diameter_mm=float(diameter_mm),
+        stretch=tuple(stretch.tolist()),
+        rotation=tuple(tuple(row) for row in rotation.tolist()),
+        noise=record_fractal(brain.shape, outline_steps(diameter_mm / 2, spacing_mm), OUTLINE_OCTAVES, rng),
+    )
 
 
-def _ramp(values: np.ndarray) -> np.ndarray:
-    """0 below 0, 1 above 1, smooth between."""
-    clipped = np.clip(values, 0, 1)
-    return clipped * clipped * (3 - 2 * clipped)
-
-
-def _push(
-    image: np.ndarray, brain: np.ndarray, shape: Shape, rng: np.random.Generator, spacing_mm: tuple[float, ...]
-) -> np.ndarray:
-    """Push tissue away from the centre of the largest focus, and nothing at the border of the brain."""
-    axes = brain.ndim
-    column = (-1, *[1] * axes)
-    spacing = np.asarray(spacing_mm, np.float32).reshape(column)
-    index = np.indices(brain.shape, np.float32)
-    offset = index * spacing - shape.centre_mm.reshape(column).astype(np.float32)
-    distance = np.sqrt((offset**2).sum(0)) / shape.radius_mm
-    # Grows linearly to the border and fades outside: below a push of one radius the mapping cannot fold.
-    reach = np.where(distance < 1, distance, np.exp((1 - distance) / 0.4))
-    room = np.clip(2 * ndimage.gaussian_filter(brain.astype(np.float32), [4 / size for size in spacing_mm]) - 1, 0, 1)
-    push_mm = shape.radius_mm * rng.uniform(0.05, 0.3) * reach * room
-    direction = offset / np.maximum(distance * shape.radius_mm, 1e-3)
-    source = index - push_mm * direction / spacing
-    return np.stack([ndimage.map_coordinates(contrast, source, order=1, mode="nearest") for contrast in image])
-
-
-def _core(config: Config, shape: Shape, rng: np.random.Generator) -> np.ndarray | None:
-    """Where the lesion has a core of another intensity: (*space) in [0, 1], or None; small lesions have none."""
-    start, width, draw = rng.uniform(0.05, 0.6), rng.uniform(0.1, 0.4), rng.random()
-    if draw >= config.core or shape.radius_mm < 7:
-        return None
-    return _ramp((shape.depth - start) / width)
-
-
-def _fill(
-    config: Config,
-    tissue: np.ndarray,
-    shape: Shape,
-    texture: np.ndarray,
-    core: np.ndarray | None,
-    bright: bool,
-    fluid: float | None,
-    rng: np.random.Generator,
-) -> np.ndarray:
-    """One contrast (*space) with the lesion in it, not yet clipped to [-1, 1]; ``fluid``: the intensity of a cavity."""
-    total = float(shape.weight.sum())
-    mean = float((shape.weight * tissue).sum()) / total
-    spread = np.sqrt(float((shape.weight * (tissue - mean) ** 2).sum()) / total)
+def _draw_filling(config: Config, bright: bool, hollow: bool, rng: np.random.Generator) -> Filling:
     low, high = config.contrast
-    contrast = low + (high - low) * rng.random() ** 1.5
-    if (1 - mean if bright else 1 + mean) < low:  # no room on that side: tissue at the end of the range
-        bright = not bright
-    contrast *= 1.0 if bright else -1.0
-    profile = 1 - rng.uniform(0, 0.7) * (1 - shape.depth)
-    profile = profile * np.maximum(1 + rng.uniform(*config.texture) * texture, 0.2)
-    core_level = rng.uniform(-0.8, 0.7)
-    if core is not None and fluid is None:
-        profile = profile * (1 - core) + core_level * core
-    blurred = ndimage.gaussian_filter(tissue, rng.uniform(0.4, 1.5), truncate=2.5)
-    kept = blurred + rng.uniform(0, 1) * (tissue - blurred)
-    # A faint lesion cannot also flatten its tissue: it would brighten one half and darken the other.
-    flattened = min(rng.uniform(0, 1), 0.7 * abs(contrast) / max(spread, 1e-6))
-    content = (1 - flattened) * kept + flattened * mean + contrast * profile
-    if core is not None and fluid is not None:
-        content = content * (1 - core) + fluid * core
-    return tissue + shape.weight * (content - tissue)
+    return Filling(
+        bright=bright,
+        cavity=rng.uniform(0.5, 15) if hollow else None,
+        contrast=low + (high - low) * rng.random() ** 1.5,
+        rim=rng.uniform(0, 0.7),
+        texture=rng.uniform(*config.texture),
+        core=rng.uniform(-0.8, 0.7),
+        blur=rng.uniform(0.4, 1.5),
+        kept=rng.uniform(0, 1),
+        flattened=rng.uniform(0, 1),
+    )

@@ -61,16 +61,18 @@ def phantom(
     spacing_mm: options.Spacing = (1.0, 1.0, 4.0),
     slice_thickness_mm: options.SliceThickness = None,
     seed: options.Seed = 0,
+    picture: options.Picture = None,
     overwrite: options.Overwrite = False,
     verbose: options.Verbose = False,
 ) -> None:
     """Write a cohort of made-up brains as BIDS."""
     from hybriduad.phantom.cohort import write_cohort
 
-    who: dict[str, Any] = {"subjects": subjects, "pathology": pathology, "share_healthy": share_healthy}
     manifest = write_cohort(
         out,
-        **who,
+        subjects=subjects,
+        pathology=pathology,
+        share_healthy=share_healthy,
         seed=seed,
         contrasts=tuple(contrasts),
         spacing_mm=spacing_mm,
@@ -78,6 +80,11 @@ def phantom(
         overwrite=overwrite,
         progress=lambda done, of: options.log.info("phantom %d of %d", done, of),
     )
+    if picture is not None:
+        from hybriduad.cohort.manifest import read_manifest
+        from hybriduad.phantom.picture import draw_cohort
+
+        draw_cohort(read_manifest(manifest)[: options.PICTURED], picture)
     typer.echo(f"{subjects} subjects in {manifest}")
 
 
@@ -98,8 +105,16 @@ def index(
     from hybriduad.cohort import manifest
     from hybriduad.cohort.splits import split_summary, split_warnings
 
-    how: dict[str, Any] = {"split": _numbers(shares) or None, "fold": _fold(fold), "stratify": stratify or None}
-    cases = manifest.index(layout, dataset, out, seed=seed, overwrite=overwrite, **how)
+    cases = manifest.index(
+        layout,
+        dataset,
+        out,
+        split=_numbers(shares) or None,
+        fold=_fold(fold),
+        stratify=stratify or None,
+        seed=seed,
+        overwrite=overwrite,
+    )
     typer.echo("\n".join([f"{len(cases)} cases in {out}", *split_summary(cases)]))
     for warning in split_warnings(cases):
         options.log.warning(warning)
@@ -124,8 +139,18 @@ def fit_reconstructor(
     """
     from hybriduad.training import fitting
 
-    place: dict[str, Any] = {"device": device, "cache": cache, "overwrite": overwrite, "data_licence": data_licence}
-    _say_bundle(fitting.fit_reconstructor(config, cohort, out=out, overrides=overrides, **place))
+    _say_bundle(
+        fitting.fit_reconstructor(
+            config,
+            cohort,
+            out=out,
+            overrides=overrides,
+            device=device,
+            cache=cache,
+            overwrite=overwrite,
+            data_licence=data_licence,
+        )
+    )
 
 
 @app.command("fit-detector")
@@ -150,9 +175,21 @@ def fit_detector(
     """
     from hybriduad.training import fitting
 
-    place: dict[str, Any] = {"device": device, "cache": cache, "overwrite": overwrite, "data_licence": data_licence}
-    parents: dict[str, Any] = {"reconstructor": reconstructor, "init": init, "limit": limit}
-    _say_bundle(fitting.fit_detector(config, cohort, out=out, overrides=overrides, **parents, **place))
+    _say_bundle(
+        fitting.fit_detector(
+            config,
+            cohort,
+            out=out,
+            reconstructor=reconstructor,
+            init=init,
+            limit=limit,
+            overrides=overrides,
+            device=device,
+            cache=cache,
+            overwrite=overwrite,
+            data_licence=data_licence,
+        )
+    )
 
 
 @app.command()
@@ -162,8 +199,6 @@ def calibrate(
     *,
     out: options.Out,
     rules: options.Rules,
-    false_positive_ml: options.FalsePositives = None,
-    per: options.Per = "slice",
     split: options.SplitName = None,
     device: options.Device = "auto",
     cache: options.Cache = None,
@@ -173,9 +208,10 @@ def calibrate(
     """Find the thresholds of a bundle's masks."""
     from hybriduad.evaluation import calibration
 
-    limit: dict[str, Any] = {"false_positive_ml": false_positive_ml, "per": per}
-    place: dict[str, Any] = {"split": split, "device": device, "cache": cache, "overwrite": overwrite}
-    _say_bundle(calibration.calibrate(bundle, cohort, out=out, rules=rules, **limit, **place))
+    made = calibration.calibrate(
+        bundle, cohort, out=out, rules=rules, split=split, device=device, cache=cache, overwrite=overwrite
+    )
+    _say_bundle(made)
 
 
 @app.command()
@@ -200,9 +236,20 @@ def predict(
     from hybriduad.prediction import cohort as prediction
     from hybriduad.prediction.files import DEFAULT_MAPS
 
-    place: dict[str, Any] = {"split": split, "device": device, "cache": cache, "overwrite": overwrite}
-    what: dict[str, Any] = {"maps": maps or DEFAULT_MAPS, "rule": rule, "contrast": contrast}
-    _say_outcome(prediction.predict_cohort(bundle, cohort, out=out, **what, **place))
+    _say_outcome(
+        prediction.predict_cohort(
+            bundle,
+            cohort,
+            out=out,
+            maps=maps or DEFAULT_MAPS,
+            rule=rule,
+            contrast=contrast,
+            split=split,
+            device=device,
+            cache=cache,
+            overwrite=overwrite,
+        )
+    )
 
 
 @app.command()
@@ -226,8 +273,18 @@ def evaluate(
     """
     from hybriduad.evaluation import evaluate as evaluation
 
-    how: dict[str, Any] = {"rule": rule, "split": split, "seed": seed, "draws": draws, "allow_leakage": allow_leakage}
-    found = evaluation.evaluate(predictions, cohort, out=out, by=by, overwrite=overwrite, **how)
+    found = evaluation.evaluate(
+        predictions,
+        cohort,
+        out=out,
+        by=by,
+        rule=rule,
+        split=split,
+        seed=seed,
+        draws=draws,
+        allow_leakage=allow_leakage,
+        overwrite=overwrite,
+    )
     _say_outcome(found, found.missing)
 
 

@@ -12,10 +12,13 @@ import typer
 from hybriduad import __version__
 from hybriduad.core import plugins
 from hybriduad.core.errors import DataError
+from hybriduad.evaluation.rules import DEFAULT
 
 log = logging.getLogger("hybriduad")
 USER_ERROR, FAILED_CASES = 2, 3
 """Exit codes: something that the user can mend; some cases of a cohort failed or are missing, the others are done."""
+PICTURED = 6
+"""How many subjects of a cohort the picture of phantoms shows."""
 COHORT = ("cohort", "a manifest .csv, a BIDS folder, or an image .nii or .nii.gz")
 BUNDLE = ("bundle", "a folder made by fit-reconstructor or fit-detector")
 """What an argument names, and what would be right."""
@@ -115,6 +118,8 @@ Pathology = Annotated[
 ShareHealthy = Annotated[float, typer.Option("--share-healthy", min=0, max=1, help="Healthy ones among the subjects.")]
 Spacing = Annotated[tuple[float, float, float], typer.Option("--spacing-mm", metavar="X Y Z", help="Voxel size.")]
 
+Picture = Annotated[Path | None, typer.Option("--picture", help=f"PNG of the first {PICTURED} subjects.")]
+
 SliceThickness = Annotated[
     float | None, typer.Option("--slice-thickness-mm", help="Where slices overlap or leave gaps; else the spacing.")
 ]
@@ -137,17 +142,18 @@ Reconstructor = Annotated[
 Init = Annotated[
     Path | None, typer.Option("--init", callback=_there(*BUNDLE), help="Detector's bundle to continue from.")
 ]
-Limit = Annotated[int | None, typer.Option("--limit", min=1, help="How many labelled cases may be learnt from.")]
+Limit = Annotated[int | None, typer.Option("--limit", min=1, help="How many labelled patients may be learnt from.")]
 Licence = Annotated[str, typer.Option("--data-licence", help="Of the training data, stated in the bundle.")]
 
 Rules = Annotated[
     list[str],
-    _repeated("--rule", default=("best-dice",), help="best-dice or false-positives; repeat, the first is the default."),
+    _repeated(
+        "--rule",
+        metavar="RULE[:KEY=VALUE,...]",
+        default=(DEFAULT,),
+        help=f"{', '.join(plugins.names('rules'))}, with its options if it has any; repeat, the first is the default.",
+    ),
 ]
-FalsePositives = Annotated[
-    float | None, typer.Option("--false-positive-ml", min=0, help="Limit of the rule false-positives.")
-]
-Per = Annotated[Literal["slice", "scan"], typer.Option("--per", help="What the limit is for, each free of lesions.")]
 
 Maps = Annotated[
     list[str],

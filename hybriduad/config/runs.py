@@ -12,6 +12,8 @@ from hybriduad.core.errors import ConfigError
 from hybriduad.datasets._layout import CONTRASTS
 
 Precision = Literal["float32", "bfloat16"]
+TrainingLevels = Literal["inference", "all"]
+"""Which noise levels stage 2 sees reconstructions of: those that inference uses, or all that stage 1 was trained on."""
 MEDIAN_MM = 11.5
 """Side of the median filter's window: 5 pixels of 2.3 mm, those of the shipped grid."""
 
@@ -164,6 +166,10 @@ class Fusion(Strict):
 class DetectorRun(_Run):
     """``fit-detector``: stage 2 and few-label fine-tuning. A reconstructor brings its ``anatomy``, which is stated only
     for a segmenter of the image alone, and its ``residual``, unless another is stated; its ``mirror`` does not count.
+    A detector to start from brings its ``residual`` as well.
+
+    ``training_levels``: the noise level of the reconstruction beside a training slice is one of those of ``inference``,
+    or drawn evenly from ``all`` that stage 1 was trained on, as in the paper; of no effect where a family has none.
     """
 
     kind: Literal["detector"]
@@ -172,3 +178,4 @@ class DetectorRun(_Run):
     residual: Residual | None = None
     loss: Loss = Loss()
     fusion: Fusion = Fusion()
+    training_levels: TrainingLevels = "inference"

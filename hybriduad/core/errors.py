@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 
 class HybridUADError(Exception):
     """Something the user can mend. The command line prints it as one sentence and exits with 2.
@@ -34,6 +36,16 @@ class HybridUADError(Exception):
         if mend is not None:
             sentence += f"; {mend}"
         super().__init__(sentence + ".")
+
+    def __reduce__(self) -> tuple[Callable[..., HybridUADError], tuple[type[HybridUADError], str]]:
+        """How it comes back from another process: with its sentence, not with a sentence about its sentence."""
+        return _again, (type(self), str(self))
+
+
+def _again(kind: type[HybridUADError], sentence: str) -> HybridUADError:
+    error = kind.__new__(kind)
+    Exception.__init__(error, sentence)
+    return error
 
 
 class ConfigError(HybridUADError):

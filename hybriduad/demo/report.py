@@ -7,20 +7,19 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from hybriduad.cohort.manifest import read_cohort
-from hybriduad.core.drawing import slice_grid
+from hybriduad.core.drawing import MASK_COLOUR, TRUTH_COLOUR, Panel, panel_sheet
 from hybriduad.core.errors import DataError
-from hybriduad.core.types import Case
+from hybriduad.core.types import Case, Split
 from hybriduad.evaluation.case import RECORD_END
 from hybriduad.evaluation.figures import Figure
 from hybriduad.scan.grid import WHITE
 from hybriduad.scan.volumes import read_mask, read_volume
 
-TITLES = ("T1w", "FLAIR", "pseudo-healthy", "score", "mask", "truth")
 TELL = {
     "phantoms": "made {subjects} brains with T1w and FLAIR scans; {sick} of them have a tumour, with its outline",
     "stage 1": "a diffusion model learnt healthy anatomy, from healthy brains and tumour-free slices",
@@ -39,6 +38,13 @@ SYSTEMS = {
 }
 
 
+class Count(NamedTuple):
+    """Subjects of a split."""
+
+    healthy: int
+    sick: int
+
+
 @dataclass(frozen=True)
 class Healthy:
     """A healthy new subject, and how many millilitres of its brain the mask marks."""
@@ -48,37 +54,78 @@ class Healthy:
 
 
 @dataclass(frozen=True)
+class Patient:
+    """A new subject with a tumour of ``lesion_ml``, the Dice of the mask, and whether it covers a tenth of a tumour."""
+
+    case: str
+    lesion_ml: float
+    dice: float
+    hit: bool
+
+
+class Spent(NamedTuple):
+    """What a step took: seconds on the clock, and of processor time (user and system, of all its processes)."""
+
+    wall: float
+    cpu: float
+
+
+@dataclass(frozen=True)
 class Outcome:
-    """The figures of a demo: AUPRC (``figures``) and ``dice`` by system, and what the mask says of the healthy."""
+    """The figures of a demo: AUPRC (``figures``) and ``dice`` by system, and what the mask says of each new subject."""
 
     figures: Mapping[str, Figure]
     dice: Mapping[str, Figure]
+    patients: Sequence[Patient]
     healthy: Sequence[Healthy]
     alarm_ml: float
-    limit_ml: float
 
     @property
-    def alarms(self) -> int:
+    def alarms(self) -> list[Healthy]:
         """Healthy scans with a mask of more than ``alarm_ml``."""
-        return sum(one.mask_ml > self.alarm_ml for one in self.healthy)
+        return [subject for subject in self.healthy if subject.mask_ml > self.alarm_ml]
+
+    def sentence(self) -> str:
+        """What was found and what was missed."""
+        ranked = sorted(self.patients, key=lambda patient: -patient.dice)
+        missed = [f"{patient.case} ({patient.lesion_ml:.1f} ml)" for patient in ranked if not patient.hit]
+        found = len(ranked) - len(missed)
+        return (
+            f"Of {len(ranked)} new patients the mask finds the tumour of {found} (Dice from {ranked[-1].dice:.2f}, "
+            f"{ranked[-1].case}, to {ranked[0].dice:.2f}, {ranked[0].case}) and misses "
+            f"{' and '.join(missed) or 'none'}; {len(self.alarms)} of {len(self.healthy)} healthy brains have an alarm."
+        )
 
 
-def read_healthy(scores: Path) -> list[Healthy]:
-    """The healthy cases of an evaluation with the volume of their mask.
+def read_subjects(scores: Path) -> tuple[list[Patient], list[Healthy]]:
+    """What the mask of the fused score says of the cases of an evaluation, those with a lesion and the healthy ones.
 
     Raises:
-        DataError: none, or no mask, since the bundle was not calibrated.
+        DataError: none of either kind, or no mask, since the bundle was not calibrated.
     """
-    rows = [row for row in _rows(scores) if row["attribute_health"] == "healthy"]
-    if not rows or any(not row.get("mask_ml") for row in rows):
-        raise DataError("no masks of healthy cases", where=scores, got=f"{len(rows)} healthy cases")
-    return [Healthy(row["case"], float(row["mask_ml"])) for row in rows]
+    rows = _rows(scores)
+    healthy = [row for row in rows if row["attribute_health"] == "healthy"]
+    sick = [row for row in rows if row["attribute_health"] == "lesion"]
+    if not healthy or not sick or any(not row.get("mask_ml") for row in rows):
+        raise DataError("no masks of cases", where=scores, got=f"{len(sick)} with a lesion, {len(healthy)} healthy")
+    return (
+        [
+            Patient(row["case"], float(row["lesion_ml"]), float(row["dice"]), int(row["lesions_hit"]) > 0)
+            for row in sick
+        ],
+        [Healthy(row["case"], float(row["mask_ml"])) for row in healthy],
+    )
 
 
 def summary(
-    out: Path, splits: Mapping[Any, Any], outcome: Outcome, failures: Sequence[str], seconds: Mapping[str, float]
+    out: Path,
+    splits: Mapping[Split, Count],
+    outcome: Outcome,
+    failures: Sequence[str],
+    spent: Mapping[str, Spent],
+    instructions: str,
 ) -> str:
-    """The summary as Markdown."""
+    """The summary as Markdown; ``instructions`` names the widest instructions that the networks ran on."""
     counts = {name: sum(count) for name, count in splits.items()}
     facts = {
         "subjects": sum(counts.values()),
@@ -88,22 +135,28 @@ def summary(
         "test": counts["test"],
     }
     verdict = "It fell short: " + "; ".join(failures) + "." if failures else "Everything it has to show came true."
+    wall, cpu = (sum(spent[name][kind] for name in TELL) for kind in (0, 1))
     lines = [
         "# hybriduad: the demo",
         "",
-        f"{verdict}",
+        f"{outcome.sentence()} {verdict}",
         "",
         "The brains are made by the package. No person was scanned, and how well it does here says nothing about "
         "patients. Research use only.",
         "",
+        "![every new subject](overview.png)",
+        "",
         "## What happened",
         "",
-        "| step | what | seconds |",
-        "|---|---|---|",
-        *(f"| {name} | {TELL[name].format(**facts)} | {seconds[name]:.0f} |" for name in TELL),
-        f"| all | | {sum(seconds[name] for name in TELL):.0f} |",
+        "| step | what | seconds | CPU seconds |",
+        "|---|---|---|---|",
+        *(
+            f"| {name} | {TELL[name].format(**facts)} | {spent[name].wall:.0f} | {spent[name].cpu:.0f} |"
+            for name in TELL
+        ),
+        f"| all | on {instructions} | {wall:.0f} | {cpu:.0f} |",
         "",
-        f"## How well it finds the tumours of {outcome.figures['score'].subjects} new patients",
+        f"## How well it finds the tumours of {len(outcome.patients)} new patients",
         "",
         "| score | AUPRC | Dice |",
         "|---|---|---|",
@@ -115,7 +168,7 @@ def summary(
         "- **AUPRC** asks whether tumour voxels score higher than all others: 1 is perfect; a score that knows nothing "
         "gets the share of tumour in the brain, a few hundredths.",
         "- **Dice** asks how well the mask overlaps the true outline: 1 is the same voxels, 0 is nothing in common. "
-        "The mask is the voxels above the calibrated threshold.",
+        "The mask is what the rule makes of the score that was calibrated on the validation subjects.",
         "- Both are means over patients; in brackets the range in which the mean would lie with other patients "
         "(95 %, bootstrap), wide because they are few.",
         "- The fused score joins two opinions: the reconstruction says how far a voxel is from healthy anatomy, "
@@ -123,15 +176,13 @@ def summary(
         "",
         f"## What it says of {len(outcome.healthy)} healthy subjects",
         "",
-        f"{outcome.alarms} of {len(outcome.healthy)} have an alarm, a mask of more than {outcome.alarm_ml:g} ml. "
-        f"The threshold is the lowest that marked at most {outcome.limit_ml:g} ml on average in the healthy ones of "
-        "the validation subjects.",
+        f"{len(outcome.alarms)} of {len(outcome.healthy)} have an alarm, a mask of more than {outcome.alarm_ml:g} ml.",
         "",
-        *(f"- {one.case}: {one.mask_ml:.2f} ml" for one in outcome.healthy),
+        *(f"- {subject.case}: {subject.mask_ml:.2f} ml" for subject in outcome.healthy),
         "",
         "## Where to look",
         "",
-        "- `overview.png`: every new subject, scan to mask; `scores/pictures/`: the best, the median and the worst.",
+        "- `overview.png`: every new subject; `scores/pictures/`: the best, the median and the worst.",
         "- `scores/summary.md`: all figures with their intervals; `scores/cases.csv`: the same case by case.",
         "- `predictions/`: the maps on the scans' own grids, for any NIfTI viewer.",
         "- `reconstructor/pictures/`, `detector-few/pictures/`: samples and loss curves of the trainings.",
@@ -141,40 +192,42 @@ def summary(
         f"hybriduad predict {out / 'detector'} SCAN_OR_COHORT --out DIR",
         "```",
         "",
-        "![every new subject](overview.png)",
-        "",
     ]
     return "\n".join(lines)
 
 
 def draw_overview(path: Path, cohort: Path, predictions: Path, scores: Path) -> None:
-    """Draw a row of slices for each new subject, the patients first: where the lesion, or else the mask, is largest."""
+    """Draw every new subject on one sheet, the patients first and by Dice, the best to the worst.
+
+    Of each the slice where the lesion, or else the mask, is largest: FLAIR, pseudo-healthy, and the score over FLAIR
+    with the outlines of truth and mask.
+    """
     figures = {row["case"]: row for row in _rows(scores)}
     records = {record["case"]: record for record in map(_read, sorted(predictions.rglob(f"*{RECORD_END}")))}
-    cases = sorted(read_cohort(cohort, split="test"), key=lambda case: (case.health == "healthy", case.name))
-    rows, labels = [], []
-    for case in cases:
-        row = figures[case.name]
-        said = f"{float(row['mask_ml']):.1f} ml" if case.lesion is None else f"Dice {float(row['dice']):.2f}"
-        labels.append(f"{case.subject}\n{'healthy' if case.lesion is None else 'tumour'}\n{said}")
-        rows.append(_pictures(case, predictions, records[case.name]["parts"]))
-    slice_grid(path, rows, TITLES, labels=labels, inch=1.3)
+    cases = {case.name: case for case in read_cohort(cohort, split="test")}
+    sick = sorted((name for name in cases if cases[name].lesion), key=lambda name: -float(figures[name]["dice"]))
+    healthy = sorted(name for name in cases if not cases[name].lesion)
+    groups = []
+    for name in [*sick, *healthy]:
+        rank = {0: ", the best", len(sick) - 1: ", the worst"}.get(sick.index(name), "") if name in sick else ""
+        dice, mask_ml = figures[name]["dice"], figures[name]["mask_ml"]
+        said = f"tumour, Dice {float(dice):.2f}{rank}" if name in sick else f"healthy, mask {float(mask_ml):.1f} ml"
+        groups.append((f"{name}: {said}", _panels(cases[name], predictions, records[name]["parts"])))
+    caption = f"scan (FLAIR), pseudo-healthy, score; {TRUTH_COLOUR}: truth, {MASK_COLOUR}: mask"
+    panel_sheet(path, groups, across=3, caption=caption)
 
 
-def _pictures(case: Case, predictions: Path, parts: Mapping[str, str]) -> list[np.ndarray]:
+def _panels(case: Case, predictions: Path, parts: Mapping[str, str]) -> list[Panel]:
     mask = read_mask(predictions / parts["mask"]).data
     truth = np.zeros_like(mask) if case.lesion is None else read_mask(case.lesion).data
     brain = read_mask(predictions / parts["brain"]).data
-    shown = next((one for one in (truth, mask, brain) if one.any()), brain)
+    shown = next((region for region in (truth, mask, brain) if region.any()), brain)
     level = int(shown.sum(axis=(0, 1)).argmax())
-    reference = read_volume(case.images["FLAIR"]).data
-    images = [
-        _grey(read_volume(case.images["T1w"]).data, brain),
-        _grey(reference, brain),
-        _grey(read_volume(predictions / parts["reconstruction"]).data, brain, like=reference),
-    ]
-    score = read_volume(predictions / parts["score"], constant_ok=True).data.astype(np.float64)
-    return [one[:, :, level] for one in (*images, score, mask, truth)]
+    scan = read_volume(case.images["FLAIR"]).data
+    score = read_volume(predictions / parts["score"], constant_ok=True).data[:, :, level]
+    image = _grey(scan, brain)[:, :, level]
+    pseudo_healthy = _grey(read_volume(predictions / parts["reconstruction"]).data, brain, like=scan)[:, :, level]
+    return [Panel(image), Panel(pseudo_healthy), Panel(image, score, truth[:, :, level], mask[:, :, level])]
 
 
 def _grey(image: np.ndarray, brain: np.ndarray, like: np.ndarray | None = None) -> np.ndarray:

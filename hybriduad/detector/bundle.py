@@ -21,7 +21,7 @@ from typing import Any
 from torch import Tensor
 
 from hybriduad.config import files as configs
-from hybriduad.config.runs import Anatomy, DetectorRun, Precision, ReconstructorRun
+from hybriduad.config.runs import Anatomy, DetectorRun, Precision, ReconstructorRun, Residual
 from hybriduad.config.strict import checked
 from hybriduad.core.errors import BundleError
 from hybriduad.detector.thresholds import Thresholds
@@ -65,6 +65,23 @@ class Bundle:
         return checked(Anatomy, self.record["anatomy"], str(self.folder / RECORD))
 
     @property
+    def residual(self) -> Residual | None:
+        """How its maps are made: as its config states, else as its reconstructor's does; None without a reconstructor.
+
+        A detector's config holds it resolved; those of older ones may leave it to the reconstructor.
+        """
+        stated: Residual | None = self.run.residual
+        return stated or (self.reconstructor.residual if self.reconstructor is not None else None)
+
+    @property
+    def generation(self) -> int:
+        """Which training of its kind it is: 1, or that of the detector that it was started from and 1.
+
+        Older records lack it: theirs is 2 where labels were learnt from, as few-label fine-tuning does, else 1.
+        """
+        return int(self.record.get("generation", 2 if self.record["training"].get("labelled_cases") else 1))
+
+    @property
     def used(self) -> dict[str, str]:
         """Identity digest -> role ("fit" or "calibrate") of every scan and subject behind it, parents included."""
         own = dict(self.record["identities"])
@@ -73,8 +90,7 @@ class Bundle:
     @property
     def thresholds(self) -> Thresholds:
         """The calibrated thresholds, empty before calibration."""
-        found = self.record["thresholds"]
-        return Thresholds({rule: dict(entry["values"]) for rule, entry in found["rules"].items()}, found["default"])
+        return Thresholds.from_json(self.record["thresholds"])
 
 
 @dataclass(frozen=True)
@@ -82,7 +98,8 @@ class Description:
     """What :func:`save` writes into ``bundle.json`` beside the config: the training in numbers, without names.
 
     ``training`` counts cases and slices and gives attribute ranges; ``identities`` maps digests to their role;
-    ``precision`` is resolved ("auto" never gets here); ``thresholds`` is the JSON form, see :mod:`calibration`.
+    ``precision`` is resolved ("auto" never gets here); ``thresholds`` is the JSON form of
+    :class:`hybriduad.detector.thresholds.Thresholds`; ``generation`` as :attr:`Bundle.generation`.
     """
 
     anatomy: Anatomy
@@ -92,6 +109,7 @@ class Description:
     identities: Mapping[str, str]
     data_licence: str = "not stated"
     thresholds: Mapping[str, Any] = field(default_factory=lambda: {"default": "", "rules": {}})
+    generation: int = 1
 
 
 def versions() -> dict[str, str]:
@@ -132,6 +150,7 @@ def save(
         "direction": description.direction,
         "precision": description.precision,
         "seed": run.seed,
+        "generation": description.generation,
         "training": dict(description.training),
         "identities": dict(description.identities),
         "thresholds": dict(description.thresholds),

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import os
+
 import torch
 
 from hybriduad.config.runs import Precision
 from hybriduad.core.errors import ConfigError
+
+SLOW_ISA = ("SSE41", "AVX", "AVX2", "AVX2_VNNI", "AVX2_VNNI_2", "AVX512_CORE", "AVX512_CORE_VNNI")
+"""Limits of oneDNN's instructions under which it has none that multiply bfloat16."""
 
 
 def resolve_device(device: str) -> torch.device:
@@ -24,10 +29,21 @@ def resolve_device(device: str) -> torch.device:
 
 
 def resolve_precision(precision: str, device: torch.device) -> Precision:
-    """``auto`` is bfloat16 where the device multiplies it faster than float32, else float32."""
+    """``auto`` is bfloat16 where the device multiplies it faster than float32, else float32.
+
+    A processor that can may be told not to, by ATEN_CPU_CAPABILITY or DNNL_MAX_CPU_ISA: torch then emulates bfloat16,
+    some hundred times slower than float32.
+    """
     if precision != "auto":
         return "bfloat16" if precision == "bfloat16" else "float32"
     if device.type == "cuda":
         return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
-    able = torch.cpu.get_capabilities()
-    return "bfloat16" if able.get("avx512_bf16") or able.get("amx_bf16") else "float32"
+    processor = torch.cpu.get_capabilities()
+    able = bool(processor.get("avx512_bf16") or processor.get("amx_bf16"))
+    return "bfloat16" if able and not _told_not_to() else "float32"
+
+
+def _told_not_to() -> bool:
+    """Whether torch or oneDNN was limited to instructions without bfloat16."""
+    limit = os.environ.get("ONEDNN_MAX_CPU_ISA") or os.environ.get("DNNL_MAX_CPU_ISA") or "DEFAULT"
+    return torch.backends.cpu.get_cpu_capability() in ("DEFAULT", "NO AVX", "AVX2") or limit.upper() in SLOW_ISA

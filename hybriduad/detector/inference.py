@@ -142,7 +142,7 @@ class Detector:
         if found is not None and self.fusion.smooth_mm > 0:
             found = smooth_across_slices(found, prepared.spacing_mm[2], judged, self.fusion.smooth_mm)
         score = fuse(anomaly, found, self.fusion.form, self.fusion.weight)
-        threshold = self.thresholds.of("score", rule)
+        threshold = self.thresholds.threshold("score", score[brain], rule)
         return Prediction(
             brain=brain,
             score=score,

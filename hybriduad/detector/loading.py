@@ -75,7 +75,7 @@ def load_detector(folder: str | Path, device: str = "auto") -> Detector:
         direction=bundle.record["direction"],
         reconstructor=load_reconstructor(bundle) if stage1 is not None else None,
         segmenter=load_segmenter(bundle) if bundle.kind == "detector" else None,
-        residual=bundle.run.residual or (stage1.run.residual if stage1 is not None else None),
+        residual=bundle.residual,
         fusion=bundle.run.fusion if bundle.kind == "detector" else None,
         thresholds=bundle.thresholds,
         mirror=bundle.run.mirror,

@@ -1,25 +1,145 @@
-"""The calibrated thresholds of a bundle, one for each part of a prediction and rule."""
+"""What the masks of a bundle are cut by: for each part of a prediction and each rule a number, or one for every scan.
+
+A rule either found one threshold for all scans, or a calibration: from score to the probability of a lesion, from which
+each scan gets the threshold of the mask that maximises its expected Dice (RankSEG, Dai and Li, JMLR 24, 2023).
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
-from hybriduad.core.errors import ConfigError
+import numpy as np
+from scipy.special import expit, logit
+
+from hybriduad.core.errors import BundleError, ConfigError
 
 PARTS = ("score", "probability", "map", "intensity")
 """The maps of a prediction that a threshold can be calibrated for."""
+SMALLEST_SCORE = 1e-6
+"""Scores nearer to 0 or 1 are taken as this near, where their logit is calibrated."""
+EMPTY = float(np.nextafter(np.float32(1), np.float32(2)))
+"""A threshold that no score reaches."""
+
+
+def score_logit(scores: np.ndarray) -> np.ndarray:
+    """The logit, float64, of scores in [0, 1] that keep :data:`SMALLEST_SCORE` from both ends."""
+    return np.asarray(logit(np.clip(np.asarray(scores, dtype=np.float64), SMALLEST_SCORE, 1 - SMALLEST_SCORE)))
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """The probability of a lesion is expit(``slope`` logit(score) + ``intercept``), ``slope`` > 0, in a scan with one.
+
+    A scan whose largest expected Dice (in [0, 1]) is not above ``floor`` is taken for one without a lesion, and its
+    mask stays empty.
+    """
+
+    slope: float
+    intercept: float
+    floor: float = 0.0
+
+    def probability(self, scores: np.ndarray) -> np.ndarray:
+        """The calibrated probability, float64, of scores in [0, 1]."""
+        return np.asarray(expit(self.slope * score_logit(scores) + self.intercept))
+
+    def best_mask(self, scores: np.ndarray, counts: np.ndarray) -> tuple[float, float]:
+        """The threshold of the mask with the largest expected Dice, and that Dice, whatever the floor.
+
+        ``scores`` (K,) are distinct and descend, ``counts`` (K,) says how many voxels have each. Since the probability
+        rises with the score, the best mask is ``score >= threshold``; voxels are taken as independent. The expected
+        Dice of the k highest voxels is then the sum over them of 2 p E[1 / (k + 1 + lesion voxels among the others)].
+        For the number of the others stands its mean m - p, m the sum of all p: its spread is small beside it where it
+        matters, in scans of many voxels. A score of 0 is in no mask.
+        """
+        p = self.probability(scores)
+        k, total = np.cumsum(counts, dtype=np.float64), float(counts @ p)
+        # 1 / (a - p) = 1/a + p/a² + p²/a³ + ..., and a is at least 2, mostly thousands: four terms are plenty.
+        a = k + 1 + total
+        terms = [2 * np.cumsum(counts * p**power) / a**power for power in range(1, 5)]
+        expected = np.sum(terms, axis=0)
+        usable = scores > 0
+        if not usable.any():
+            return EMPTY, 0.0
+        best = int(np.argmax(np.where(usable, expected, -np.inf)))
+        return float(scores[best]), float(expected[best])
+
+    def threshold(self, scores: np.ndarray, counts: np.ndarray | None = None) -> float:
+        """The threshold of a scan from the scores of its brain's voxels, in any order; with ``counts`` as above."""
+        if counts is None:
+            scores, counts = (values[::-1] for values in np.unique(scores, return_counts=True))
+        value, expected = self.best_mask(scores, counts)
+        return value if expected > self.floor else EMPTY
+
+    def to_json(self) -> dict[str, float]:
+        """As in ``bundle.json``."""
+        return {"slope": self.slope, "intercept": self.intercept, "floor": self.floor}
+
+
+Cutoff = float | Calibration
+"""What a mask is cut by: the threshold of all scans, or what gives each scan its threshold."""
+
+
+def said(cutoff: Cutoff) -> str:
+    """A cutoff in a few characters, for logs and tables."""
+    if isinstance(cutoff, Calibration):
+        line = f"expit({cutoff.slope:.3g} logit(score) {cutoff.intercept:+.3g})"
+        return f"{line}, empty up to an expected Dice of {cutoff.floor:.3g}"
+    return f"{cutoff:.4g}"
+
+
+def scan_threshold(cutoff: Cutoff, scores: np.ndarray) -> float:
+    """The threshold of a scan; ``scores`` are those of its brain's voxels, in any order and shape."""
+    return cutoff.threshold(scores) if isinstance(cutoff, Calibration) else cutoff
+
+
+def cutoffs_of(entry: Mapping[str, Any]) -> dict[str, Cutoff]:
+    """The cutoffs of a rule by part, from its entry in ``bundle.json``: ``values``, ``calibrations``, or both.
+
+    Raises:
+        BundleError: an entry that holds something else.
+    """
+    try:
+        cutoffs: dict[str, Cutoff] = {part: float(value) for part, value in entry.get("values", {}).items()}
+        for part, one in entry.get("calibrations", {}).items():
+            found = Calibration(float(one["slope"]), float(one["intercept"]), float(one["floor"]))
+            if not (found.slope > 0 and math.isfinite(found.intercept)):
+                raise ValueError(f"slope {found.slope}, intercept {found.intercept}")
+            cutoffs[part] = found
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise BundleError(
+            "thresholds that cannot be read", got=repr(error), mend="calibrate the bundle anew"
+        ) from error
+    return cutoffs
+
+
+def encoded(cutoffs: Mapping[str, Cutoff]) -> dict[str, dict[str, Any]]:
+    """What :func:`cutoffs_of` reads, as JSON."""
+    constant = {part: one for part, one in cutoffs.items() if not isinstance(one, Calibration)}
+    calibrated = {part: one.to_json() for part, one in cutoffs.items() if isinstance(one, Calibration)}
+    return ({"values": constant} if constant else {}) | ({"calibrations": calibrated} if calibrated else {})
 
 
 @dataclass(frozen=True)
 class Thresholds:
-    """Calibrated thresholds: ``values[rule][part]``; ``default`` is the rule that a mask uses unless told otherwise."""
+    """Calibrated cutoffs: ``values[rule][part]``; ``default`` is the rule that a mask uses unless told otherwise."""
 
-    values: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    values: Mapping[str, Mapping[str, Cutoff]] = field(default_factory=dict)
     default: str = ""
 
-    def of(self, part: str, rule: str | None = None) -> float | None:
-        """The threshold of a part by a rule; ``None`` without any calibration.
+    @staticmethod
+    def from_json(record: Mapping[str, Any]) -> Thresholds:
+        """From the ``thresholds`` of ``bundle.json``.
+
+        Raises:
+            BundleError: they cannot be read.
+        """
+        return Thresholds({rule: cutoffs_of(entry) for rule, entry in record["rules"].items()}, record["default"])
+
+    def by_part(self, rule: str | None = None) -> Mapping[str, Cutoff]:
+        """The cutoffs of a rule, by default the default one; none without any calibration.
 
         Raises:
             ConfigError: a rule that was not calibrated.
@@ -27,4 +147,21 @@ class Thresholds:
         if rule is not None and rule not in self.values:
             mend = "calibrate the bundle by that rule"
             raise ConfigError("uncalibrated rule", got=repr(rule), expected=f"one of {sorted(self.values)}", mend=mend)
-        return self.values.get(rule or self.default, {}).get(part)
+        return self.values.get(rule or self.default, {})
+
+    def of(self, part: str, rule: str | None = None) -> Cutoff | None:
+        """The cutoff of a part by a rule; ``None`` without any calibration.
+
+        Raises:
+            ConfigError: a rule that was not calibrated.
+        """
+        return self.by_part(rule).get(part)
+
+    def threshold(self, part: str, scores: np.ndarray, rule: str | None = None) -> float | None:
+        """The threshold of a part for the scan whose brain's voxels have these ``scores``; ``None`` without any.
+
+        Raises:
+            ConfigError: a rule that was not calibrated.
+        """
+        cutoff = self.of(part, rule)
+        return None if cutoff is None else scan_threshold(cutoff, scores)

@@ -4,36 +4,32 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from hybriduad.cohort.digest import cohort_digest
 from hybriduad.cohort.leakage import check_unseen, identities
 from hybriduad.cohort.manifest import read_cohort
 from hybriduad.cohort.truth import REGION, has_truth, read_truth
+from hybriduad.config.strict import PluginConfig, checked
+from hybriduad.core import plugins
 from hybriduad.core.errors import ConfigError, DataError, reason_of
 from hybriduad.core.types import Case, Split
 from hybriduad.detector import bundle as bundles
 from hybriduad.detector.bundle import RECORD, Bundle
 from hybriduad.detector.inference import Detector
 from hybriduad.detector.loading import load_detector
-from hybriduad.detector.thresholds import PARTS
+from hybriduad.detector.thresholds import PARTS, said
 from hybriduad.evaluation.histograms import read_histograms, write_histograms
-from hybriduad.evaluation.rules import (
-    Observation,
-    Per,
-    best_dice,
-    false_positives,
-)
+from hybriduad.evaluation.rules import DEFAULT
+from hybriduad.evaluation.rules._base import Finding, Observation
 from hybriduad.prediction.case import predict_case
 from hybriduad.scan.cache import PreparedCache
 from hybriduad.training.resuming import REQUEST, Workshop
 
 log = logging.getLogger(__name__)
-
-Rule = Literal["best-dice", "false-positives"]
-RULES = ("best-dice", "false-positives")
 
 
 def calibrate(
@@ -41,44 +37,35 @@ def calibrate(
     cohort: str | Path,
     *,
     out: str | Path,
-    rules: Sequence[str] = ("best-dice",),
-    false_positive_ml: float | None = None,
-    per: Per = "slice",
+    rules: Sequence[str] = (DEFAULT,),
     device: str = "auto",
     split: Split | None = None,
     cache: str | Path | None = None,
     overwrite: bool = False,
 ) -> Bundle:
-    """Find a threshold for each part of a bundle by each rule, on each scan's own grid, and write a new bundle.
-
-    ``best-dice``: the threshold with the largest mean over subjects with a lesion of Dice (a subject's is the mean of
-    its cases'), see :func:`hybriduad.evaluation.rules.best_dice`. ``false-positives``: the lowest threshold at which
-    the mask of lesion-free slices (of healthy scans, and of annotated ones away from lesions) holds on average at most
-    ``false_positive_ml`` millilitres a slice, or with ``per="scan"`` that of lesion-free scans so many a scan; it needs
-    no lesion voxel.
+    """Find what masks are cut by, for each part of a bundle by each rule, on each scan's own grid; writes a new bundle.
 
     Args:
         bundle: a detector's or a reconstructor's folder; a rule that it already has is kept or, if named, replaced.
         cohort: manifest CSV or BIDS folder; cases without truth are left out.
         out: the new bundle's folder; a calibration that was stopped there continues.
-        rules: of :data:`RULES`; the first becomes the default.
-        false_positive_ml, per: the limit of ``false-positives``.
+        rules: names of the files in ``hybriduad/evaluation/rules``, each with its options as in
+            ``false-positives:false_positive_ml=0.5,per=scan``; the first becomes the default.
         device: "auto", "cpu", "cuda", "cuda:1".
         split: the cases of that split; by default "validation" where the cohort has splits, else all.
         cache: folder for prepared volumes that several runs share.
         overwrite: calibrate anew and, when the new bundle is complete, replace the one in ``out``.
 
     Raises:
-        ConfigError: an unknown rule, no limit for ``false-positives``, or other work in ``out``.
+        ConfigError: an unknown rule, or option of it, one that lacks an option, or other work in ``out``.
         LeakageError: a case was used to fit the bundle: its thresholds would be those of learnt scans.
         DataError: no case of the split, or none that the rule can use.
         BundleError: an unusable bundle.
     """
-    _check_rules(rules, false_positive_ml, per)
+    asked = read_rules(rules)
     parent = bundles.verify(bundle)
     cases = _cases(cohort, split)
-    limit = {"false_positive_ml": false_positive_ml, "per": per} if "false-positives" in rules else None
-    workshop = Workshop(Path(out), _request(parent, cases, rules, limit), overwrite=overwrite)
+    workshop = Workshop(Path(out), _request(parent, cases, asked), overwrite=overwrite)
     if (found := workshop.finished) is not None:
         return found
     contrasts = parent.anatomy.contrasts
@@ -107,16 +94,16 @@ def calibrate(
         )
     provenance = {"parent": parent.digest, "versions": bundles.versions(), "failed_cases": len(failed)}
     entries: dict[str, Any] = {}
-    for rule in rules:
+    for rule in asked:
         try:
-            entry = best_dice(observed) if rule == "best-dice" else _false_positives(observed, false_positive_ml, per)
+            finding = rule.find(observed)
         except DataError:
             workshop.abandon()  # these cases will never do, and others are welcome in the same place
             raise
-        entries[rule] = entry | {"region": REGION, "provenance": provenance}
-        log.info("%s: %s", rule, ", ".join(f"{part} {value:.4g}" for part, value in entry["values"].items()))
+        entries[rule.name] = finding.to_json() | {"region": REGION, "provenance": provenance}
+        log.info("%s: %s", rule.name, ", ".join(f"{part} {said(one)}" for part, one in finding.cutoffs.items()))
     record = dict(parent.record)
-    record["thresholds"] = {"default": rules[0], "rules": record["thresholds"]["rules"] | entries}
+    record["thresholds"] = {"default": asked[0].name, "rules": record["thresholds"]["rules"] | entries}
     record["identities"] = record["identities"] | used
 
     def save(ready: Path) -> None:
@@ -127,24 +114,43 @@ def calibrate(
     return workshop.finish(save)
 
 
-def _false_positives(observed: Sequence[Observation], limit_ml: float | None, per: Per) -> dict[str, Any]:
-    assert limit_ml is not None  # checked before any case was predicted
-    return false_positives(observed, limit_ml, per)
+@dataclass(frozen=True)
+class Rule:
+    """A plug-in of ``hybriduad/evaluation/rules`` with its options."""
+
+    config: PluginConfig
+
+    @property
+    def name(self) -> str:
+        """As on the command line and in bundles."""
+        return self.config.name
+
+    def find(self, observed: Sequence[Observation]) -> Finding:
+        """What it finds.
+
+        Raises:
+            DataError: nothing in these cases that it can use.
+        """
+        finding: Finding = plugins.load("rules", self.name).find(self.config, observed)
+        return finding
 
 
-def _check_rules(rules: Sequence[str], limit_ml: float | None, per: str) -> None:
-    unknown = [rule for rule in rules if rule not in RULES]
-    if not rules or unknown or len(set(rules)) != len(rules):
-        raise ConfigError("unusable rules", got=list(rules), expected=f"each of {list(RULES)} at most once")
-    if per not in ("slice", "scan"):
-        raise ConfigError("unknown unit of false positives", got=repr(per), expected="slice or scan")
-    if "false-positives" in rules and not (limit_ml is not None and limit_ml >= 0):
-        raise ConfigError(
-            "rule without its limit",
-            where="false-positives",
-            got=limit_ml,
-            expected="--false-positive-ml, millilitres a lesion-free slice or scan",
-        )
+def read_rules(texts: Sequence[str]) -> list[Rule]:
+    """Rules from ``NAME`` or ``NAME:KEY=VALUE,KEY=VALUE``.
+
+    Raises:
+        ConfigError: none, one twice, or a name, key or value that there is not.
+    """
+    rules = []
+    for text in texts:
+        name, _, options = text.partition(":")
+        pairs = [option.partition("=")[::2] for option in options.split(",") if option]
+        config: type[PluginConfig] = plugins.load("rules", name).Config
+        rules.append(Rule(checked(config, {"name": name, **dict(pairs)}, f"rule {name}")))
+    if not rules or len({rule.name for rule in rules}) != len(rules):
+        known = plugins.names("rules")
+        raise ConfigError("unusable rules", got=list(texts), expected=f"some of {known}, each at most once")
+    return rules
 
 
 def _cases(cohort: str | Path, split: Split | None) -> list[Case]:
@@ -161,11 +167,9 @@ def _cases(cohort: str | Path, split: Split | None) -> list[Case]:
     return known
 
 
-def _request(
-    parent: Bundle, cases: Sequence[Case], rules: Sequence[str], limit: Mapping[str, Any] | None
-) -> dict[str, Any]:
+def _request(parent: Bundle, cases: Sequence[Case], rules: Sequence[Rule]) -> dict[str, Any]:
     """What identifies a calibration: the bundle, the cases with the content of their files, the rules."""
-    asked = {"rules": list(rules), "limit": limit}
+    asked = {"rules": [rule.config.model_dump(mode="json") for rule in rules]}
     return {"parents": [parent.digest], "cohort": cohort_digest(cases), "calibrate": asked}
 
 

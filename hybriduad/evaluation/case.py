@@ -15,7 +15,7 @@ import numpy as np
 from hybriduad.cohort.truth import Truth, read_truth
 from hybriduad.core.errors import DataError
 from hybriduad.core.types import Case
-from hybriduad.detector.thresholds import PARTS
+from hybriduad.detector.thresholds import PARTS, Cutoff, encoded, scan_threshold
 from hybriduad.evaluation.histograms import read_histograms, write_histograms
 from hybriduad.metrics import (
     ScoreHistogram,
@@ -77,14 +77,14 @@ class CaseScores:
         return bool(self.facts["lesion_voxels"])
 
 
-def case_key(record: Path, case: Case, thresholds: Mapping[str, float]) -> str:
-    """What a case's figures depend on, as a sha256: the prediction's record, the thresholds and the truth.
+def case_key(record: Path, case: Case, cutoffs: Mapping[str, Cutoff]) -> str:
+    """What a case's figures depend on, as a sha256: the prediction's record, what masks are cut by, and the truth.
 
     Raises:
         DataError: as :func:`truth_key`, or the record cannot be read.
     """
-    depends = [FORMAT, sorted(thresholds.items()), case.health, case.reference]
-    digest = hashlib.sha256(json.dumps(depends).encode())
+    depends = [FORMAT, encoded(cutoffs), case.health, case.reference]
+    digest = hashlib.sha256(json.dumps(depends, sort_keys=True).encode())
     digest.update(bytes.fromhex(file_digest(record)))
     digest.update(truth_key(case).encode())
     return digest.hexdigest()
@@ -106,8 +106,11 @@ def truth_key(case: Case) -> str:
     return digest.hexdigest()
 
 
-def evaluate_case(folder: Path, record: Mapping[str, Any], case: Case, thresholds: Mapping[str, float]) -> CaseScores:
+def evaluate_case(folder: Path, record: Mapping[str, Any], case: Case, cutoffs: Mapping[str, Cutoff]) -> CaseScores:
     """Compare the prediction in ``folder`` whose ``record`` is given with the truth of its case.
+
+    Each part's mask is that of its cutoff: the threshold is found from the scores of the brain's voxels, as ``predict``
+    finds it, and never from the truth.
 
     Raises:
         DataError: a file is missing or unusable, or the truth is on none of the case's grids.
@@ -121,10 +124,12 @@ def evaluate_case(folder: Path, record: Mapping[str, Any], case: Case, threshold
     for part in PARTS:
         if part not in parts:
             continue
-        scores = truth.scores(_on_grid(folder / parts[part], truth))
+        values = _on_grid(folder / parts[part], truth)
+        scores = truth.scores(values)
         histograms[part] = truth.histogram(scores)
         systems[part] = _ranked(histograms[part])
-        if (threshold := thresholds.get(part)) is not None:
+        if (cutoff := cutoffs.get(part)) is not None:
+            threshold = scan_threshold(cutoff, values[brain.data])
             systems[part] |= _outlined((scores >= threshold) & truth.brain, truth, threshold)
     facts = {
         "dataset": case.dataset,

@@ -24,7 +24,7 @@ from hybriduad.core.errors import (
     reason_of,
 )
 from hybriduad.core.types import Case, Split
-from hybriduad.detector.thresholds import Thresholds
+from hybriduad.detector.thresholds import Cutoff, Thresholds
 from hybriduad.evaluation.case import (
     RECORD_END,
     CaseScores,
@@ -124,10 +124,9 @@ def evaluate(
     """
     source, folder = Path(predictions), Path(out)
     model = _read_json(source / MODEL)
-    thresholds = _thresholds(model)
-    thresholds.of("score", rule)
+    thresholds = Thresholds.from_json(model["thresholds"])
     chosen = rule or thresholds.default
-    values = dict(thresholds.values.get(chosen, {}))
+    cutoffs = thresholds.by_part(rule)
     result = Evaluation(folder)
     records = _records(source, result.failed)
     cases = []
@@ -150,7 +149,7 @@ def evaluate(
         try:
             if record["bundle"] != model["bundle"]:
                 raise DataError("prediction of another bundle", where=path, mend="predict with --overwrite")
-            scores.append(_case_scores(source, path, record, case, values, folder / CASES, result))
+            scores.append(_case_scores(source, path, record, case, cutoffs, folder / CASES, result))
         except Exception as error:  # whatever it is, it is of this case, and the others are waiting
             result.failed[case.name] = reason_of(error)
             log.error("%s failed: %s", case.name, result.failed[case.name])
@@ -171,16 +170,16 @@ def _case_scores(
     path: Path,
     record: Mapping[str, Any],
     case: Case,
-    thresholds: Mapping[str, float],
+    cutoffs: Mapping[str, Cutoff],
     folder: Path,
     result: Evaluation,
 ) -> CaseScores:
-    key = case_key(path, case, thresholds)
+    key = case_key(path, case, cutoffs)
     if stored_key(folder, case.name) == key:
         found = load_case(folder, case.name, attributes_of(case))
         result.kept.append(case.name)
         return found
-    found = evaluate_case(source, record, case, thresholds)
+    found = evaluate_case(source, record, case, cutoffs)
     save_case(folder, key, found)
     result.done.append(case.name)
     log.info("%s evaluated", case.name)
@@ -197,11 +196,6 @@ def _leakage(cases: Sequence[Case], model: Mapping[str, Any], allowed: bool, fai
         log.warning("%s", error)
         return [f"{LEAKED} {error}"]
     return []
-
-
-def _thresholds(model: Mapping[str, Any]) -> Thresholds:
-    found = model["thresholds"]
-    return Thresholds({rule: dict(entry["values"]) for rule, entry in found["rules"].items()}, found["default"])
 
 
 def _records(source: Path, failed: dict[str, str]) -> dict[tuple[str, str], tuple[Path, dict[str, Any]]]:

@@ -38,7 +38,7 @@ def chosen_cases(cases: Sequence[CaseScores]) -> dict[str, CaseScores]:
 def draw_case(path: Path, folder: Path, record: Mapping[str, Any], case: Case, scores: CaseScores, label: str) -> None:
     """Draw :data:`SLICES` slices of a case on the scan's own grid: scan, pseudo-healthy, score, mask and truth.
 
-    A part that was not predicted stays empty; the mask is that of the threshold evaluated here.
+    A part that was not predicted stays empty; the mask is that of the threshold evaluated here, the scan's own.
 
     Raises:
         DataError: a file that cannot be read any more.

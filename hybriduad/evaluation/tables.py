@@ -174,11 +174,22 @@ def _cohort(cases: Sequence[CaseScores], missing: int) -> list[str]:
 
 
 def _thresholds(cases: Sequence[CaseScores], rule: str) -> list[str]:
-    found = {system: values["threshold"] for system, values in cases[0].systems.items() if "threshold" in values}
+    found = {
+        system: [case.systems[system]["threshold"] for case in cases]
+        for system, values in cases[0].systems.items()
+        if "threshold" in values
+    }
     if not found:
         return ["Not calibrated: there is no threshold, so there are no figures of a mask.", ""]
-    listed = ", ".join(f"{system} {number(value)}" for system, value in found.items())
+    listed = ", ".join(f"{system} {_range(values)}" for system, values in found.items())
     return [f"Thresholds, by the rule {rule}, found on other cases: {listed}.", ""]
+
+
+def _range(values: Sequence[float]) -> str:
+    """One number, or of a rule that gives every scan its own the median, the lowest and the highest."""
+    if len(set(values)) == 1:
+        return number(values[0])
+    return f"{number(statistics.median(values))} by scan, {number(min(values))} to {number(max(values))}"
 
 
 def _table(heading: str, figures: Sequence[Figure], names: Sequence[str]) -> list[str]:

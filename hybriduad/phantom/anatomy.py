@@ -29,6 +29,8 @@ LATTICE_MM = 3.0
 """Displacements are summed on a lattice of this spacing and interpolated from there."""
 PLACE_MM = 2
 """Voxel size of the maps that say where in the brain a point is."""
+DISTANCES, TOWARDS = slice(0, 2), slice(2, 5)
+"""Of these maps the distance to the ventricles with the depth, and the vector to the ventricles."""
 
 Push = Callable[[np.ndarray, np.ndarray], np.ndarray]
 """(template_mm (3, N), depth_mm (N,)) -> template_mm (3, N) of the tissue that was pushed there."""
@@ -53,9 +55,9 @@ class Template:
         """Grey matter, white matter, CSF at ``points_mm`` (3, N): (3, N) float32."""
         return resample(self.tissue, points_mm - self.origin_mm[:, None])
 
-    def sample_place(self, points_mm: np.ndarray) -> np.ndarray:
-        """The five maps of ``place`` at ``points_mm`` (3, N): (5, N) float32."""
-        return resample(self.place, (points_mm - self.origin_mm[:, None]) / PLACE_MM)
+    def sample_place(self, points_mm: np.ndarray, maps: slice = slice(None)) -> np.ndarray:
+        """``maps`` of the five of ``place`` at ``points_mm`` (3, N): (len(maps), N) float32."""
+        return resample(self.place[maps], (points_mm - self.origin_mm[:, None]) / PLACE_MM)
 
 
 @functools.lru_cache(maxsize=1)
@@ -172,7 +174,7 @@ def draw_anatomy(seed: int, subject: int, grid: Grid) -> Anatomy:
     """The head of subject ``subject``: a pure function of (seed, subject), whatever the grid, up to sampling."""
     person = Person.draw(numpy_rng(seed, "phantom", subject, "person"))
     lattice_mm = _displacement(numpy_rng(seed, "phantom", subject, "warp"), person, grid)
-    place = template().sample_place(lattice_mm.reshape(3, -1))[:2].reshape(2, *lattice_mm.shape[1:])
+    place = template().sample_place(lattice_mm.reshape(3, -1), DISTANCES).reshape(2, *lattice_mm.shape[1:])
     x, y, z, ventricle, depth = grid.upsample(np.concatenate([lattice_mm, place]), LATTICE_MM)
     brain = depth > person.strip_mm
     inside = np.stack([x[brain], y[brain], z[brain]])
@@ -221,5 +223,5 @@ def _displacement(rng: np.random.Generator, person: Person, grid: Grid) -> np.nd
     points[1] -= torque * np.tanh(x / 30.0)
     points[0] += bend * np.sin(np.pi * y / 180.0)
 
-    towards = template().sample_place(points.reshape(3, -1))[2:].reshape(points.shape)
+    towards = template().sample_place(points.reshape(3, -1), TOWARDS).reshape(points.shape)
     return (points + person.ventricle_mm * towards).astype(np.float32)

@@ -8,6 +8,7 @@ import json
 import math
 import shutil
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,11 +21,14 @@ from hybriduad.phantom.lattice import Grid
 from hybriduad.phantom.pathology import PATHOLOGIES, Pathology
 from hybriduad.phantom.signal import CONTRASTS, protocols
 from hybriduad.phantom.subject import describe, make_subject
+from hybriduad.phantom.workers import usable_cores, work_through
 from hybriduad.scan.volumes import VolumeGrid, write_atomically, write_volume
 
 DATASET = "phantom"
 CONFIG = "phantom.json"
 """In the cohort's folder: what its subjects depend on. It marks the folder as one that ``overwrite`` may empty."""
+WORKER_POINTS = 60_000_000
+"""Starting workers pays from so many points for each of them: 16 subjects of 2 x 2 x 5 mm."""
 README = """Brains that hybriduad made itself; no person was scanned.
 
 Masks of lesion and brain: derivatives/manual. All cases: manifest.csv. What the subjects depend on: phantom.json.
@@ -50,6 +54,7 @@ def write_cohort(
     spacing_mm: tuple[float, float, float] = (1.0, 1.0, 4.0),
     slice_thickness_mm: float | None = None,
     overwrite: bool = False,
+    workers: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Path:
     """Write ``subjects`` phantoms under ``out`` as a raw BIDS data set and return the path of its manifest.
@@ -59,10 +64,13 @@ def write_cohort(
     ``share_healthy`` x n, rounded down, are healthy: they have no lesion mask, and health "healthy".
 
     Continuing is the default: what is there already is kept. ``progress(done, subjects)`` is called after each subject.
+    ``workers`` processes make subjects, by default one a usable core where there is enough to do; the files do not
+    depend on them. They import the main module, so that a script calls this under ``if __name__ == "__main__"``.
 
     Raises:
-        ConfigError: a bad argument; ``out`` holds something else, another config's cohort or a larger one (then
-            ``overwrite`` makes it anew; only a folder that this function has made is ever emptied).
+        ConfigError: a bad argument; a worker could not start or was killed; ``out`` holds something else, another
+            config's cohort or a larger one (then ``overwrite`` makes it anew; only a folder that this function has
+            made is ever emptied).
     """
     if subjects < 1:
         raise ConfigError("empty phantom cohort", got=f"{subjects} subjects", expected="at least 1")
@@ -74,6 +82,8 @@ def write_cohort(
         )
     if not contrasts or len(set(contrasts)) != len(contrasts):
         raise ConfigError("no or repeated contrasts", got=list(contrasts), expected=f"some of {list(CONTRASTS)}")
+    if workers is not None and workers < 1:
+        raise ConfigError("no worker to make phantoms", got=workers, expected="at least 1")
     protocols(seed, "", contrasts)  # an unknown contrast is refused before anything is written
     grid = Grid.make(spacing_mm, slice_thickness_mm)
 
@@ -88,33 +98,60 @@ def write_cohort(
         "slice_thickness_mm": grid.extent_mm[2],
     }
     _open(out, config, subjects, overwrite)
-    volume_grid = VolumeGrid.make(grid.shape, grid.affine)
-    cases = []
+    kinds = [pathology_of(i, pathology, share_healthy) for i in range(subjects)]
+    cases = [_case(out, i, contrasts, kind, describe(seed, i, kind)) for i, kind in enumerate(kinds)]
+    order = [Order(seed, i, kinds[i], spacing_mm, slice_thickness_mm, case) for i, case in enumerate(cases)]
+    missing = [item for item in order if not _complete(item.case)]
+    if workers is None:
+        points = math.prod(grid.shape) * math.prod(grid.samples) * len(missing)
+        workers = min(usable_cores(), max(1, points // WORKER_POINTS))
+    waiting = {item.subject for item in missing}
+    made = work_through(_make, missing, max(1, min(workers, len(missing))))
     for i in range(subjects):
-        kind = pathology_of(i, pathology, share_healthy)
-        case = _case(out, i, contrasts, kind, describe(seed, i, kind))
-        files = [*case.images.values(), *(mask for mask in (case.brain, case.lesion) if mask is not None)]
-        if not all(file.is_file() and _sidecar(file).is_file() for file in files):
-            made = make_subject(
-                seed,
-                i,
-                pathology=kind,
-                contrasts=contrasts,
-                spacing_mm=spacing_mm,
-                slice_thickness_mm=slice_thickness_mm,
-            )
-            for name, file in case.images.items():
-                _write(file, np.round(made.images[name]), volume_grid, made.protocols[name].sidecar(), np.int16)
-            for role, path, mask in (("Brain", case.brain, made.brain), ("Lesion", case.lesion, made.lesion)):
-                if path is not None:
-                    _write(path, mask, volume_grid, {"Type": role, "Manual": False}, np.uint8)
-        cases.append(case)
+        if i in waiting:
+            next(made)
         if progress is not None:
             progress(i + 1, subjects)
     _describe(out, cases)
     manifest = out / "manifest.csv"
     write_manifest(cases, manifest)
     return manifest
+
+
+@dataclass(frozen=True)
+class Order:
+    """A subject to be made, and the files of its ``case``."""
+
+    seed: int
+    subject: int
+    pathology: Pathology | None
+    spacing_mm: tuple[float, float, float]
+    slice_thickness_mm: float | None
+    case: Case
+
+
+def _make(order: Order) -> None:
+    """Write the images and masks of a subject, each with its sidecar."""
+    case = order.case
+    phantom = make_subject(
+        order.seed,
+        order.subject,
+        pathology=order.pathology,
+        contrasts=tuple(case.images),
+        spacing_mm=order.spacing_mm,
+        slice_thickness_mm=order.slice_thickness_mm,
+    )
+    grid = VolumeGrid.make(phantom.brain.shape, phantom.affine)
+    for name, file in case.images.items():
+        _write(file, np.round(phantom.images[name]), grid, phantom.protocols[name].sidecar(), np.int16)
+    for role, path, mask in (("Brain", case.brain, phantom.brain), ("Lesion", case.lesion, phantom.lesion)):
+        if path is not None:
+            _write(path, mask, grid, {"Type": role, "Manual": False}, np.uint8)
+
+
+def _complete(case: Case) -> bool:
+    files = [*case.images.values(), *(mask for mask in (case.brain, case.lesion) if mask is not None)]
+    return all(file.is_file() and _sidecar(file).is_file() for file in files)
 
 
 def pathology_of(

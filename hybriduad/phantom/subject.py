@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from scipy import ndimage
@@ -31,23 +32,42 @@ SITES = ("Aster", "Birch", "Cedar")
 class Phantom:
     """A scanned subject; arrays lie on one RAS grid (X, Y, Z) with the (4, 4) ``affine`` to millimetres.
 
-    ``images`` {contrast: float32, 0 outside the brain, arbitrary scanner units}; ``healthy_images``: the same brain,
-    position, coil and noise without the lesion (equal where there is none). ``tissue`` (3, X, Y, Z): fractions of grey
-    matter, white matter and CSF; ``t1_ms``, ``t2_ms``, ``pd``: their means in each voxel; all with the lesion.
-    ``lesion`` and ``brain`` bool. ``attributes``: site, age, sex, pathology ("none" if healthy).
+    ``images`` {contrast: float32, 0 outside the brain, arbitrary scanner units}; ``lesion`` and ``brain`` bool.
+    ``attributes``: site, age, sex, pathology ("none" if healthy). What a cohort does not store is made when it is
+    asked for, from ``anatomy``, the brain's points, ``fractions`` (3, N) and ``relaxation`` of its tissues with the
+    lesion, and ``clean``, the scans (X, Y, Z) of the healthy brain before noise.
     """
 
     images: Mapping[str, np.ndarray]
-    healthy_images: Mapping[str, np.ndarray]
-    tissue: np.ndarray
-    t1_ms: np.ndarray
-    t2_ms: np.ndarray
-    pd: np.ndarray
     lesion: np.ndarray
     brain: np.ndarray
     affine: np.ndarray
     attributes: Mapping[str, str]
     protocols: Mapping[str, Protocol]
+    anatomy: Anatomy
+    fractions: np.ndarray
+    relaxation: Relaxation
+    clean: Mapping[str, np.ndarray]
+    seed: int
+    subject: int
+
+    @cached_property
+    def healthy_images(self) -> Mapping[str, np.ndarray]:
+        """The same brain, position, coil and noise without the lesion; equal to ``images`` where there is none."""
+        return {
+            name: _scan(clean, self.brain, self.protocols[name], _noise(self.seed, self.subject, name))
+            for name, clean in self.clean.items()
+        }
+
+    @cached_property
+    def tissue(self) -> np.ndarray:
+        """(3, X, Y, Z): fractions of grey matter, white matter and CSF in each voxel."""
+        return np.stack([_average(self.anatomy, part) for part in self.fractions])
+
+    @cached_property
+    def t2_ms(self) -> np.ndarray:
+        """(X, Y, Z): the mean T2 in each voxel."""
+        return _average(self.anatomy, (self.fractions * self.relaxation.t2_ms).sum(axis=0))
 
     @property
     def voxel_ml(self) -> float:
@@ -89,34 +109,37 @@ def make_subject(
     brain = grid.average(anatomy.brain.astype(np.float32)) >= 0.5
 
     healthy = {name: _average(anatomy, signal(p, anatomy.fractions, relaxation)) for name, p in site_protocols.items()}
-    sick, fractions, sick_relaxation, lesion = healthy, anatomy.fractions, relaxation, np.zeros_like(brain)
+    sick, fractions, lesion = healthy, anatomy.fractions, np.zeros_like(brain)
     if pathology is not None:
-        found = draw_lesion(pathology, anatomy, numpy_rng(seed, "phantom", subject, pathology))
-        fractions, sick_relaxation = found.fractions(), found.change(relaxation)
-        sick = {name: _average(anatomy, signal(p, fractions, sick_relaxation)) for name, p in site_protocols.items()}
-        lesion = _outline(_average(anatomy, found.inside.astype(np.float32)), brain)
+        change = draw_lesion(pathology, anatomy, numpy_rng(seed, "phantom", subject, pathology))
+        fractions, relaxation = change.fractions(), change.change(relaxation)
+        sick = {name: _average(anatomy, signal(p, fractions, relaxation)) for name, p in site_protocols.items()}
+        lesion = _outline(_average(anatomy, change.inside.astype(np.float32)), brain)
 
-    images, healthy_images = {}, {}
+    images, clean = {}, {}
     for name, protocol in site_protocols.items():
         coil = shading(grid, numpy_rng(seed, "phantom", subject, name, "coil"), protocol.shading)
         unit = float(np.abs(healthy[name][brain]).mean())
-        key = (seed, "phantom", subject, name, "noise")
-        scans = [
-            _scan(clean * coil / unit, brain, protocol, numpy_rng(*key))
-            for clean in ([healthy[name]] if pathology is None else [healthy[name], sick[name]])
-        ]
-        healthy_images[name], images[name] = scans[0], scans[-1]
+        clean[name] = healthy[name] * coil / unit
+        images[name] = _scan(sick[name] * coil / unit, brain, protocol, _noise(seed, subject, name))
     return Phantom(
         images=images,
-        healthy_images=healthy_images,
-        tissue=np.stack([_average(anatomy, part) for part in fractions]),
-        **{name: _average(anatomy, part) for name, part in _mixed(fractions, sick_relaxation).items()},
         lesion=lesion,
         brain=brain,
         affine=grid.affine,
         attributes=attributes,
         protocols=site_protocols,
+        anatomy=anatomy,
+        fractions=fractions,
+        relaxation=relaxation,
+        clean=clean,
+        seed=seed,
+        subject=subject,
     )
+
+
+def _noise(seed: int, subject: int, contrast: str) -> np.random.Generator:
+    return numpy_rng(seed, "phantom", subject, contrast, "noise")
 
 
 def _average(anatomy: Anatomy, values: np.ndarray) -> np.ndarray:
@@ -133,17 +156,15 @@ def _scan(clean: np.ndarray, brain: np.ndarray, protocol: Protocol, rng: np.rand
     return image
 
 
-def _mixed(fractions: np.ndarray, relaxation: Relaxation) -> dict[str, np.ndarray]:
-    maps = {"t1_ms": relaxation.t1_ms, "t2_ms": relaxation.t2_ms, "pd": relaxation.pd}
-    return {name: (fractions * values).sum(axis=0) for name, values in maps.items()}
-
-
 def _outline(covered: np.ndarray, brain: np.ndarray) -> np.ndarray:
     """Voxels of which the lesion covers half; of a focus too small for that, those that it covers most."""
     covered = covered * brain
     lesion = covered >= 0.5
     labels, count = ndimage.label(covered > 0.05, np.ones((3, 3, 3)))
-    most = ndimage.maximum(covered, labels, np.arange(1, count + 1))
+    if count == 0:
+        return lesion
+    inside = labels > 0  # the rest, most of the voxels, would be sorted too
+    most = ndimage.maximum(covered[inside], labels[inside], np.arange(1, count + 1))
     for focus in np.flatnonzero(np.asarray(most) < 0.5) + 1:
         lesion |= (labels == focus) & (covered >= 0.7 * most[focus - 1])
     return lesion

@@ -19,7 +19,8 @@ def predict_case(
     """Predict one case on the grid and in the orientation of its reference scan.
 
     Maps come back by linear interpolation and are 0 outside the brain; the mask is the restored score against the
-    threshold of ``rule`` (the bundle's default rule by default), and absent without calibration. ``reconstruction`` is
+    threshold of ``rule`` (the bundle's default rule by default), which is that of this scan where the rule gives every
+    scan its own, and absent without calibration. ``reconstruction`` is
     (C, X, Y, Z) in the units of each contrast's scan; outside the brain it equals the scan in the contrast that is
     written (``notes["shown"]``, :meth:`hybriduad.core.types.Case.shown_contrast`), and is 0 in others.
 
@@ -32,10 +33,12 @@ def predict_case(
     blind = replace(case, lesion=None, ignore=None)
     prepared = cache.get(blind, anatomy, direction) if cache else prepare(blind, anatomy, direction)
     found = detector.predict_volume(prepared, rule=rule)
-    return on_scan_grid(found, prepared, case, detector)
+    return on_scan_grid(found, prepared, case, detector, rule)
 
 
-def on_scan_grid(found: Prediction, prepared: Prepared, case: Case, detector: Detector) -> Prediction:
+def on_scan_grid(
+    found: Prediction, prepared: Prepared, case: Case, detector: Detector, rule: str | None = None
+) -> Prediction:
     """Bring a prediction from the model grid back to the reference scan's own grid and orientation."""
     brain = restore(found.brain, prepared.grid, order=0) > 0
 
@@ -45,6 +48,7 @@ def on_scan_grid(found: Prediction, prepared: Prepared, case: Case, detector: De
         return np.where(brain, np.clip(restore(values, prepared.grid, order=1), 0.0, 1.0), 0.0).astype(np.float32)
 
     score = back(found.score)
+    threshold = None if score is None else detector.thresholds.threshold("score", score[brain], rule)
     return replace(
         found,
         brain=brain,
@@ -54,7 +58,8 @@ def on_scan_grid(found: Prediction, prepared: Prepared, case: Case, detector: De
         intensity=back(found.intensity),
         uncertainty=back(found.uncertainty),
         reconstruction=_pseudo_healthy(found, prepared, case, detector, brain),
-        mask=None if score is None or found.threshold is None else (score >= found.threshold) & brain,
+        mask=None if score is None or threshold is None else (score >= threshold) & brain,
+        threshold=threshold,
         grid=prepared.grid.volume,
         notes=found.notes | {"shown": case.shown_contrast(detector.anatomy.contrasts)},
     )

@@ -8,8 +8,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from hybriduad.config.runs import Residual
+from hybriduad.config.runs import Residual, TrainingLevels
 from hybriduad.config.strict import PluginConfig
+from hybriduad.core import rng
 from hybriduad.core.types import Batch
 from hybriduad.networks.scoring import combine_levels, residual_map
 
@@ -59,6 +60,18 @@ class Reconstructor(nn.Module, ABC):
         count = image.shape[0]
         members = [torch.full((count,), k, dtype=torch.int64, device=image.device) for k in range(self.members)]
         return torch.stack([self.reconstruct_member(image, brain, keys, member) for member in members])
+
+    def reconstruct_for_training(
+        self, image: Tensor, brain: Tensor, keys: Tensor, levels: TrainingLevels = "inference"
+    ) -> Tensor:
+        """The reconstruction that a segmenter learns beside: one for each slice, drawn by its key.
+
+        Returns (B, C, H, W) in [-1, 1], by default that of one of the members. A family with levels draws one from all
+        that it was trained on where ``levels`` is "all"; to one without, the two are the same.
+        """
+        drawn = rng.uniform(rng.fold_keys(keys, "member")) * self.members
+        member = drawn.long().clamp_max(self.members - 1).to(image.device)
+        return self.reconstruct_member(image, brain, keys, member)
 
     def anomaly_map(
         self, image: Tensor, valid: Tensor, brain: Tensor, reconstructions: Tensor, residual: Residual

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import Tensor
 
+from hybriduad.config.runs import TrainingLevels
 from hybriduad.config.strict import PluginConfig
 from hybriduad.core import rng
 from hybriduad.core.errors import ConfigError
@@ -29,7 +30,11 @@ GROUPS = 16
 
 
 class Config(PluginConfig):
-    """``train_levels`` is the half-open range of t in training; ``levels`` are those of a reconstruction."""
+    """``train_levels`` is the half-open range of t in training; ``levels`` are those of a reconstruction.
+
+    ``skip``: the network's output is added to the noised slice, of which it learns the change and not the picture, as
+    c_skip of EDM does (arXiv 2206.00364); its last convolution starts at zero, so untrained it changes nothing.
+    """
 
     name: Literal["ddpm"]
     widths: tuple[int, ...] = (128, 256, 256)
@@ -41,6 +46,7 @@ class Config(PluginConfig):
     levels: tuple[int, ...] = (250, 500, 750)
     repeats: int = Field(1, ge=1)
     condition: Literal["none", "small", "resnet50"] = "none"
+    skip: bool = False
 
     @model_validator(mode="after")
     def _levels(self) -> Config:
@@ -83,6 +89,9 @@ class Model(Reconstructor):
             norm_num_groups=GROUPS,
             class_embed_type="identity" if config.condition != "none" else None,
         )
+        if config.skip:
+            torch.nn.init.zeros_(self.network.conv_out.weight)
+            torch.nn.init.zeros_(self.network.conv_out.bias)
         width = 4 * config.widths[0]
         self.encoder = ConditionEncoder(config.condition, contrasts, width) if config.condition != "none" else None
         schedule = "squaredcos_cap_v2" if config.betas == "cosine" else "linear"
@@ -105,12 +114,12 @@ class Model(Reconstructor):
         code = self.encoder(image) if self.encoder is not None else None
         folded = F.pixel_unshuffle(noised, factor) if factor > 1 else noised
         predicted = self.network(folded, level, class_labels=code).sample
+        if self.config.skip:
+            predicted = predicted + folded
         return F.pixel_shuffle(predicted, factor) if factor > 1 else predicted
 
     def loss(self, batch: Batch, keys: Tensor, player: str = "model") -> dict[str, Tensor]:
-        low, high = self.config.train_levels
-        drawn = low + rng.uniform(rng.fold_keys(keys, "level")) * (high - low)
-        level = drawn.long().clamp_max(high - 1).to(batch.image.device)
+        level = self._drawn_level(keys).to(batch.image.device)
         noised = self.add_noise(batch.image, level, rng.fold_keys(keys, "noise"))
         predicted = self.denoise(noised, level, batch.image)
         # Scores count inside the brain: the rest of the head keeps a share, so that the context stays readable.
@@ -119,12 +128,26 @@ class Model(Reconstructor):
 
     def reconstruct_member(self, image: Tensor, brain: Tensor, keys: Tensor, member: Tensor) -> Tensor:
         levels = torch.tensor(self.config.levels, device=image.device)
-        level = levels[member // self.config.repeats]
+        return self._one_step(image, keys, levels[member // self.config.repeats], member % self.config.repeats)
+
+    def reconstruct_for_training(
+        self, image: Tensor, brain: Tensor, keys: Tensor, levels: TrainingLevels = "inference"
+    ) -> Tensor:
+        if levels == "inference":
+            return super().reconstruct_for_training(image, brain, keys, levels)
+        level = self._drawn_level(keys).to(image.device)
+        return self._one_step(image, keys, level, torch.zeros_like(level))
+
+    def _drawn_level(self, keys: Tensor) -> Tensor:
+        """A level of training for each of ``keys`` (B,), evenly from the trained range: (B,) int64 on the CPU."""
+        low, high = self.config.train_levels
+        drawn = low + rng.uniform(rng.fold_keys(keys, "level")) * (high - low)
+        return drawn.long().clamp_max(high - 1)
+
+    def _one_step(self, image: Tensor, keys: Tensor, level: Tensor, repeat: Tensor) -> Tensor:
+        """x0 of each slice from its own x_t, in [-1, 1]; the noise is keyed by slice, level and repeat."""
         own = torch.cat(
-            [
-                rng.fold_keys(keys[i : i + 1], "level", int(level[i]), "repeat", int(member[i]) % self.config.repeats)
-                for i in range(len(keys))
-            ]
+            [rng.fold_keys(keys[i : i + 1], "level", int(level[i]), "repeat", int(repeat[i])) for i in range(len(keys))]
         )
         return self.denoise(self.add_noise(image, level, own), level, image).float().clamp(-1.0, 1.0)
 

@@ -12,7 +12,7 @@ import os
 import platform
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -176,16 +176,16 @@ def _untrained(
 ) -> Bundle:
     """A detector's bundle with a threshold, so that a mask is written as well."""
     thresholds = {"default": "best-dice", "rules": {"best-dice": {"values": {"score": 0.5}}}}
-    told: dict[str, Any] = {
-        "anatomy": run.anatomy,
-        "direction": prepared.notes["direction"],
-        "precision": precision,
-        "training": {"cases": 0},
-        "identities": {},
-    }
+    description = Description(
+        anatomy=run.anatomy,
+        direction=str(prepared.notes["direction"]),
+        precision=precision,
+        training={"cases": 0},
+        identities={},
+    )
     edges = {"histogram_edges": torch.linspace(0, 1, 2)}
-    stage1 = bundles.save(work / "reconstructor", run, reconstructor.state_dict(), edges, Description(**told))
-    description = Description(**told, thresholds=thresholds)
+    stage1 = bundles.save(work / "reconstructor", run, reconstructor.state_dict(), edges, description)
+    description = replace(description, thresholds=thresholds)
     return bundles.save(work / "detector", stage2, segmenter.state_dict(), edges, description, stage1)
 
 
@@ -200,8 +200,15 @@ def _measures(
     pool = build_pool([prepared], ["healthy"], lesion_margin_mm=0.0)
 
     def stream(one: ReconstructorRun | DetectorRun) -> SampleStream:
-        told: dict[str, Any] = {"mix": one.mix, "augmentation": one.augmentation, "anomalies": one.anomalies}
-        return SampleStream(pool, seed=one.seed, batch=one.train.batch, steps=1, **told)
+        return SampleStream(
+            pool,
+            seed=one.seed,
+            batch=one.train.batch,
+            steps=1,
+            mix=one.mix,
+            augmentation=one.augmentation,
+            anomalies=one.anomalies,
+        )
 
     first, second = stream(run), stream(stage2)
     batch1, batch2 = first[0], second[0]

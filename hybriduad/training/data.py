@@ -148,18 +148,23 @@ def usual_direction(cases: Sequence[Case], contrasts: tuple[str, ...]) -> str:
 
 
 def labelled_cases(data: TrainingData, limit: int | None, seed: int) -> tuple[int, ...]:
-    """Indices of the cases with a slice to learn lesions from; ``limit`` of them, drawn by the seed and their identity.
+    """Indices of the cases with a slice to learn lesions from: all those of ``limit`` patients, or of all patients.
+
+    The patients, (dataset, subject), are drawn by the seed and who they are; sessions and runs of one stay together.
 
     Raises:
-        DataError: fewer than ``limit``, or none.
+        DataError: fewer patients than ``limit``, or none.
     """
-    usable = [index for index, prepared in enumerate(data.prepared) if labelled_slices(prepared).any()]
-    wanted = len(usable) if limit is None else limit
-    if wanted < 1 or len(usable) < wanted:
-        raise DataError("too few labelled cases", got=len(usable), expected=max(1, wanted), mend="lower --limit")
-    # By a draw of its own for each case: a case more in the cohort changes at most one of those chosen.
-    draws = {i: rng.fold(seed, "labelled", data.cases[i].dataset, data.cases[i].name) for i in usable}
-    return tuple(sorted(sorted(usable, key=lambda i: draws[i])[:wanted]))
+    of_patient: dict[tuple[str, str], list[int]] = {}
+    for index, (case, prepared) in enumerate(zip(data.cases, data.prepared, strict=True)):
+        if labelled_slices(prepared).any():
+            of_patient.setdefault((case.dataset, case.subject), []).append(index)
+    wanted = len(of_patient) if limit is None else limit
+    if wanted < 1 or len(of_patient) < wanted:
+        raise DataError("too few labelled patients", got=len(of_patient), expected=max(1, wanted), mend="lower --limit")
+    # By a draw of its own for each patient: one more in the cohort changes at most one of those chosen.
+    drawn = sorted(of_patient, key=lambda patient: rng.fold(seed, "labelled", *patient))[:wanted]
+    return tuple(sorted(index for patient in drawn for index in of_patient[patient]))
 
 
 def training_summary(data: TrainingData, pool: SlicePool, labelled: Sequence[int]) -> dict[str, Any]:
@@ -169,14 +174,19 @@ def training_summary(data: TrainingData, pool: SlicePool, labelled: Sequence[int
     ranges = {name: found for name, values in stated.items() if (found := _range(name, values)) is not None}
     return {
         "cases": len(data.cases),
-        "subjects": len({(case.dataset, case.subject) for case in data.cases}),
+        "subjects": _subjects(data.cases),
         "failed_cases": data.failed,
         "healthy_slices": len(pool.healthy),
         "labelled_cases": len(labelled),
+        "labelled_subjects": _subjects([data.cases[index] for index in labelled]),
         "labelled_slices": len(pool.labelled),
         "attributes": ranges,
         "spacing_mm": _spread([prepared.spacing_mm for prepared in data.prepared]),
     }
+
+
+def _subjects(cases: Sequence[Case]) -> int:
+    return len({(case.dataset, case.subject) for case in cases})
 
 
 def _range(name: str, values: Sequence[tuple[str, str]]) -> Any:

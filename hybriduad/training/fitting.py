@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import lightning as L
 import numpy as np
 import torch
 
@@ -37,7 +36,8 @@ from hybriduad.training.loop import run_training
 from hybriduad.training.resuming import Workshop
 from hybriduad.training.samples import SampleStream, build_pool
 from hybriduad.training.statistics import reference_statistics
-from hybriduad.training.tasks import ReconstructionTask, SegmentationTask
+from hybriduad.training.tasks import ReconstructionTask, SegmentationTask, Task
+from hybriduad.training.validation import figures, painted_slices
 
 log = logging.getLogger(__name__)
 SHOWN = 6
@@ -45,32 +45,38 @@ SHOWN = 6
 
 @dataclass(frozen=True)
 class Place:
-    """Where and how a stage runs, as every stage takes it.
-
-    ``out``: the bundle's folder; a training that was stopped there continues. ``device``: "auto", "cpu", "cuda:1".
-    ``cache``: folder for prepared volumes that several runs share; by default they live as long as the training.
-    ``overwrite``: train anew and, when the new bundle is complete, replace the one in ``out``; a training of the same
-    request that was stopped there continues all the same. ``data_licence``: stated in the bundle.
-    """
+    """Where and how a stage runs, as :func:`fit_reconstructor` and :func:`fit_detector` take it."""
 
     out: Path
-    device: str = "auto"
-    cache: Path | None = None
-    overwrite: bool = False
-    data_licence: str = "not stated"
+    device: str
+    cache: Path | None
+    overwrite: bool
+    data_licence: str
 
 
 def fit_reconstructor(
-    config: str | Path, cohort: str | Path, *, out: str | Path, overrides: Sequence[str] = (), **place: Any
+    config: str | Path,
+    cohort: str | Path,
+    *,
+    out: str | Path,
+    overrides: Sequence[str] = (),
+    device: str = "auto",
+    cache: str | Path | None = None,
+    overwrite: bool = False,
+    data_licence: str = "not stated",
 ) -> Bundle:
     """Stage 1: learn healthy anatomy from healthy scans and from lesion-free slices of annotated ones.
 
     Args:
         config: path or name of a shipped config of kind ``reconstructor``.
         cohort: manifest CSV, BIDS folder or image; where it has splits, its "train" cases.
-        out: the bundle's folder.
+        out: the bundle's folder; a training that was stopped there continues.
         overrides: ``dotted.key=value``.
-        **place: the other fields of :class:`Place`.
+        device: "auto", "cpu", "cuda", "cuda:1".
+        cache: folder for prepared volumes that several runs share; by default they live as long as the training.
+        overwrite: train anew and, when the new bundle is complete, replace the one in ``out``; a training of the same
+            request that was stopped there continues all the same.
+        data_licence: of the cohort, stated in the bundle.
 
     Raises:
         ConfigError: an unusable config, or other work in ``out``.
@@ -88,10 +94,9 @@ def fit_reconstructor(
         run,
         run.anatomy,
         cohort,
-        Place(Path(out), **place),
+        Place(Path(out), device, Path(cache) if cache is not None else None, overwrite, data_licence),
         task=ReconstructionTask(run, model),
-        trained=model,
-        parts=lambda: {"reconstructor": copy.deepcopy(model), "residual": run.residual},
+        reconstructor=model,
     )
 
 
@@ -104,22 +109,27 @@ def fit_detector(
     init: str | Path | None = None,
     limit: int | None = None,
     overrides: Sequence[str] = (),
-    **place: Any,
+    device: str = "auto",
+    cache: str | Path | None = None,
+    overwrite: bool = False,
+    data_licence: str = "not stated",
 ) -> Bundle:
     """Stage 2 and few-label fine-tuning: learn to outline lesions, synthetic, labelled or both, as ``mix`` says.
 
     Args:
         config: path or name of a shipped config of kind ``detector``.
-        cohort, out, overrides, **place: as in :func:`fit_reconstructor`.
+        cohort, out, overrides, device, cache, overwrite, data_licence: as in :func:`fit_reconstructor`.
         reconstructor: stage 1's bundle; with neither it nor ``init`` the segmenter sees the image alone.
-        init: a detector's bundle to continue from; its reconstructor and segmenter layout are taken over. With
-            ``train.steps=0`` its weights too: the same networks under another ``fusion``, ``residual`` or ``mirror``.
-        limit: how many labelled cases may be learnt from, drawn by the seed; all by default.
+        init: a detector's bundle to continue from; its reconstructor and segmenter layout are taken over, and its
+            residual unless another is stated. With ``train.steps=0`` its weights stay: the same networks under another
+            ``fusion``, ``residual`` or ``mirror``.
+        limit: of how many patients the labelled cases may be learnt from, drawn by the seed; of all by default.
 
     Raises:
         ConfigError: an unusable config, both reconstructor and init or one of another kind, a segmenter stated that
-            is not that of ``init``, a limit of nothing, or other work in ``out``.
-        DataError: no usable case, no healthy slice, fewer labelled cases than ``limit``, a loss that is not finite.
+            is not that of ``init``, a limit of nothing, levels for a segmenter that sees no reconstruction, or other
+            work in ``out``.
+        DataError: no usable case, no healthy slice, fewer labelled patients than ``limit``, a loss that is not finite.
     """
     run: DetectorRun = configs.load(config, list(overrides), kind="detector")
     if reconstructor is not None and init is not None:
@@ -140,7 +150,10 @@ def fit_detector(
             where = f"the config and {parent.folder}"
             raise ConfigError("two different segmenters", where=where, mend="leave it out: --init brings its own")
         run = run.model_copy(update={"segmenter": parent.run.segmenter})
-    anatomy = _anatomy(run, stage1 or parent)
+    source = parent or stage1
+    if run.residual is None and source is not None:
+        run = run.model_copy(update={"residual": source.residual})  # resolved, so that a child of this one keeps it too
+    anatomy = _anatomy(run, source)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(rng.fold(run.seed, "weights"))
         segmenter = Segmenter(run.segmenter, len(anatomy.contrasts))
@@ -150,6 +163,9 @@ def fit_detector(
             got=f"segmenter.inputs {list(run.segmenter.inputs)}",
             mend="give --reconstructor, or set segmenter.inputs to [image]",
         )
+    if run.training_levels == "all" and not segmenter.needs_reconstruction:
+        where, mend = f"segmenter.inputs {list(run.segmenter.inputs)}", "leave training_levels out"
+        raise ConfigError("levels for a segmenter that sees no reconstruction", where=where, mend=mend)
     if parent is not None:
         load_weights(parent.folder, segmenter)
     frozen = load_reconstructor(stage1).eval().requires_grad_(False) if stage1 is not None else None
@@ -157,15 +173,10 @@ def fit_detector(
         run,
         anatomy,
         cohort,
-        Place(Path(out), **place),
+        Place(Path(out), device, Path(cache) if cache is not None else None, overwrite, data_licence),
         task=SegmentationTask(run, segmenter, frozen),
-        trained=segmenter,
-        parts=lambda: {
-            "segmenter": copy.deepcopy(segmenter),
-            "reconstructor": copy.deepcopy(frozen),
-            "residual": run.residual or (stage1.run.residual if stage1 is not None else None),
-            "fusion": run.fusion,
-        },
+        reconstructor=frozen,
+        segmenter=segmenter,
         parents=tuple(one for one in (parent, stage1) if one is not None),
         stage1=stage1,
         limit=limit,
@@ -178,15 +189,19 @@ def _fit(
     cohort: str | Path,
     place: Place,
     *,
-    task: L.LightningModule,
-    trained: torch.nn.Module,
-    parts: Callable[[], dict[str, Any]],
+    task: Task,
+    reconstructor: Reconstructor | None,
+    segmenter: Segmenter | None = None,
     parents: tuple[Bundle, ...] = (),
     stage1: Bundle | None = None,
     limit: int | None = None,
 ) -> Bundle:
-    """What both stages do around their network: find the work, prepare, train, describe, write the bundle."""
-    if run.train.steps == 0 and not any(parent.kind == run.kind for parent in parents):
+    """What both stages do around their networks: find the work, prepare, train, describe, write the bundle.
+
+    The segmenter is trained, beside a reconstructor that stays as it is; without a segmenter the reconstructor is.
+    """
+    generation = 1 + max((parent.generation for parent in parents if parent.kind == run.kind), default=0)
+    if run.train.steps == 0 and generation == 1:
         raise ConfigError("no training at all", got="train.steps 0", expected="1 or more, or a detector as --init")
     cases = training_cases(cohort)
     workshop = Workshop(place.out, _request(run, cases, parents, limit), overwrite=place.overwrite)
@@ -195,7 +210,8 @@ def _fit(
     device = resolve_device(place.device)
     precision = resolve_precision(run.train.precision, device)
     direction = str(parents[0].record["direction"]) if parents else None
-    data = prepare_training_data(cases, anatomy, place.cache or workshop.prepared, direction)
+    cache = place.cache or workshop.prepared
+    data = prepare_training_data(cases, anatomy, cache, direction)
     labelled = labelled_cases(data, limit, run.seed) if run.mix.labelled > 0 else ()
     health = [case.health for case in data.cases]
     pool = build_pool(data.prepared, health, lesion_margin_mm=anatomy.lesion_margin_mm, labelled=labelled)
@@ -212,13 +228,17 @@ def _fit(
     )
     stream = SampleStream(
         pool,
-        seed=rng.fold(run.seed, *_stage(run, parents)),
+        # No two trainings in a row draw the same samples: what the one has fitted would look better to the next than
+        # anything that follows. A count, so that it is the same wherever the parent was made.
+        seed=rng.fold(run.seed, *[run.kind] * generation),
         batch=run.train.batch,
         steps=run.train.steps,
         mix=run.mix,
         augmentation=run.augmentation,
         anomalies=run.anomalies,
     )
+    painted = painted_slices(cohort, run, anatomy, cache, data.direction, pool)
+    log.info("validation on %d painted slices of %s", sum(map(len, painted.batches)), painted.source)
     folder = workshop.open()  # now that there is something to learn from: it drops what another request left there
 
     def detector() -> Detector:
@@ -226,11 +246,14 @@ def _fit(
         return Detector(
             anatomy=anatomy,
             direction=data.direction,
+            reconstructor=copy.deepcopy(reconstructor),
+            segmenter=copy.deepcopy(segmenter),
+            residual=run.residual,
+            fusion=run.fusion if isinstance(run, DetectorRun) else None,
             mirror=run.mirror,
             seed=run.seed,
             precision=precision,
             device=device,
-            **parts(),
         )
 
     run_training(
@@ -241,6 +264,7 @@ def _fit(
         device=device,
         precision=precision,
         draw=lambda path: _draw_samples(path, stream, detector()),
+        validate=lambda: figures(task, detector(), painted.batches),
     )
     description = Description(
         anatomy=anatomy,
@@ -249,12 +273,14 @@ def _fit(
         training=training_summary(data, pool, labelled),
         identities=(parents[0].used if parents else {}) | dict(data.identities),
         data_licence=place.data_licence,
+        generation=generation,
     )
     log.info("reference statistics on training slices")
     statistics = reference_statistics(detector(), pool)
-    return workshop.finish(
-        lambda ready: bundles.save(ready, run, trained.state_dict(), statistics, description, stage1)
-    )
+    trained = segmenter or reconstructor
+    assert trained is not None  # by the signatures of the two stages
+    weights = trained.state_dict()
+    return workshop.finish(lambda ready: bundles.save(ready, run, weights, statistics, description, stage1))
 
 
 def _anatomy(run: DetectorRun, source: Bundle | None) -> Anatomy:
@@ -267,13 +293,6 @@ def _anatomy(run: DetectorRun, source: Bundle | None) -> Anatomy:
             "no anatomy", mend="give --reconstructor or --init, or 'anatomy' for a segmenter of the image"
         )
     return run.anatomy
-
-
-def _stage(run: ReconstructorRun | DetectorRun, parents: Sequence[Bundle]) -> tuple[str, ...]:
-    """Keys of a stage's samples. No two stages draw the same: stage 1 has fitted its own, and its reconstructions of
-    those would look better to stage 2 than any that follow.
-    """
-    return run.kind, *(parent.kind for parent in parents if parent.kind == run.kind)
 
 
 def _request(

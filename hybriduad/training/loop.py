@@ -18,8 +18,10 @@ from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from torch.utils.data import DataLoader
 
 from hybriduad.config.runs import Precision, Train
-from hybriduad.core.drawing import curves
+from hybriduad.core.drawing import Chart, curves
 from hybriduad.training.samples import RemainingSteps, SampleStream
+from hybriduad.training.tasks import Task
+from hybriduad.training.validation import AUPRC
 
 log = logging.getLogger(__name__)
 CHECKPOINT = "resume.ckpt"
@@ -34,7 +36,7 @@ def ema_decay(steps: int) -> float:
 
 
 def run_training(
-    task: L.LightningModule,
+    task: Task,
     stream: SampleStream,
     train: Train,
     folder: Path,
@@ -42,11 +44,12 @@ def run_training(
     device: torch.device,
     precision: Precision,
     draw: Callable[[Path], None],
+    validate: Callable[[], dict[str, float]],
 ) -> None:
     """Train ``task`` for ``train.steps`` steps in ``folder``, from its checkpoint where there is one.
 
     Afterwards the task holds the averaged weights, without any step those it came with. ``draw(path)`` draws samples of
-    the current weights.
+    the current weights, ``validate()`` returns figures of theirs; neither may change anything that is trained.
 
     Raises:
         HybridUADError: the loss or its gradient is not finite; the last good checkpoint stays.
@@ -78,7 +81,7 @@ def run_training(
             save_top_k=1,
             enable_version_counter=False,
         ),
-        Pictures(folder, train.picture_every, draw),
+        Progress(folder, train.picture_every, draw, validate),
         RichProgressBar(leave=True) if interactive else MinuteLines(train.steps),
     ]
     task.to(memory_format=torch.channels_last)
@@ -111,7 +114,7 @@ def _loggers(folder: Path) -> list[Logger]:
 
 
 def draw_curve(folder: Path) -> None:
-    """Draw the loss over the steps of all sittings into ``pictures/loss.png``."""
+    """Draw losses and AUPRC over the steps of all sittings into ``pictures/loss.png``."""
     series: dict[str, tuple[list[float], list[float]]] = {}
     for path in sorted((folder / LOG).glob("version_*/metrics.csv"), key=lambda one: one.stat().st_mtime):
         with path.open() as stream:
@@ -120,28 +123,42 @@ def draw_curve(folder: Path) -> None:
                     if name not in ("step", "epoch") and value:
                         along, values = series.setdefault(name, ([], []))
                         along.append(float(row["step"]) + 1)  # as everywhere: the first step is step 1
-                        values.append(max(float(value), 1e-8))
+                        values.append(float(value))
+    losses = {name: curve for name, curve in series.items() if name != AUPRC}
+    ranks = {name: curve for name, curve in series.items() if name == AUPRC}
+    charts = [Chart("loss", losses, logarithmic=True), Chart("AUPRC", ranks)]
     if series:
-        curves(folder / PICTURES / "loss.png", series, x="step", y="loss")
+        curves(folder / PICTURES / "loss.png", [chart for chart in charts if chart.series], x="step")
 
 
-class Pictures(Callback):
-    """Sample pictures and the loss curve every so many steps."""
+class Progress(Callback):
+    """Figures on slices that are never learnt from, sample pictures and the curves, every so many steps."""
 
-    def __init__(self, folder: Path, every: int, draw: Callable[[Path], None]) -> None:
-        self.folder, self.every, self.draw = folder, every, draw
+    def __init__(
+        self,
+        folder: Path,
+        every: int,
+        draw: Callable[[Path], None],
+        validate: Callable[[], dict[str, float]],
+    ) -> None:
+        self.folder, self.every, self.draw, self.validate = folder, every, draw, validate
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
         step = trainer.fit_loop.epoch_loop.batch_idx + 1
         if step % self.every == 0:
-            self._draw(pl_module, f"step-{step:06d}")
+            self._show(trainer, pl_module, step, f"step-{step:06d}")
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._draw(pl_module, "final")
+        self._show(trainer, pl_module, trainer.fit_loop.epoch_loop.batch_idx + 1, "final")
 
-    def _draw(self, module: L.LightningModule, name: str) -> None:
+    def _show(self, trainer: L.Trainer, module: L.LightningModule, step: int, name: str) -> None:
         was_training = module.training
         module.eval()
+        found = self.validate()
+        for logger in trainer.loggers:
+            logger.log_metrics(found, step - 1)  # counted as the losses are
+            logger.save()
+        log.info("step %d: %s", step, ", ".join(f"{name} {value:.4f}" for name, value in found.items()))
         self.draw(self.folder / PICTURES / f"{name}.png")
         draw_curve(self.folder)
         module.train(was_training)

@@ -1,12 +1,12 @@
 """What a bundle remembers of its training slices, for later checks of whether a new scan is like them.
 
 Features (mean and Ledoit-Wolf covariance, DOI 10.1016/S0047-259X(03)00096-4), histograms of the scores on healthy
-slices, and intensity quantiles of each contrast.
+slices, and intensity quantiles of each contrast. All of a few dozen slices by themselves, so that they cost seconds.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -15,39 +15,39 @@ from torch import Tensor
 from hybriduad.core import rng
 from hybriduad.core.types import Batch
 from hybriduad.detector.inference import Detector
-from hybriduad.detector.thresholds import PARTS
+from hybriduad.networks.scoring import fuse, intensity_map
+from hybriduad.scan.preparation import Prepared
 from hybriduad.scan.slices import slices_of
 from hybriduad.training.samples import SlicePool
 
-SLICES = 256
+SLICES = 48
+"""At most so many healthy slices are judged, from as many cases as there are."""
 BINS = np.concatenate([[0.0], np.logspace(-4, 0, 81)])
 """Edges of the histograms: finer towards 0, where scores crowd."""
 QUANTILES = np.linspace(0.0, 1.0, 101)
 
 
 def reference_statistics(detector: Detector, pool: SlicePool, *, batch: int = 16) -> dict[str, Tensor]:
-    """Statistics of the healthy slices of as many of the pool's cases, drawn by the detector's seed, as give 256.
+    """Statistics of at most 48 healthy slices of the pool, spread over its cases and drawn by the detector's seed.
 
     Returns ``histogram_edges`` (82,), ``histogram_<part>`` (81,) counts of the brain's voxels by each map of a
-    prediction, as thresholds are applied to it; ``quantiles_<contrast>`` (101,) of the model intensities in the brain,
-    and with a reconstructor ``feature_mean`` (D,), ``feature_covariance`` (D, D).
+    prediction; ``quantiles_<contrast>`` (101,) of the model intensities in the brain, and with a reconstructor
+    ``feature_mean`` (D,), ``feature_covariance`` (D, D). Maps are those of single slices: the filters of a whole
+    volume, the median and the smoothing across slices, are left out, so that no case has to be predicted as a whole.
     """
     histograms: dict[str, np.ndarray] = {}
     features: list[Tensor] = []
     intensities: list[list[np.ndarray]] = [[] for _ in detector.anatomy.contrasts]
     for case, chosen in _drawn(pool.healthy, detector.seed).items():
         prepared = pool.prepared[case]
-        slices = slices_of(prepared, chosen, detector.seed)
-        inside = np.moveaxis(slices.brain.numpy(), 0, -1)
-        found = detector.predict_volume(prepared, batch=batch)
-        for part in PARTS:
-            if (values := getattr(found, part)) is not None:
-                counts = np.histogram(values[..., chosen][inside], bins=BINS)[0]
-                histograms[part] = histograms.get(part, 0) + counts
-        for index, collected in enumerate(intensities):
-            collected.append(slices.image[:, index][slices.brain & slices.valid[:, index]].numpy())
-        if detector.reconstructor is not None:
-            features.append(_features(detector, slices))
+        for first in range(0, len(chosen), batch):
+            slices = slices_of(prepared, chosen[first : first + batch], detector.seed)
+            for part, values in _voxels(detector, prepared, slices):
+                histograms[part] = histograms.get(part, 0) + np.histogram(values, bins=BINS)[0]
+            for index, collected in enumerate(intensities):
+                collected.append(slices.image[:, index][slices.brain & slices.valid[:, index]].numpy())
+            if detector.reconstructor is not None:
+                features.append(_features(detector, slices))
     made = {f"histogram_{part}": torch.from_numpy(counts.astype(np.int64)) for part, counts in histograms.items()}
     made["histogram_edges"] = torch.from_numpy(BINS)
     for name, collected in zip(detector.anatomy.contrasts, intensities, strict=True):
@@ -58,16 +58,30 @@ def reference_statistics(detector: Detector, pool: SlicePool, *, batch: int = 16
 
 
 def _drawn(slices: Sequence[tuple[int, int]], seed: int) -> dict[int, list[int]]:
-    """Whole cases, since a prediction is made of whole ones: the healthy slices of each."""
+    """By case, the slices that are judged: every case's first in a drawn order of its own, then every case's second."""
     of_case: dict[int, list[int]] = {}
     for case, index in slices:
         of_case.setdefault(case, []).append(index)
+    turns: list[tuple[int, int, int, int]] = []
+    for case, indices in of_case.items():
+        shuffled = rng.numpy_rng(seed, "statistics", case).permutation(indices)
+        turns += [(turn, rng.fold(seed, "statistics", case), case, int(k)) for turn, k in enumerate(shuffled)]
     drawn: dict[int, list[int]] = {}
-    for case in rng.numpy_rng(seed, "statistics").permutation(list(of_case)):
-        if sum(map(len, drawn.values())) >= SLICES:
-            break
-        drawn[int(case)] = of_case[int(case)]
-    return drawn
+    for _, _, case, index in sorted(turns)[:SLICES]:
+        drawn.setdefault(case, []).append(index)
+    return {case: sorted(drawn[case]) for case in sorted(drawn)}
+
+
+def _voxels(detector: Detector, prepared: Prepared, slices: Batch) -> Iterator[tuple[str, np.ndarray]]:
+    """Each part of a prediction (of :data:`hybriduad.detector.thresholds.PARTS`) in the brain of the slices."""
+    maps = detector.slice_maps(slices)
+    score = fuse(maps.map, maps.probability, detector.fusion.form, detector.fusion.weight)
+    for part, values in (("score", score), ("probability", maps.probability), ("map", maps.map)):
+        if values is not None:
+            yield part, values.float().cpu().numpy()[slices.brain.numpy()]
+    image, valid, brain = (np.moveaxis(part.numpy(), 0, -1) for part in (slices.image, slices.valid, slices.brain))
+    plain = intensity_map(image, valid, brain, prepared.spacing_mm, detector.anatomy.contrasts, length_mm=0.0)
+    yield "intensity", plain[brain]
 
 
 @torch.inference_mode()

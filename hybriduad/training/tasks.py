@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from typing import Any
 
 import lightning as L
@@ -20,13 +21,17 @@ from hybriduad.reconstructors._base import Reconstructor
 CLIP = 1.0
 
 
-class _Task(L.LightningModule):
+class Task(L.LightningModule):
     """Manual optimisation, since a family may have several players: one optimiser and one schedule for each."""
 
     def __init__(self, train: Train) -> None:
         super().__init__()
         self.automatic_optimization = False
         self.train_config = train
+
+    @abstractmethod
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """Named scalar losses of a batch by the weights as they are, under the names of the log."""
 
     def _optimisers(self, players: list[list[torch.nn.Parameter]]) -> Any:
         config = self.train_config
@@ -59,7 +64,7 @@ class _Task(L.LightningModule):
         return batch.to(device)
 
 
-class ReconstructionTask(_Task):
+class ReconstructionTask(Task):
     """Stage 1."""
 
     def __init__(self, run: ReconstructorRun, model: Reconstructor) -> None:
@@ -71,17 +76,24 @@ class ReconstructionTask(_Task):
 
     def training_step(self, batch: Batch, _: int) -> None:
         for index, player in enumerate(self.model.players):
-            losses = self.model.loss(batch, rng.fold_keys(batch.keys, player), player)
-            self._step(index, losses["loss"])
-            self.log_dict({f"{player}_{name}": value.detach() for name, value in losses.items()}, prog_bar=True)
+            losses = self._losses_of(player, batch)
+            self._step(index, losses[f"{player}_loss"])
+            self.log_dict({name: value.detach() for name, value in losses.items()}, prog_bar=True)
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        return {k: v for player in self.model.players for k, v in self._losses_of(player, batch).items()}
+
+    def _losses_of(self, player: str, batch: Batch) -> dict[str, Tensor]:
+        losses = self.model.loss(batch, rng.fold_keys(batch.keys, player), player)
+        return {f"{player}_{name}": value for name, value in losses.items()}
 
 
-class SegmentationTask(_Task):
+class SegmentationTask(Task):
     """Stage 2 and few-label fine-tuning: the reconstructor is frozen, the masks come from wherever they come."""
 
     def __init__(self, run: DetectorRun, segmenter: Segmenter, reconstructor: Reconstructor | None) -> None:
         super().__init__(run.train)
-        self.segmenter, self.weights = segmenter, run.loss
+        self.segmenter, self.weights, self.levels = segmenter, run.loss, run.training_levels
         # In a tuple, so that it is no part of this module: never trained, averaged, saved or put in train mode.
         self.frozen = (reconstructor,)
 
@@ -93,12 +105,16 @@ class SegmentationTask(_Task):
             reconstructor.to(self.device)
 
     def training_step(self, batch: Batch, _: int) -> None:
-        reconstruction = self._reconstruction(batch)
         # Some encoders drop paths at random, by the global generator: seeded by the samples, and put back.
         with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
             torch.manual_seed(int(batch.keys[0]))
-            logits = self.segmenter(batch.image, reconstruction).float()
-        losses = segmentation_loss(
+            losses = self.losses(batch)
+        self._step(0, losses["loss"])
+        self.log_dict({name: value.detach() for name, value in losses.items()}, prog_bar=True)
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        logits = self.segmenter(batch.image, self._reconstruction(batch)).float()
+        return segmentation_loss(
             logits,
             batch.target,
             batch.ignore,
@@ -106,18 +122,14 @@ class SegmentationTask(_Task):
             dice=self.weights.dice,
             false_alarm=self.weights.false_alarm,
         )
-        self._step(0, losses["loss"])
-        self.log_dict({name: value.detach() for name, value in losses.items()}, prog_bar=True)
 
     @torch.no_grad()
     def _reconstruction(self, batch: Batch) -> Tensor | None:
-        """x̂ of the *anomalous* image by one member, drawn by the sample's key; where that is not valid, it itself."""
+        """x̂ of the *anomalous* image at one level, drawn by the sample's key; the image where that is not valid."""
         reconstructor = self.frozen[0]
         if reconstructor is None or not self.segmenter.needs_reconstruction:
             return None
-        drawn = rng.uniform(rng.fold_keys(batch.keys, "member")) * reconstructor.members
-        member = drawn.long().clamp_max(reconstructor.members - 1).to(batch.image.device)
-        made = reconstructor.reconstruct_member(batch.image, batch.brain, batch.keys, member)
+        made = reconstructor.reconstruct_for_training(batch.image, batch.brain, batch.keys, self.levels)
         return torch.where(batch.valid, made, batch.image)
 
 

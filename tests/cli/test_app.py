@@ -184,7 +184,8 @@ def test_phantom_writes_a_cohort_that_continues(tmp_path: Path) -> None:
     scans = sorted((tmp_path / "cohort").glob("sub-*/anat/*_FLAIR.nii.gz"))
     assert len(scans) == 1
     before = scans[0].stat().st_mtime_ns
-    assert run(*arguments, "--subjects", 2).exit_code == 0
+    assert run(*arguments, "--subjects", 2, "--picture", tmp_path / "two.png").exit_code == 0
+    assert (tmp_path / "two.png").read_bytes().startswith(b"\x89PNG")
     assert len(list((tmp_path / "cohort").glob("sub-*"))) == 2
     assert scans[0].stat().st_mtime_ns == before
     assert "--overwrite" in refused(*arguments, "--subjects", 2, "--slice-thickness-mm", 4)  # another cohort
@@ -332,27 +333,30 @@ def test_calibrate_hands_everything_over(monkeypatch: pytest.MonkeyPatch) -> Non
         "hybriduad.evaluation.calibration.calibrate",
         *common,
         "--rule",
-        "false-positives",
+        "false-positives:false_positive_ml=0.5,per=scan",
         "--rule",
         "best-dice",
-        "--false-positive-ml",
-        0.5,
-        "--per",
-        "scan",
         "--split",
         "validation",
     )
     assert args == (Path("det"), "c.csv")
     assert kwargs == {
         "out": Path("o"),
-        "rules": ["false-positives", "best-dice"],
-        "false_positive_ml": 0.5,
-        "per": "scan",
+        "rules": ["false-positives:false_positive_ml=0.5,per=scan", "best-dice"],
         "split": "validation",
         "device": "auto",
         "cache": None,
         "overwrite": False,
     }
+
+
+def test_the_help_of_calibrate_lists_the_rules_that_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    from hybriduad.core import plugins
+
+    monkeypatch.setenv("COLUMNS", "300")
+    shown = CliRunner().invoke(app, ["calibrate", "--help"]).output
+    assert ", ".join(plugins.names("rules")) in shown
+    assert set(plugins.names("rules")) >= {"best-dice", "expected-dice", "false-positives"}
 
 
 @pytest.mark.usefixtures("given")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 
 from hybriduad.core import errors
@@ -34,6 +36,13 @@ def test_the_whole_sentence() -> None:
 )
 def test_absent_parts_leave_no_trace(parts: dict, sentence: str) -> None:
     assert str(HybridUADError("nothing here", **parts)) == sentence
+
+
+def test_an_error_that_is_copied_says_the_same() -> None:
+    """As one that comes back from another process."""
+    again = copy.copy(DataError("constant image", where="a.nii", mend="export it again"))
+    assert type(again) is DataError
+    assert str(again) == "constant image in a.nii; export it again."
 
 
 @pytest.mark.parametrize(

@@ -12,17 +12,8 @@ import yaml
 from tiny import DETECTOR, RECONSTRUCTOR
 
 from hybriduad.config import files as configs
-from hybriduad.demo.chain import (
-    ALARM_ML,
-    PLAN,
-    SUMMARY,
-    Count,
-    DemoError,
-    Plan,
-    run_demo,
-    shortcomings,
-)
-from hybriduad.demo.report import Healthy, Outcome, summary
+from hybriduad.demo.chain import ALARM_ML, LEAST_DICE, PLAN, SUMMARY, DemoError, Plan, run_demo, shortcomings
+from hybriduad.demo.report import TELL, Count, Healthy, Outcome, Patient, Spent, summary
 from hybriduad.evaluation.figures import Figure
 
 SYSTEMS = ("score", "probability", "map", "intensity")
@@ -32,14 +23,26 @@ def figure(value: float) -> Figure:
     return Figure("", "score", "auprc", "mean over subjects", value, value - 0.1, value + 0.1, 6, 6, 2000, 0)
 
 
-def outcome(score: float = 0.8, intensity: float = 0.3, map: float = 0.5, masks: tuple[float, ...] = (0, 0)) -> Outcome:
+def outcome(
+    score: float = 0.8,
+    intensity: float = 0.3,
+    map: float = 0.5,
+    masks: tuple[float, ...] = (0, 0),
+    dice: float = 0.6,
+    dices: tuple[float, ...] = (0.7, 0.5),
+) -> Outcome:
     values = {"score": score, "probability": 0.7, "map": map, "intensity": intensity}
-    figures = {system: figure(value) for system, value in values.items()}
-    return Outcome(figures, figures, [Healthy(f"sub-{n}", ml) for n, ml in enumerate(masks)], ALARM_ML, 0.5)
+    return Outcome(
+        figures={system: figure(value) for system, value in values.items()},
+        dice=dict.fromkeys(values, figure(dice)),
+        patients=[Patient(f"sub-p{n}", 10.0 + n, value, value > 0) for n, value in enumerate(dices)],
+        healthy=[Healthy(f"sub-h{n}", ml) for n, ml in enumerate(masks)],
+        alarm_ml=ALARM_ML,
+    )
 
 
 def test_a_good_outcome_has_no_shortcoming() -> None:
-    assert shortcomings(outcome(masks=(0.0, ALARM_ML, 5.0, 5.0))) == []
+    assert shortcomings(outcome(masks=(0.0, ALARM_ML, 5.0))) == []
 
 
 @pytest.mark.parametrize(
@@ -49,7 +52,9 @@ def test_a_good_outcome_has_no_shortcoming() -> None:
         (outcome(map=0.9), "reconstruction alone"),
         (outcome(score=float("nan")), "plain intensity"),
         (outcome(intensity=float("nan")), "plain intensity"),
-        (outcome(masks=(1.1, 1.1, 1.1, 0, 0, 0)), "3 of 6 healthy"),
+        (outcome(masks=(1.1, 1.1, 0, 0, 0, 0)), "2 of 6 healthy"),
+        (outcome(dice=LEAST_DICE - 0.01), "mean Dice of the mask 0.440 is under"),
+        (outcome(dice=float("nan")), "mean Dice of the mask nan"),
     ],
 )
 def test_each_shortcoming_is_told(bad: Outcome, words: str) -> None:
@@ -58,20 +63,25 @@ def test_each_shortcoming_is_told(bad: Outcome, words: str) -> None:
 
 
 def test_the_summary_tells_of_a_shortcoming(tmp_path: Path) -> None:
-    steps = dict.fromkeys(
-        ("phantoms", "stage 1", "stage 2", "few labels", "calibrate", "predict", "evaluate", "pictures"), 1.0
-    )
+    spent = dict.fromkeys(TELL, Spent(1.0, 2.0))
     bad = outcome(score=0.1, masks=(2.0,))
-    text = summary(tmp_path, PLAN.splits, bad, shortcomings(bad), steps)
+    text = summary(tmp_path, PLAN.splits, bad, shortcomings(bad), spent, "AVX2, float32")
     assert "It fell short: AUPRC of the fused score 0.100 is not above" in text
     assert "1 of 1 have an alarm" in text
-    assert "| all | | 8 |" in text
-    assert "It fell short" not in summary(tmp_path, PLAN.splits, outcome(), [], steps)
+    assert "| all | on AVX2, float32 | 8 | 16 |" in text
+    assert "It fell short" not in summary(tmp_path, PLAN.splits, outcome(), [], spent, "AVX2, float32")
 
 
-def test_the_shipped_plan_is_that_of_the_issue() -> None:
+def test_one_sentence_says_what_was_found_and_what_was_missed() -> None:
+    assert outcome(dices=(0.7, 0.0, 0.5), masks=(2.0, 0.0)).sentence() == (
+        "Of 3 new patients the mask finds the tumour of 2 (Dice from 0.00, sub-p1, to 0.70, sub-p0) and misses "
+        "sub-p1 (11.0 ml); 1 of 2 healthy brains have an alarm."
+    )
+    assert "misses none;" in outcome().sentence()
+
+
+def test_the_shipped_plan() -> None:
     assert PLAN.test == (6, 6)
-    assert PLAN.train.sick == 3
     reconstructor, detector, few = (configs.load(name) for name in (PLAN.reconstructor, PLAN.detector, PLAN.few))
     assert reconstructor.kind == "reconstructor"
     assert reconstructor.mix.labelled == detector.mix.labelled == 0
@@ -121,8 +131,7 @@ def test_whole_demo_twice(tmp_path: Path, plan: Plan) -> None:
     }
     assert len({row["subject"] for row in rows}) == len(rows)
     record = json.loads((out / "detector" / "bundle.json").read_text())
-    assert record["thresholds"]["default"] == "false-positives"
-    assert set(record["thresholds"]["rules"]) == {"false-positives", "best-dice"}
+    assert record["thresholds"]["default"] == "best-dice"
     assert record["training"]["labelled_cases"] == 1
     assert len(list((out / "predictions").rglob("*_desc-anomaly_probseg.nii.gz"))) == 4
     assert (out / "overview.png").stat().st_size > 10_000

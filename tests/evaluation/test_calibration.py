@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import csv
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -16,142 +18,21 @@ from hybriduad.core.types import Case
 from hybriduad.detector import bundle as bundles
 from hybriduad.detector.bundle import Bundle
 from hybriduad.detector.loading import load_detector
+from hybriduad.detector.thresholds import PARTS
 from hybriduad.evaluation import calibration
 from hybriduad.evaluation.calibration import calibrate
-from hybriduad.evaluation.rules import (
-    DRAWS,
-    Observation,
-    best_dice,
-    false_positives,
-)
-from hybriduad.metrics import ScoreHistogram
-from hybriduad.metrics.histogram import key_edges, score_keys
-from hybriduad.metrics.intervals import draw_subjects
+from hybriduad.evaluation.evaluate import evaluate
 from hybriduad.prediction.case import predict_case
+from hybriduad.prediction.cohort import predict_cohort
+from hybriduad.prediction.files import SUFFIXES
 
-
-def histogram(scores: np.ndarray, truth: np.ndarray) -> ScoreHistogram:
-    counted = ScoreHistogram()
-    counted.add(scores, truth)
-    return counted
-
-
-def observation(
-    subject: str, scores: np.ndarray, truth: np.ndarray, clear: np.ndarray, *, slices: int = 1, voxel_ml: float = 0.01
-) -> Observation:
-    alone = histogram(clear, np.zeros(clear.shape, dtype=bool))
-    whole = {"score": histogram(scores, truth)}
-    return Observation(("hand", subject), voxel_ml, slices, whole, {"score": alone})
-
-
-def dice(scores: np.ndarray, truth: np.ndarray, threshold: float) -> float:
-    mask = scores >= threshold
-    return 2 * (mask & truth).sum() / (mask.sum() + truth.sum())
-
-
-def voxels(seed: int, count: int, share: float, base: float = 0.35) -> tuple[np.ndarray, np.ndarray]:
-    rng = np.random.default_rng(seed)
-    truth = rng.random(count) < share
-    return np.clip(rng.normal(base + 0.25 * truth, 0.12), 0, 1).astype(np.float32), truth
-
-
-class TestBestDice:
-    def test_mean_over_subjects_against_every_threshold(self) -> None:
-        # A large lesion, a small one seen twice, and a healthy case: pooled voxels or means over cases give others.
-        sets = {"a": [voxels(1, 4000, 0.4, base=0.2)], "b": [voxels(2, 900, 0.02), voxels(3, 900, 0.03)]}
-        observed = [observation(name, *one, np.zeros(1)) for name, all_of in sets.items() for one in all_of]
-        observed.append(observation("c", np.full(50, 0.9, np.float32), np.zeros(50, bool), np.zeros(1)))
-        candidates = np.unique(np.concatenate([scores for all_of in sets.values() for scores, _ in all_of]))
-        figures = np.array(
-            [[np.mean([dice(*one, at) for one in all_of]) for all_of in sets.values()] for at in candidates]
-        )
-        best = [candidates[figures[:, drawn].mean(axis=1).argmax()] for drawn in draw_subjects(2, DRAWS, seed=0)]
-        entry = best_dice(observed)
-        found = entry["values"]["score"]
-        assert len(set(best)) > 1
-        assert found == pytest.approx(key_edges(np.array([score_keys(np.array(best)).mean()]))[0], rel=2e-3)
-        assert best_dice(observed[::-1])["values"] == entry["values"]
-        assert np.mean([np.mean([dice(*one, found) for one in all_of]) for all_of in sets.values()]) == pytest.approx(
-            entry["reached"]["score"], abs=1e-12
-        )
-        assert (entry["cases"], entry["subjects"]) == (3, 2)
-        scores, truth = (
-            np.concatenate(one) for one in zip(*[one for all_of in sets.values() for one in all_of], strict=True)
-        )
-        pooled = max(candidates, key=lambda at: dice(scores, truth, at))
-        assert abs(found - pooled) > 0.01
-
-    def test_of_equal_thresholds_the_highest(self) -> None:
-        # At 0.75: 1 of 2 found, no alarm: 2/3. At 0.5: both found, two false: 2/3 as well.
-        scores = np.array([0.75, 0.5, 0.5, 0.5, 0.125], np.float32)
-        truth = np.array([True, True, False, False, False])
-        entry = best_dice([observation("a", scores, truth, np.zeros(1))])
-        assert (entry["values"]["score"], entry["reached"]["score"]) == (0.75, pytest.approx(2 / 3))
-
-    def test_subjects_who_agree_get_the_best_threshold_itself(self) -> None:
-        scores = np.array([0.75, 0.5, 0.25, 0.125], np.float32)
-        truth = np.array([True, True, False, False])
-        entry = best_dice([observation(name, scores, truth, np.zeros(1)) for name in "abc"])
-        assert (entry["values"]["score"], entry["reached"]["score"]) == (0.5, 1.0)
-
-    def test_never_zero(self) -> None:
-        scores, truth = np.zeros(10, np.float32), np.ones(10, dtype=bool)
-        assert best_dice([observation("a", scores, truth, scores)])["values"]["score"] > 0
-
-    def test_without_a_lesion(self) -> None:
-        with pytest.raises(DataError, match="no lesion to calibrate on"):
-            best_dice([observation("a", np.zeros(4), np.zeros(4, bool), np.zeros(4))])
-
-
-class TestFalsePositives:
-    def test_lowest_threshold_within_the_limit_over_voxels_of_different_size(self) -> None:
-        rng = np.random.default_rng(0)
-        sets = [(rng.random(3000).astype(np.float32), 3, 0.01), (rng.random(500).astype(np.float32) ** 2, 2, 0.05)]
-        observed = [
-            observation(str(i), scores, np.zeros(scores.shape, bool), scores, slices=slices, voxel_ml=voxel_ml)
-            for i, (scores, slices, voxel_ml) in enumerate(sets)
-        ]
-
-        def volume(threshold: float) -> float:
-            return sum((scores >= threshold).sum() * voxel_ml for scores, _, voxel_ml in sets)
-
-        for per, units in (("slice", 5), ("scan", 2)):
-            entry = false_positives(observed, 0.8, per)
-            found = entry["values"]["score"]
-            assert volume(found) / units <= 0.8
-            assert volume(found * (1 - 1 / 2048)) / units > 0.8
-            assert entry["reached"]["score"] == pytest.approx(volume(found) / units)
-            assert entry[f"{per}s"] == units
-            assert entry["limit"] == {"false_positive_ml": 0.8, "per": per}
-
-    def test_lesions_and_the_slices_near_them_do_not_matter(self) -> None:
-        clear = np.linspace(0, 0.5, 100, dtype=np.float32)
-        bright = np.full(1000, 0.99, np.float32)
-        with_lesion = observation("a", np.r_[clear, bright], np.r_[clear < 0, bright > 0], clear)
-        without = observation("a", clear, np.zeros(100, bool), clear)
-        found = [false_positives([one], 0.1)["values"]["score"] for one in (with_lesion, without)]
-        assert found[0] == found[1]
-        assert clear[89] < found[0] <= clear[90], "ten voxels of 0.01 ml are left"
-
-    def test_no_false_positive_at_all(self) -> None:
-        ones = np.ones(5, np.float32)
-        entry = false_positives([observation("a", ones, np.zeros(5, bool), ones)], 0.0)
-        assert entry["values"]["score"] > 1
-        assert entry["reached"]["score"] == 0.0
-
-    def test_nothing_free_of_lesions(self) -> None:
-        scores, truth = voxels(0, 100, 0.5)
-        sick = observation("a", scores, truth, np.zeros(0), slices=0)
-        for per in ("slice", "scan"):
-            with pytest.raises(DataError, match=f"no lesion-free {per}"):
-                false_positives([sick], 0.1, per)
+LIMITED = "false-positives:false_positive_ml=2.0"
 
 
 @pytest.fixture(scope="module")
 def calibrated(tiny_detector: Path, tiny_cohort: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     out = tmp_path_factory.mktemp("calibrated") / "bundle"
-    limit = {"false_positive_ml": 2.0, "per": "slice"}
-    return calibrate(tiny_detector, tiny_cohort, out=out, rules=("false-positives", "best-dice"), device="cpu", **limit)
+    return calibrate(tiny_detector, tiny_cohort, out=out, rules=(LIMITED, "best-dice", "expected-dice"), device="cpu")
 
 
 class TestCalibrate:
@@ -163,8 +44,10 @@ class TestCalibrate:
         assert new.digest != old.digest
         assert new.record["checksums"]["weights.safetensors"] == old.record["checksums"]["weights.safetensors"]
         assert new.thresholds.default == "false-positives"
-        for rule in calibration.RULES:
-            assert set(new.thresholds.values[rule]) == {"score", "probability", "map", "intensity"}
+        for rule in ("best-dice", "expected-dice", "false-positives"):
+            parts = set(new.thresholds.values[rule])
+            # The map of untrained networks ranks these lesions low, which no expected Dice can use.
+            assert parts | ({"map"} if rule == "expected-dice" else set()) == set(PARTS)
             entry = new.record["thresholds"]["rules"][rule]
             assert entry["provenance"]["parent"] == old.digest
             assert entry["region"]
@@ -183,15 +66,47 @@ class TestCalibrate:
             figures.append(2 * (mask & truth.lesion & region).sum() / ((mask & region).sum() + truth.lesion.sum()))
         assert np.mean(figures) == pytest.approx(entry["reached"]["score"], abs=1e-9)
 
+    def test_a_rule_that_gives_every_scan_its_own_threshold(
+        self, calibrated: Bundle, tiny_cohort: Path, tmp_path: Path
+    ) -> None:
+        """One function cuts the mask in predict, in evaluate and in the API, and each case says where."""
+        out, cohort = tmp_path / "predictions", tiny_cohort
+        predict_cohort(calibrated.folder, cohort, out=out, maps=("all",), rule="expected-dice", device="cpu")
+        found = evaluate(out, cohort, out=tmp_path / "scores", rule="expected-dice", draws=5, allow_leakage=True)
+        assert not found.failed
+        cutoff = calibrated.thresholds.of("score", "expected-dice")
+        detector = load_detector(calibrated.folder, "cpu")
+        with (tmp_path / "scores" / "cases.csv").open() as file:
+            rows = {(row["case"], row["system"]): row for row in csv.DictReader(file)}
+        thresholds = set()
+        for case in read_cohort(cohort):
+            place = out / case.name / "anat"
+            score, mask, brain = (
+                np.asarray(nib.load(place / f"{case.name}_{SUFFIXES[part]}.nii.gz").dataobj)
+                for part in ("score", "mask", "brain")
+            )
+            record = json.loads((place / f"{case.name}_{SUFFIXES['score']}.json").read_text())
+            assert record["threshold"] == cutoff.threshold(score[brain > 0])
+            assert float(rows[case.name, "score"]["threshold"]) == record["threshold"]
+            np.testing.assert_array_equal(mask > 0, (score >= np.float32(record["threshold"])) & (brain > 0))
+            one = predict_case(detector, case, rule="expected-dice")
+            assert one.threshold == record["threshold"]
+            thresholds.add(record["threshold"])
+        assert len(thresholds) > 1
+        text = (tmp_path / "scores" / "summary.md").read_text()
+        assert "by the rule expected-dice" in text
+        assert " by scan, " in text
+
     def test_same_request_returns_it_and_another_is_refused(
         self, calibrated: Bundle, tiny_detector: Path, tiny_cohort: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(calibration, "predict_case", lambda *_, **__: pytest.fail("predicted again"))
-        place = {"out": calibrated.folder, "device": "cpu", "false_positive_ml": 2.0}
-        again = calibrate(tiny_detector, tiny_cohort, rules=("false-positives", "best-dice"), **place)
+        place = {"out": calibrated.folder, "device": "cpu"}
+        again = calibrate(tiny_detector, tiny_cohort, rules=(LIMITED, "best-dice", "expected-dice"), **place)
         assert again.digest == calibrated.digest
-        with pytest.raises(ConfigError, match="--overwrite"):
-            calibrate(tiny_detector, tiny_cohort, rules=("best-dice",), **place)
+        for rules in (("best-dice",), (f"{LIMITED},per=scan", "best-dice", "expected-dice")):
+            with pytest.raises(ConfigError, match="--overwrite"):
+                calibrate(tiny_detector, tiny_cohort, rules=rules, **place)
 
     def test_stopped_in_the_middle_and_continued(
         self, tiny_detector: Path, tiny_cohort: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -226,8 +141,7 @@ class TestCalibrate:
             tiny_cohort,
             out=tmp_path / "c",
             device="cpu",
-            rules=("false-positives",),
-            false_positive_ml=1.0,
+            rules=("false-positives:false_positive_ml=1",),
         )
         assert second.thresholds.values["best-dice"] == made.thresholds.values["best-dice"]
         assert second.thresholds.default == "false-positives"
@@ -331,14 +245,18 @@ class TestCalibrate:
             calibrate(tmp_path / "fitted", tiny_cohort, out=tmp_path / "b", device="cpu")
 
     @pytest.mark.parametrize(
-        ("options", "sentence"),
+        ("rules", "sentence"),
         [
-            ({"rules": ("best",)}, "unusable rules"),
-            ({"rules": ()}, "unusable rules"),
-            ({"rules": ("false-positives",)}, "rule without its limit"),
-            ({"per": "patient"}, "unknown unit"),
+            ((), "unusable rules"),
+            (("best-dice", "best-dice"), "unusable rules"),
+            (("best-dise",), "unknown plug-in of kind rules.*perhaps best-dice is meant"),
+            (("false-positives",), "'false_positive_ml' in rule false-positives.*Field required"),
+            (("false-positives:false_positive_ml=-1",), "greater than or equal to 0"),
+            (("false-positives:false_positive_ml=1,per=patient",), "'per' in rule false-positives: got 'patient'"),
+            (("false-positives:false_positive=1",), "unknown key.*perhaps 'false_positive_ml' is meant"),
+            (("best-dice:per=scan",), "unknown key in rule best-dice: got 'per'"),
         ],
     )
-    def test_bad_requests(self, options: dict, sentence: str, tiny_cohort: Path, tmp_path: Path) -> None:
+    def test_bad_requests(self, rules: tuple[str, ...], sentence: str, tiny_cohort: Path, tmp_path: Path) -> None:
         with pytest.raises(ConfigError, match=sentence):
-            calibrate(tmp_path / "none", tiny_cohort, out=tmp_path / "b", **options)
+            calibrate(tmp_path / "none", tiny_cohort, out=tmp_path / "b", rules=rules)

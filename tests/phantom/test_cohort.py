@@ -14,7 +14,7 @@ import torch
 from hybriduad.cohort.manifest import read_cohort, read_manifest
 from hybriduad.core.errors import ConfigError
 from hybriduad.phantom.cohort import pathology_of, write_cohort
-from hybriduad.phantom.picture import picture
+from hybriduad.phantom.picture import draw_cohort
 from hybriduad.phantom.subject import make_subject
 from hybriduad.scan.volumes import read_mask, read_volume
 
@@ -152,12 +152,15 @@ def test_of_any_first_subjects_the_stated_share_is_healthy(share: float) -> None
 
 
 def test_the_picture_shows_every_phantom(tmp_path: Path) -> None:
-    phantoms = [make_subject(0, i, pathology=kind, **TINY) for i, kind in enumerate((None, "glioma"))]
+    cases = read_manifest(write_cohort(tmp_path / "two", subjects=2, **MIXED | {"contrasts": ("T1w", "FLAIR")}))
     from matplotlib.image import imread
 
-    shown = imread(picture(phantoms, tmp_path / "six.png"))
+    draw_cohort(cases[::-1], tmp_path / "pictures" / "two.png")
+    shown = imread(tmp_path / "pictures" / "two.png")
     halves = np.array_split(shown[..., :3].mean(axis=-1), 2, axis=1)
     assert all(half.std() > 0.05 for half in halves)
     red = (shown[..., 0] > 0.8) & (shown[..., 1] < 0.3)
+    assert [case.health for case in cases] == ["lesion", "healthy"]
     assert red.any()
     assert not red[:, : shown.shape[1] // 2].any()
+    assert not red[: shown.shape[0] // 2].any()

@@ -129,6 +129,22 @@ class TestContract:
         assert features.shape[0] == 5
         assert features.dim() == 2
 
+    def test_a_reconstruction_for_training_is_drawn_by_the_key_of_a_slice(
+        self, family: str, contrasts: int, prepared: list[Prepared]
+    ) -> None:
+        model, batch = make(family, contrasts).eval(), some_batch(prepared[0], 4, contrasts)
+        with torch.inference_mode():
+            members = model.reconstruct(batch.image, batch.brain, batch.keys)
+            one = model.reconstruct_for_training(batch.image, batch.brain, batch.keys, "inference")
+            any_level = model.reconstruct_for_training(batch.image, batch.brain, batch.keys, "all")
+            alone = model.reconstruct_for_training(batch.image[2:3], batch.brain[2:3], batch.keys[2:3], "all")
+        assert all(min(float((one[row] - m[row]).abs().max()) for m in members) < 1e-4 for row in range(4))
+        torch.testing.assert_close(alone[0], any_level[2], atol=1e-4, rtol=0)
+        for found in (one, any_level):
+            assert found.shape == batch.image.shape
+            assert found.dtype == torch.float32
+            assert float(found.abs().max()) <= 1
+
     def test_noise_belongs_to_the_key_of_a_slice(self, family: str, contrasts: int, prepared: list[Prepared]) -> None:
         """Published mistake: one noise field repeated over the whole batch."""
         model, one = make(family, contrasts), some_batch(prepared[0], 1, contrasts)
@@ -283,6 +299,29 @@ class TestForwardProcess:
         assert len(set(seen)) > 150
         assert np.mean(seen) == pytest.approx(250, abs=20)
 
+    @pytest.mark.parametrize(
+        ("levels", "least", "most", "different"), [("inference", 100, 200, (2, 2)), ("all", 50, 399, (150, 300))]
+    )
+    def test_levels_of_the_reconstructions_that_stage_2_learns_beside(
+        self,
+        levels: Any,
+        least: int,
+        most: int,
+        different: tuple[int, int],
+        prepared: list[Prepared],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """Stage 2 saw the levels of inference alone; the paper draws t from the whole range."""
+        model, one = make("ddpm", train_levels=[50, 400]), some_batch(prepared[0], 1)
+        many = Batch.stack([one] * 400)
+        seen: list[int] = []
+        monkeypatch.setattr(model, "denoise", lambda x, level, _: seen.extend(level.tolist()) or x)
+        model.reconstruct_for_training(many.image, many.brain, torch.arange(400), levels)
+        assert min(seen) >= least
+        assert max(seen) <= most
+        assert different[0] <= len(set(seen)) <= different[1]
+        assert np.mean(seen) == pytest.approx((least + most + 1) / 2, abs=20)
+
     def test_a_member_is_keyed_by_its_level_and_repeat(self, prepared: list[Prepared]) -> None:
         batch = some_batch(prepared[0], 2)
 
@@ -294,6 +333,26 @@ class TestForwardProcess:
         torch.testing.assert_close(high[0], both[1], atol=1e-5, rtol=0)
         torch.testing.assert_close(twice[0], high[0], atol=1e-5, rtol=0)
         assert float((twice[1] - twice[0]).abs().max()) > 1e-3
+
+    def test_an_untrained_network_with_skip_returns_the_noised_slice(self, prepared: list[Prepared]) -> None:
+        batch, level = some_batch(prepared[0], 2), torch.tensor([100, 300])
+        model = make("ddpm", skip=True).eval()
+        noised = model.add_noise(batch.image, level, batch.keys)
+        with torch.no_grad():
+            assert torch.equal(model.denoise(noised, level, batch.image), noised)
+            # The rest of the network starts as it does without.
+            different = {k for k, v in make("ddpm").state_dict().items() if not torch.equal(v, model.state_dict()[k])}
+            assert different == {"network.conv_out.weight", "network.conv_out.bias"}
+            torch.nn.init.normal_(model.network.conv_out.weight)
+            assert float((model.denoise(noised, level, batch.image) - noised).abs().max()) > 1e-3
+
+    def test_without_skip_nothing_is_added(self, prepared: list[Prepared]) -> None:
+        batch, level = some_batch(prepared[0], 2), torch.tensor([100, 300])
+        model = make("ddpm").eval()
+        folded = torch.nn.functional.pixel_unshuffle(batch.image, 2)
+        with torch.no_grad():
+            expected = torch.nn.functional.pixel_shuffle(model.network(folded, level).sample, 2)
+            assert torch.equal(model.denoise(batch.image, level, batch.image), expected)
 
     def test_no_condition_at_first_then_the_code_of_the_slice(self, prepared: list[Prepared]) -> None:
         model, batch = make("ddpm", condition="small").eval(), some_batch(prepared[0], 2)

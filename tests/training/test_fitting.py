@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import gzip
+import inspect
 import json
 import shutil
 import signal
@@ -12,8 +14,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, get_type_hints
 
+import matplotlib.image
 import nibabel as nib
 import numpy as np
 import pytest
@@ -43,8 +46,7 @@ from hybriduad.phantom.subject import make_subject
 from hybriduad.prediction.cohort import predict_cohort
 from hybriduad.reconstructors.ddpm import Model
 from hybriduad.scan.slices import slices_of
-from hybriduad.training import fitting
-from hybriduad.training import loop as training
+from hybriduad.training import fitting, loop
 from hybriduad.training.fitting import fit_detector, fit_reconstructor
 from hybriduad.training.loop import (
     CHECKPOINT,
@@ -85,6 +87,23 @@ def write_config(folder: Path, name: str, run: dict[str, Any], **changes: Any) -
 
 def files(folder: Path) -> set[str]:
     return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+
+
+def logged(folder: Path) -> list[dict[str, str]]:
+    """The rows of the log, those of every sitting one after the other."""
+    tables = sorted(folder.glob("log/version_*/metrics.csv"))
+    return [row for table in tables for row in csv.DictReader(table.read_text().splitlines())]
+
+
+def validated(folder: Path) -> dict[int, set[tuple[str, str]]]:
+    """By step, the figures of validation that were logged: loss and AUPRC. The last step has two, the second of the
+    averaged weights."""
+    found: dict[int, set[tuple[str, str]]] = {}
+    for row in logged(folder):
+        if row.get("validation_auprc"):
+            loss = row.get("validation_loss") or row.get("validation_model_loss") or ""
+            found.setdefault(int(row["step"]) + 1, set()).add((loss, row["validation_auprc"]))
+    return found
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -142,9 +161,9 @@ class TestEndToEnd:
         assert fitted.untouched
 
     def test_the_log_has_a_row_a_step(self, fitted: Fitted) -> None:
-        rows = (fitted.few.folder / "log/version_0/metrics.csv").read_text().splitlines()
-        assert len(rows) == 1 + TRAIN["steps"]
-        assert {"loss", "cross_entropy", "dice", "false_alarm", "step"} <= set(rows[0].split(","))
+        rows = logged(fitted.few.folder)
+        assert [int(row["step"]) for row in rows if row["loss"]] == list(range(TRAIN["steps"]))
+        assert {"loss", "cross_entropy", "dice", "false_alarm", "step"} <= set(rows[0])
 
     def test_training_moves_the_weights_it_should_and_no_others(self, fitted: Fitted) -> None:
         """Published mistake: a frozen network in train mode, whose statistics drift."""
@@ -159,6 +178,7 @@ class TestEndToEnd:
         record = fitted.few.record
         training = record["training"]
         assert (training["cases"], training["subjects"], training["labelled_cases"]) == (3, 3, 1)
+        assert training["labelled_subjects"] == 1
         assert training["labelled_slices"] > 0
         assert training["healthy_slices"] > 0
         assert fitted.reconstructor.record["training"]["labelled_cases"] == 0
@@ -263,6 +283,119 @@ def test_calibrated_predicted_and_evaluated(fitted: Fitted, tmp_path: Path) -> N
     predict_cohort(site.folder, validation, out=tmp_path / "seen", maps=("all",), device="cpu")
     with pytest.raises(LeakageError, match="role calibrate"):
         evaluate(tmp_path / "seen", validation, out=tmp_path / "no", draws=20)
+
+
+class TestValidation:
+    """Figures while a training runs: shown, and of no consequence."""
+
+    def test_loss_and_auprc_are_logged_every_so_many_steps_and_at_the_end(self, fitted: Fitted) -> None:
+        for bundle in (fitted.reconstructor, fitted.synthetic, fitted.few):
+            found = validated(bundle.folder)
+            assert sorted(found) == [9, TRAIN["steps"]]
+            for loss, auprc in (one for entry in found.values() for one in entry):
+                assert 0 < float(loss) < 100
+                assert 0 < float(auprc) < 1
+            assert found[9] != found[TRAIN["steps"]]  # by the weights as they were then
+        height, width, _ = matplotlib.image.imread(fitted.few.folder / "pictures" / "loss.png").shape
+        assert width > 1.5 * height  # two panels, losses and AUPRC
+
+    def test_weights_are_the_same_however_often_it_is_shown(
+        self, fitted: Fitted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Also where the training was stopped and continued, and where nothing was shown at all."""
+        place: dict[str, Any] = {"init": fitted.synthetic.folder, "limit": 1, "device": "cpu"}
+        with monkeypatch.context() as patch:
+            patch.setattr(loop.Progress, "_show", lambda *_: None)
+            silent = fit_detector(fitted.configs["few"], fitted.cohort, out=tmp_path / "silent", **place)
+        assert not validated(silent.folder)
+        assert_same_weights(silent.folder, fitted.few.folder)
+        place |= {"out": tmp_path / "often", "overrides": ["train.picture_every=2"]}
+        with monkeypatch.context() as patch:
+            patch.setattr(SampleStream, "__getitem__", failing_at(8))
+            with pytest.raises(Stopped):
+                fit_detector(fitted.configs["few"], fitted.cohort, **place)
+        often = fit_detector(fitted.configs["few"], fitted.cohort, **place)
+        assert_same_weights(often.folder, fitted.few.folder)
+        found = validated(often.folder)
+        assert sorted(found) == [2, 4, 6, 8, 10, 12, 13]
+        assert {len(entry) for entry in found.values()} == {1}  # steps 6 and 8 in both sittings: the same figures
+        assert found[13] == validated(fitted.few.folder)[13]
+
+    def test_of_stage_1_it_is_the_map_and_the_same_once_more(self, fitted: Fitted, tmp_path: Path) -> None:
+        config = fitted.configs["reconstructor"]
+        again = fit_reconstructor(config, fitted.cohort, out=tmp_path / "again", device="cpu")
+        assert validated(again.folder) == validated(fitted.reconstructor.folder)
+
+    def test_validation_cases_teach_nothing_and_do_not_count_as_used(
+        self, fitted: Fitted, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        first, second, third = read_cohort(fitted.cohort)
+        held = replace(second, split="validation")
+        cases = [replace(first, split="train"), held, replace(third, split="train")]
+        write_manifest(cases, tmp_path / "split.csv")
+        config, bundles = fitted.configs["reconstructor"], []
+        write_manifest([cases[0], cases[2]], tmp_path / "without.csv")
+        for name, said in (("split", "1 of 1 validation cases"), ("without", "training cases, as none of 0")):
+            with caplog.at_level("INFO", logger="hybriduad"):
+                caplog.clear()
+                bundles.append(fit_reconstructor(config, tmp_path / f"{name}.csv", out=tmp_path / name, device="cpu"))
+            assert f"validation on 32 painted slices of {said}" in caplog.text
+        assert_same_weights(bundles[0].folder, bundles[1].folder)
+        assert bundles[0].used == bundles[1].used
+        assert validated(bundles[0].folder) != validated(bundles[1].folder)
+        check_leakage([held], bundles[0].used)
+
+
+class TestDescent:
+    """What a detector keeps of the one that it was started from."""
+
+    def child(self, fitted: Fitted, init: Path, out: Path, *changes: str) -> Bundle:
+        overrides = ["train.steps=0", *changes]
+        return fit_detector(
+            fitted.configs["synthetic"], fitted.cohort, init=init, out=out, device="cpu", overrides=overrides
+        )
+
+    def test_the_residual_is_that_of_the_parent_unto_the_grandchildren(self, fitted: Fitted, tmp_path: Path) -> None:
+        """It fell back to that of stage 1."""
+        assert fitted.synthetic.run.residual == fitted.reconstructor.run.residual  # resolved
+        child = self.child(fitted, fitted.synthetic.folder, tmp_path / "1", "residual={kind: positive}")
+        grandchild = self.child(fitted, child.folder, tmp_path / "2")
+        last = self.child(fitted, grandchild.folder, tmp_path / "3")
+        for bundle in (child, grandchild, last):
+            assert bundle.run.residual.kind == "positive"
+            assert load_detector(bundle.folder, "cpu").residual.kind == "positive"
+        assert child.run.residual.median_voxels == 5
+
+    def test_an_older_parent_that_leaves_it_to_its_reconstructor(
+        self, fitted: Fitted, tiny_detector: Path, tmp_path: Path
+    ) -> None:
+        assert verify(tiny_detector).run.residual is None
+        config = write_config(tmp_path, "plain", {k: v for k, v in DETECTOR.items() if k != "segmenter"})
+        made = fit_detector(
+            config, fitted.cohort, init=tiny_detector, out=tmp_path / "o", device="cpu", overrides=["train.steps=0"]
+        )
+        assert made.run.residual == verify(tiny_detector).reconstructor.run.residual
+
+    def test_generations_are_counted(self, fitted: Fitted, tmp_path: Path) -> None:
+        assert [one.generation for one in (fitted.reconstructor, fitted.synthetic, fitted.few)] == [1, 1, 2]
+        third = self.child(fitted, fitted.few.folder, tmp_path / "3")
+        assert (third.generation, third.record["generation"]) == (3, 3)
+
+    @pytest.mark.parametrize(("name", "generation"), [("reconstructor", 1), ("synthetic", 1), ("few", 2)])
+    def test_older_bundles_count_by_what_they_are(self, fitted: Fitted, name: str, generation: int) -> None:
+        bundle = getattr(fitted, name)
+        record = {key: value for key, value in bundle.record.items() if key != "generation"}
+        assert replace(bundle, record=record).generation == generation
+
+
+def test_every_argument_of_a_stage_is_stated_with_its_type() -> None:
+    """They were collected in a mapping of anything, which neither a type checker nor an editor reads."""
+    place = {"out", "overrides", "device", "cache", "overwrite", "data_licence"}
+    for stage, own in ((fit_reconstructor, set()), (fit_detector, {"reconstructor", "init", "limit"})):
+        parameters = inspect.signature(stage).parameters
+        assert set(parameters) == {"config", "cohort"} | place | own
+        assert {one.kind.name for one in parameters.values()} == {"POSITIONAL_OR_KEYWORD", "KEYWORD_ONLY"}
+        assert not [name for name, hint in get_type_hints(stage).items() if hint is Any]
 
 
 class TestNoSteps:
@@ -376,7 +509,7 @@ class TestContinuing:
         out = tmp_path / "few"
         shutil.copytree(fitted.few.folder, out)
         arguments: dict[str, Any] = {"init": fitted.synthetic.folder, "out": out, "device": "cpu", "overwrite": True}
-        with pytest.raises(DataError, match="too few labelled cases"):
+        with pytest.raises(DataError, match="too few labelled patients"):
             fit_detector(fitted.configs["few"], fitted.cohort, limit=700, **arguments)
         assert verify(out).digest == fitted.few.digest
 
@@ -470,8 +603,8 @@ class TestContinuing:
 
 SCRIPT = """
 import os, signal, sys
-from hybriduad.fitting import fit_reconstructor
-from hybriduad.slices import SampleStream
+from hybriduad.training.fitting import fit_reconstructor
+from hybriduad.training.samples import SampleStream
 config, cohort, whole, killed, step = sys.argv[1:]
 if whole:
     fit_reconstructor(config, cohort, out=whole, device="cpu")
@@ -515,6 +648,15 @@ def test_no_two_stages_draw_the_same_samples(fitted: Fitted, tmp_path: Path, mon
             super().__init__(*arguments, **told)
             seeds.append(self.seed)
 
+    # Of an unchanged seed, again and again: a third training drew what the second had drawn.
+    third = fit_detector(
+        fitted.configs["few"],
+        fitted.cohort,
+        init=fitted.few.folder,
+        out=tmp_path / "third",
+        device="cpu",
+        overrides=["train.steps=0"],
+    )
     monkeypatch.setattr(fitting, "SampleStream", Noted)
     monkeypatch.setattr(fitting, "run_training", refuse)
     place: dict[str, Any] = {"out": tmp_path / "out", "device": "cpu", "overwrite": True}
@@ -524,11 +666,13 @@ def test_no_two_stages_draw_the_same_samples(fitted: Fitted, tmp_path: Path, mon
             fitted.configs["synthetic"], fitted.cohort, reconstructor=fitted.reconstructor.folder, **place
         ),
         lambda: fit_detector(fitted.configs["few"], fitted.cohort, init=fitted.synthetic.folder, **place),
+        lambda: fit_detector(fitted.configs["few"], fitted.cohort, init=fitted.few.folder, **place),
+        lambda: fit_detector(fitted.configs["few"], fitted.cohort, init=third.folder, **place),
     ]
     for stage in stages:
         with pytest.raises(AssertionError):
             stage()
-    assert len(set(seeds)) == 3
+    assert len(set(seeds)) == 5
 
 
 def test_the_frozen_reconstructor_follows_the_task_to_its_device(fitted: Fitted) -> None:
@@ -601,7 +745,10 @@ class TestBadRequests:
     def test_labels_and_limits(self, fit: Callable[..., Bundle], fitted: Fitted, tmp_path: Path) -> None:
         with pytest.raises(ConfigError, match="limit without labelled slices"):
             fit("synthetic", reconstructor=fitted.reconstructor.folder, limit=2)
-        with pytest.raises(DataError, match="too few labelled cases"):
+        alone = ["anatomy={contrasts: [FLAIR], size: 32}", "segmenter.inputs=[image]", "training_levels=all"]
+        with pytest.raises(ConfigError, match=r"levels for a segmenter that sees no reconstruction.*\.$"):
+            fit("synthetic", overrides=alone)
+        with pytest.raises(DataError, match="too few labelled patients"):
             fit("few", init=fitted.synthetic.folder, limit=3)
         with pytest.raises(ConfigError, match="labelled slices in stage 1"):
             fit_reconstructor(
@@ -638,6 +785,14 @@ def test_the_average_forgets_the_start() -> None:
     assert ema_decay(5) == 0.0
 
 
+def multiply_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the processor be one that multiplies bfloat16, and nothing keep it from that."""
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True})
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
+    for variable in ("DNNL_MAX_CPU_ISA", "ONEDNN_MAX_CPU_ISA"):
+        monkeypatch.delenv(variable, raising=False)
+
+
 class TestPrecision:
     @pytest.mark.parametrize(
         ("able", "resolved"),
@@ -646,7 +801,29 @@ class TestPrecision:
     def test_auto_is_what_the_processor_is_fast_at(
         self, able: dict[str, bool], resolved: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
+        multiply_bfloat16(monkeypatch)
         monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: able)
+        assert resolve_precision("auto", torch.device("cpu")) == resolved
+
+    @pytest.mark.parametrize(
+        ("capability", "variable", "limit", "resolved"),
+        [
+            ("AVX512", "DNNL_MAX_CPU_ISA", "", "bfloat16"),
+            ("AVX512", "DNNL_MAX_CPU_ISA", "AVX512_CORE_AMX", "bfloat16"),
+            ("AVX512", "DNNL_MAX_CPU_ISA", "avx512_core_bf16", "bfloat16"),
+            ("AVX512", "DNNL_MAX_CPU_ISA", "AVX512_CORE_VNNI", "float32"),
+            ("AVX512", "ONEDNN_MAX_CPU_ISA", "avx2", "float32"),
+            ("AVX2", "DNNL_MAX_CPU_ISA", "", "float32"),
+            ("DEFAULT", "DNNL_MAX_CPU_ISA", "", "float32"),
+        ],
+    )
+    def test_auto_is_float32_where_bfloat16_is_emulated(
+        self, capability: str, variable: str, limit: str, resolved: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """0.4 GFLOP/s against 137 on a processor that could, told by its environment not to."""
+        multiply_bfloat16(monkeypatch)
+        monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+        monkeypatch.setenv(variable, limit)
         assert resolve_precision("auto", torch.device("cpu")) == resolved
 
     @pytest.mark.parametrize(("able", "resolved"), [(True, "bfloat16"), (False, "float32")])
@@ -662,7 +839,7 @@ class TestPrecision:
     def test_the_bundle_says_what_auto_was_when_it_was_fitted(
         self, fitted: Fitted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True})
+        multiply_bfloat16(monkeypatch)
         changes = ["train.precision=auto", "train.steps=1"]
         place: dict[str, Any] = {"out": tmp_path / "out", "device": "cpu", "overrides": changes}
         made = fit_reconstructor(fitted.configs["reconstructor"], fitted.cohort, **place)
@@ -676,7 +853,7 @@ def test_without_a_terminal_there_is_a_line_a_minute(
 ) -> None:
     """Ten steps of 25 seconds: lines after steps 3, 6 and 9 and at the end, with the loss and what is left."""
     clock = iter(range(0, 1000, 25))
-    monkeypatch.setattr(training.time, "monotonic", lambda: float(next(clock)))
+    monkeypatch.setattr(loop.time, "monotonic", lambda: float(next(clock)))
     progress = SimpleNamespace(batch_idx=-1)
     trainer = SimpleNamespace(
         fit_loop=SimpleNamespace(epoch_loop=progress), callback_metrics={"loss": torch.tensor(0.5)}

@@ -1,0 +1,91 @@
+"""Work on several processor cores: a pool of processes of one thread each, started afresh and without fork.
+
+A fork would copy the locks of torch's threads; forkserver (spawn where there is none) starts from a clean process.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from multiprocessing import connection
+from multiprocessing.context import BaseContext
+from typing import TypeVar
+
+import torch
+from threadpoolctl import threadpool_limits
+
+from hybriduad.core.errors import ConfigError
+
+Job = TypeVar("Job")
+MEND = "put the call under if __name__ == '__main__', or ask for one worker"
+
+
+def usable_cores() -> int:
+    """The processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def work_through(work: Callable[[Job], object], jobs: Sequence[Job], workers: int) -> Iterator[Job]:
+    """Do ``work`` on all ``jobs`` in ``workers`` processes (1: in this one); yield each job, in order, when it is done.
+
+    Both are sent to the processes, so that ``work`` is a function of a module, and every exception comes back as it
+    is. When the iteration ends early, jobs that have not begun are dropped; when this process is killed, so are they.
+
+    Raises:
+        ConfigError: a process could not start or was killed, or a process of such a pool asks for a pool.
+    """
+    if workers == 1:
+        for job in jobs:
+            with _one_thread():
+                work(job)
+            yield job
+        return
+    if multiprocessing.parent_process() is not None:  # most likely a script that a worker imports and so runs again
+        raise ConfigError("a process of a pool asks for a pool of its own", mend=MEND)
+    context: BaseContext
+    if "forkserver" in multiprocessing.get_all_start_methods():
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload([work.__module__])  # its imports take seconds, and so only once
+    else:
+        context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start)
+    try:
+        for job, future in [(job, pool.submit(work, job)) for job in jobs]:
+            future.result()
+            yield job
+    except BrokenProcessPool as error:
+        what = "a worker could not start, or was killed (for memory?)"
+        raise ConfigError(what, got=f"{workers} workers", expected="fewer", mend=MEND) from error
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """One thread for BLAS and torch, whatever they had before: results are the same in a pool and without."""
+    before = torch.get_num_threads()
+    with threadpool_limits(1):
+        torch.set_num_threads(1)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(before)
+
+
+def _start() -> None:
+    threadpool_limits(1)
+    torch.set_num_threads(1)
+    # A worker waits for jobs on a pipe that it holds open itself: it would outlive a parent that was killed.
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    connection.wait([parent.sentinel])
+    os._exit(1)

@@ -1,0 +1,62 @@
+"""What masks are cut by, as bundles hold it."""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tiny import prepared_cases
+
+from hybriduad.core.errors import BundleError
+from hybriduad.detector.loading import load_detector
+from hybriduad.detector.thresholds import EMPTY, Calibration, Thresholds, cutoffs_of, encoded
+
+CALIBRATION = Calibration(slope=2.0, intercept=-1.5, floor=0.2)
+
+
+def test_both_forms_come_back_from_json() -> None:
+    cutoffs = {"score": CALIBRATION, "map": 0.3}
+    entry = json.loads(json.dumps(encoded(cutoffs) | {"figure": "Dice"}))
+    assert cutoffs_of(entry) == cutoffs
+    record = {"default": "a", "rules": {"a": entry, "b": {"values": {"score": 0.5}}}}
+    found = Thresholds.from_json(record)
+    assert (found.of("score"), found.of("score", "b"), found.of("probability")) == (CALIBRATION, 0.5, None)
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        {"calibrations": {"score": {"slope": 1.0}}},
+        {"calibrations": {"score": {"slope": -1.0, "intercept": 0.0, "floor": 0.0}}},
+        {"values": {"score": "high"}},
+    ],
+)
+def test_others_are_refused(entry: dict) -> None:
+    with pytest.raises(BundleError, match="unreadable thresholds"):
+        cutoffs_of(entry)
+
+
+def test_under_the_floor_and_without_a_score_a_scan_stays_empty() -> None:
+    scores = np.linspace(0.05, 0.1, 500, dtype=np.float32)
+    assert 0 < Calibration(1.0, 0.0).best_mask(scores[::-1], np.ones(500))[1] < 0.2
+    assert Calibration(1.0, 0.0).threshold(scores) <= 0.1
+    assert Calibration(1.0, 0.0, floor=0.2).threshold(scores) == EMPTY > 1
+    assert Calibration(1.0, 10.0).threshold(np.zeros(5, np.float32)) == EMPTY
+    assert not (np.ones(3, np.float32) >= EMPTY).any()
+
+
+def test_a_detector_cuts_its_mask_by_the_scan(tiny_detector: Path, tiny_cohort: Path) -> None:
+    prepared = prepared_cases(tiny_cohort)[0]
+    detector = copy.copy(load_detector(tiny_detector, "cpu"))
+    # Steep around the median, so that the scores of these untrained networks become probabilities of 0 to 1.
+    plain = detector.predict_volume(prepared)
+    middle = float(np.median(plain.score[plain.brain]))
+    calibration = Calibration(40.0, -40.0 * float(np.log(middle / (1 - middle))))
+    detector.thresholds = Thresholds({"expected-dice": {"score": calibration}}, "expected-dice")
+    found = detector.predict_volume(prepared)
+    assert found.threshold == calibration.threshold(found.score[found.brain])
+    np.testing.assert_array_equal(found.mask, (found.score >= np.float32(found.threshold)) & found.brain)
+    assert 0 < found.mask.sum() < found.brain.sum()

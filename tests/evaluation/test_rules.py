@@ -1,0 +1,341 @@
+"""The rules of thresholds: what each of them must keep, and what is right for each."""
+
+from __future__ import annotations
+
+import json
+import logging
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from tiny import generators
+
+from hybriduad.core import plugins
+from hybriduad.core.errors import DataError
+from hybriduad.detector.thresholds import Calibration, cutoffs_of, scan_threshold
+from hybriduad.evaluation.rules import best_dice, expected_dice
+from hybriduad.evaluation.rules import false_positives as false_positives_rule
+from hybriduad.evaluation.rules._base import Finding, Observation, Per
+from hybriduad.metrics import ScoreHistogram
+from hybriduad.metrics.histogram import key_edges, score_keys
+
+
+def histogram(scores: np.ndarray, truth: np.ndarray) -> ScoreHistogram:
+    counted = ScoreHistogram()
+    counted.add(scores, truth)
+    return counted
+
+
+def observation(
+    subject: str, scores: np.ndarray, truth: np.ndarray, clear: np.ndarray, *, slices: int = 1, voxel_ml: float = 0.01
+) -> Observation:
+    alone = histogram(clear, np.zeros(clear.shape, dtype=bool))
+    whole = {"score": histogram(scores, truth)}
+    return Observation(("hand", subject), voxel_ml, slices, whole, {"score": alone})
+
+
+def found_by(name: str, observed: list[Observation]) -> Finding:
+    """What a rule finds; an option that it needs is 1."""
+    module = plugins.load("rules", name)
+    needed = {key: 1.0 for key, field in module.Config.model_fields.items() if field.is_required()}
+    finding = module.find(module.Config(name=name, **needed), observed)
+    assert isinstance(finding, Finding)
+    return finding
+
+
+def false_positives(observed: list[Observation], limit_ml: float, per: Per = "slice") -> dict:
+    config = false_positives_rule.Config(false_positive_ml=limit_ml, per=per)
+    return false_positives_rule.find(config, observed).to_json()
+
+
+def best(observed: list[Observation]) -> dict:
+    return best_dice.find(best_dice.Config(), observed).to_json()
+
+
+def expected(observed: list[Observation]) -> Finding:
+    return expected_dice.find(expected_dice.Config(), observed)
+
+
+def dice(scores: np.ndarray, truth: np.ndarray, threshold: float) -> float:
+    mask = scores >= threshold
+    return 2 * (mask & truth).sum() / (mask.sum() + truth.sum())
+
+
+def voxels(seed: int, count: int, share: float, base: float = 0.35) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    truth = rng.random(count) < share
+    return np.clip(rng.normal(base + 0.25 * truth, 0.12), 0, 1).astype(np.float32), truth
+
+
+@pytest.fixture(scope="module")
+def study() -> list[Observation]:
+    """Six subjects with a lesion, one of them seen twice, and three without, in two parts."""
+    observed = []
+    for number in range(10):
+        scores, truth = voxels(number, 6000, 0.0 if number > 6 else 0.02 + 0.01 * number)
+        free = voxels(100 + number, 1500, 0.0)[0]
+        one = observation(str(max(number, 1)), scores, truth, free, slices=5)
+        noise = np.random.default_rng(1000 + number).random(6000).astype(np.float32)
+        part = histogram(np.where(truth, np.sqrt(noise), noise), truth)
+        clear = dict.fromkeys(("score", "map"), one.clear["score"])
+        observed.append(replace(one, whole=one.whole | {"map": part}, clear=clear))
+    return observed
+
+
+@pytest.mark.parametrize("name", plugins.names("rules"))
+class TestContract:
+    """What every file of ``hybriduad/evaluation/rules`` keeps, whatever it does."""
+
+    def test_a_cutoff_for_each_part_that_a_bundle_can_hold(self, name: str, study: list[Observation]) -> None:
+        finding = found_by(name, study)
+        assert set(finding.cutoffs) == {"score", "map"} == set(finding.reached)
+        entry = json.loads(json.dumps(finding.to_json(), allow_nan=False))
+        assert cutoffs_of(entry) == finding.cutoffs
+        assert finding.figure
+        assert 0 < finding.subjects <= finding.cases <= len(study)
+
+    def test_pure_and_whatever_the_order(self, name: str, study: list[Observation]) -> None:
+        before = generators()
+        first, again, turned = (found_by(name, observed) for observed in (study, study, study[::-1]))
+        assert generators() == before
+        assert first == again
+        fresh = voxels(50, 6000, 0.05)[0]
+        for part, cutoff in first.cutoffs.items():
+            other = scan_threshold(turned.cutoffs[part], fresh)
+            assert scan_threshold(cutoff, fresh) == pytest.approx(other, rel=1e-5)
+            assert first.reached[part] == pytest.approx(turned.reached[part], rel=1e-6)
+
+    def test_its_masks_find_lesions_and_hold_no_background(self, name: str, study: list[Observation]) -> None:
+        scores, truth = voxels(60, 6000, 0.06)
+        cutoff = found_by(name, study).cutoffs["score"]
+        mask = scores >= np.float32(scan_threshold(cutoff, scores))
+        assert truth[mask].mean() > 2 * truth.mean(), "a mask is richer in lesion than the brain"
+        assert scan_threshold(cutoff, np.zeros(100, np.float32)) > 0
+
+    def test_scores_of_one_scan_are_ranked_by_the_threshold_alone(self, name: str, study: list[Observation]) -> None:
+        scores = voxels(70, 3000, 0.05)[0]
+        cutoff = found_by(name, study).cutoffs["score"]
+        shuffled = np.random.default_rng(0).permutation(scores).reshape(30, 100)
+        assert scan_threshold(cutoff, shuffled) == scan_threshold(cutoff, scores)
+
+    def test_nothing_to_use_is_a_sentence(self, name: str) -> None:
+        with pytest.raises(DataError, match="to calibrate on"):
+            found_by(name, [])
+
+
+class TestBestDice:
+    def test_mean_over_subjects_against_every_threshold(self) -> None:
+        # A large lesion, a small one seen twice, and a healthy case: pooled voxels or means over cases give others.
+        sets = {"a": [voxels(1, 4000, 0.4, base=0.2)], "b": [voxels(2, 900, 0.02), voxels(3, 900, 0.03)]}
+        observed = [observation(name, *one, np.zeros(1)) for name, all_of in sets.items() for one in all_of]
+        observed.append(observation("c", np.full(50, 0.9, np.float32), np.zeros(50, bool), np.zeros(1)))
+        candidates = np.unique(np.concatenate([scores for all_of in sets.values() for scores, _ in all_of]))
+
+        def mean(at: float) -> float:
+            return float(np.mean([np.mean([dice(*one, at) for one in all_of]) for all_of in sets.values()]))
+
+        figures = np.array([mean(at) for at in candidates])
+        entry = best(observed)
+        found = entry["values"]["score"]
+        assert entry["reached"]["score"] == pytest.approx(mean(found), abs=1e-12)
+        assert figures.max() - best_dice.PLATEAU <= mean(found) <= figures.max()
+        run = candidates[figures >= figures.max() - best_dice.PLATEAU]
+        assert run.min() <= found <= run.max()
+        assert best(observed[::-1])["values"] == entry["values"]
+        assert (entry["cases"], entry["subjects"]) == (3, 2)
+        own = [max(np.mean([dice(*one, at) for one in all_of]) for at in candidates) for all_of in sets.values()]
+        assert entry["subjects_own_best"]["score"] == pytest.approx(np.mean(own), abs=1e-3)
+        scores, truth = (
+            np.concatenate(one) for one in zip(*[one for all_of in sets.values() for one in all_of], strict=True)
+        )
+        pooled = max(candidates, key=lambda at: dice(scores, truth, at))
+        assert abs(found - pooled) > 0.01
+
+    def test_subjects_of_two_kinds_get_a_threshold_that_serves_one_of_them(
+        self, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """The mean of far apart best thresholds serves nobody: .089 and a mean Dice of .02 on these."""
+        caplog.set_level(logging.WARNING)
+        observed, sets = [], []
+        for number in range(8):
+            rng = np.random.default_rng(number)
+            truth = np.arange(4000) < 100
+            lesion, rest = (0.9, 0.6) if number < 4 else (0.05, 0.03)
+            scores = np.where(truth, rng.normal(lesion, 0.02 * lesion, 4000), rng.uniform(0, rest, 4000))
+            sets.append((scores.clip(0, 1).astype(np.float32), truth))
+            observed.append(observation(str(number), *sets[-1], np.zeros(1)))
+        entry = best(observed)
+        at = entry["values"]["score"]
+        assert np.mean([dice(*one, at) for one in sets]) == pytest.approx(entry["reached"]["score"], abs=1e-9)
+        assert entry["reached"]["score"] > 0.49
+        assert entry["subjects_own_best"]["score"] > 0.99
+        assert entry["serves_all_subjects"] == {"score": False}
+        assert "one threshold does not serve all of these subjects" in caplog.text
+        caplog.clear()
+        entry = best(observed[:4])
+        assert entry["serves_all_subjects"] == {"score": True}
+        assert entry["reached"]["score"] > 0.99
+        assert not caplog.text
+
+    def test_the_middle_of_a_plateau_and_not_a_peak_at_its_end(self) -> None:
+        # 100 lesion voxels; from .5 to .8 the mask errs by single voxels, with a peak of the Dice at .69 alone.
+        lesion = np.r_[np.full(99, 0.8), 0.69]
+        rest = np.r_[np.linspace(0.001, 0.25, 5000), 0.3, 0.5, 0.68]
+        scores = np.r_[lesion, rest].astype(np.float32)
+        entry = best([observation("a", scores, np.arange(len(scores)) < 100, np.zeros(1))])
+        middle = key_edges((score_keys(np.array([0.8])) + score_keys(np.array([0.5]))) // 2)[0]
+        assert entry["values"]["score"] == pytest.approx(middle, rel=1e-3)
+        assert entry["reached"]["score"] > 1 - best_dice.PLATEAU
+
+    def test_never_zero(self) -> None:
+        scores, truth = np.zeros(10, np.float32), np.ones(10, dtype=bool)
+        assert best([observation("a", scores, truth, scores)])["values"]["score"] > 0
+
+    def test_without_a_lesion(self) -> None:
+        with pytest.raises(DataError, match="no lesion to calibrate on"):
+            best([observation("a", np.zeros(4), np.zeros(4, bool), np.zeros(4))])
+
+
+class TestFalsePositives:
+    def test_lowest_threshold_within_the_limit_over_voxels_of_different_size(self) -> None:
+        rng = np.random.default_rng(0)
+        sets = [(rng.random(3000).astype(np.float32), 3, 0.01), (rng.random(500).astype(np.float32) ** 2, 2, 0.05)]
+        observed = [
+            observation(str(i), scores, np.zeros(scores.shape, bool), scores, slices=slices, voxel_ml=voxel_ml)
+            for i, (scores, slices, voxel_ml) in enumerate(sets)
+        ]
+
+        def volume(threshold: float) -> float:
+            return sum((scores >= threshold).sum() * voxel_ml for scores, _, voxel_ml in sets)
+
+        for per, units in (("slice", 5), ("scan", 2)):
+            entry = false_positives(observed, 0.8, per)
+            found = entry["values"]["score"]
+            assert volume(found) / units <= 0.8
+            assert volume(found * (1 - 1 / 2048)) / units > 0.8
+            assert entry["reached"]["score"] == pytest.approx(volume(found) / units)
+            assert entry[f"{per}s"] == units
+            assert entry["limit"] == {"false_positive_ml": 0.8, "per": per}
+
+    def test_lesions_and_the_slices_near_them_do_not_matter(self) -> None:
+        clear = np.linspace(0, 0.5, 100, dtype=np.float32)
+        bright = np.full(1000, 0.99, np.float32)
+        with_lesion = observation("a", np.r_[clear, bright], np.r_[clear < 0, bright > 0], clear)
+        without = observation("a", clear, np.zeros(100, bool), clear)
+        found = [false_positives([one], 0.1)["values"]["score"] for one in (with_lesion, without)]
+        assert found[0] == found[1]
+        assert clear[89] < found[0] <= clear[90], "ten voxels of 0.01 ml are left"
+
+    def test_no_false_positive_at_all(self) -> None:
+        ones = np.ones(5, np.float32)
+        entry = false_positives([observation("a", ones, np.zeros(5, bool), ones)], 0.0)
+        assert entry["values"]["score"] > 1
+        assert entry["reached"]["score"] == 0.0
+
+    def test_nothing_free_of_lesions(self) -> None:
+        scores, truth = voxels(0, 100, 0.5)
+        sick = observation("a", scores, truth, np.zeros(0), slices=0)
+        for per in ("slice", "scan"):
+            with pytest.raises(DataError, match=f"no lesion-free {per}"):
+                false_positives([sick], 0.1, per)
+
+
+def poisson_binomial_dice(p: np.ndarray, k: int) -> float:
+    """The exact expected Dice of the mask of the k likeliest of independent voxels, p (N,) descending."""
+    total = 0.0
+    for index in range(k):
+        others = np.ones(1)
+        for chance in np.delete(p, index):
+            others = np.convolve(others, [1 - chance, chance])
+        total += 2 * p[index] * float((others / (k + 1 + np.arange(len(others)))).sum())
+    return total
+
+
+class TestExpectedDice:
+    @pytest.mark.parametrize("count", [1, 3, 10, 60])
+    def test_the_mask_has_the_largest_expected_dice_of_all(self, count: int) -> None:
+        """Against the exact expectation, every size of mask tried: the best mask is one of the likeliest voxels."""
+        plain = Calibration(slope=1.0, intercept=0.0)
+        for draw in range(12):
+            rng = np.random.default_rng(draw)
+            p = np.sort(rng.beta(*rng.choice([0.2, 0.5, 1.0, 3.0], 2), count).clip(1e-4, 0.999))[::-1]
+            p = (p * (0.05 if draw % 3 == 0 else 1)).astype(np.float32)
+            exact = [poisson_binomial_dice(p, k) for k in range(1, count + 1)]
+            size = int((p >= np.float32(plain.threshold(p))).sum())
+            assert exact[size - 1] > max(exact) - 0.005
+            assert plain.best_mask(p, np.ones(count))[1] == pytest.approx(max(exact), abs=0.1)
+
+    def test_the_largest_expectation_is_not_the_mask_above_one_half(self) -> None:
+        p = np.r_[np.full(10, 0.45), np.full(1000, 0.001)].astype(np.float32)
+        assert Calibration(1.0, 0.0).threshold(p) == np.float32(0.45)
+
+    def test_scores_become_the_probabilities_that_they_are(self) -> None:
+        """Scores that understate: logit(score) = (logit(p) - 1) / 2. Every subject weighs the same."""
+        observed = []
+        for number, count in enumerate((4000, 4000, 40_000)):
+            rng = np.random.default_rng(number)
+            logits = rng.normal(-2, 1.5, count)
+            truth = rng.random(count) < 1 / (1 + np.exp(-logits))
+            scores = (1 / (1 + np.exp(-(logits - 1) / 2))).astype(np.float32)
+            observed.append(observation(str(number), scores, truth, np.zeros(0), slices=0))
+        found = expected(observed).cutoffs["score"]
+        assert (found.slope, found.intercept) == (pytest.approx(2, abs=0.15), pytest.approx(1, abs=0.15))
+        assert found.probability(np.array([0.5])) == pytest.approx(1 / (1 + np.exp(-found.intercept)))
+
+    def test_each_scan_gets_its_own_threshold_and_the_mean_dice_rises(self) -> None:
+        """Voxels as doubtful as those of a faint lesion are, beside a bright one, better left out: half of the Dice
+        that a scan lets expect is its best threshold."""
+        sets = []
+        for number, bright in enumerate((2000, 1000, 300, 0)):
+            rng = np.random.default_rng(number)
+            p = np.r_[rng.uniform(0.001, 0.01, 20_000), rng.uniform(0.1, 0.25, 2000), rng.uniform(0.8, 0.99, bright)]
+            sets.append((p.astype(np.float32), rng.random(len(p)) < p))
+        observed = [observation(str(number), *one, np.zeros(0), slices=0) for number, one in enumerate(sets)]
+        finding = expected(observed)
+        thresholds = [scan_threshold(finding.cutoffs["score"], scores) for scores, _ in sets]
+        assert min(thresholds[:2]) > 0.7 > 0.3 > thresholds[-1]
+        reached = [dice(*one, np.float32(at)) for one, at in zip(sets, thresholds, strict=True)]
+        assert finding.reached["score"] == pytest.approx(np.mean(reached), abs=2e-3)
+        assert finding.reached["score"] > best(observed)["reached"]["score"] + 0.02
+
+    def test_scans_without_a_lesion_stay_empty_under_the_floor(self, caplog: pytest.LogCaptureFixture) -> None:
+        sick = [observation(str(i), *voxels(i, 6000, 0.03, base=0.2), np.zeros(0), slices=0) for i in range(5)]
+        free = [voxels(20 + i, 6000, 0.0, base=0.2)[0] for i in range(8)]
+        healthy = [observation(f"h{i}", one, np.zeros(6000, bool), one, slices=9) for i, one in enumerate(free[:5])]
+        finding = expected(sick + healthy)
+        cutoff = finding.cutoffs["score"]
+        assert cutoff.floor > 0
+        assert finding.facts["floor_on"] == {"material": "lesion-free scans", "scans": 5}
+        assert finding.facts["scans_with_lesion_left_empty"] == {"score": 0}
+        assert sum((one >= np.float32(scan_threshold(cutoff, one))).any() for one in free[:5]) == 0
+        assert sum((one >= np.float32(scan_threshold(cutoff, one))).any() for one in free[5:]) <= 1
+        # Without healthy scans: on the slices away from lesions.
+        slices = [replace(one, clear=other.clear, slices=9) for one, other in zip(sick, healthy, strict=True)]
+        assert expected(slices).facts["floor_on"]["material"] == "lesion-free slices of each annotated scan"
+        assert expected(slices).cutoffs["score"].floor == pytest.approx(cutoff.floor)
+        assert not caplog.text
+        # Without either: none, and it is said.
+        assert expected(sick).cutoffs["score"].floor == 0
+        assert "the rule is for cohorts that are known to be ill" in caplog.text
+
+    def test_a_floor_that_would_silence_the_ill_is_not_taken(self) -> None:
+        """Lesion-free scans that look just like the others cannot be told from them: the floor stays low."""
+        sick = [observation(str(i), *voxels(i, 3000, 0.03), np.zeros(0), slices=0) for i in range(6)]
+        loud = voxels(30, 3000, 0.3)[0]
+        healthy = [observation("h", loud, np.zeros(3000, bool), loud)]
+        assert expected(sick + healthy).facts["scans_with_lesion_left_empty"] == {"score": 0}
+
+    def test_a_part_that_ranks_lesions_low_has_no_calibration(self, caplog: pytest.LogCaptureFixture) -> None:
+        scores, truth = voxels(1, 4000, 0.05)
+        good, bad = (observation("a", one, truth, np.zeros(0), slices=0) for one in (scores, 1 - scores))
+        both = replace(good, whole=good.whole | {"intensity": bad.whole["score"]}, clear=good.clear | bad.clear)
+        assert set(expected([both]).cutoffs) == {"score"}
+        assert "intensity: higher scores are no likelier lesion" in caplog.text
+        with pytest.raises(DataError, match="no part that can be calibrated"):
+            expected([bad])
+
+    def test_a_perfect_score_gets_a_finite_slope(self) -> None:
+        truth = np.arange(1000) < 50
+        finding = expected([observation("a", np.where(truth, 0.9, 0.1), truth, np.zeros(0), slices=0)])
+        assert np.isfinite(finding.cutoffs["score"].slope)
+        assert finding.reached["score"] == 1.0

@@ -1,0 +1,115 @@
+"""A trained model must be worth something: a change that ruins the figures cannot land.
+
+The whole chain on coarse phantoms, in about a minute of one core. Floors lie well under what five seeds reach, so that
+only a change that ruins training, scoring or calibration falls under them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import yaml
+
+from hybriduad.cohort.manifest import read_manifest, write_manifest
+from hybriduad.evaluation.calibration import calibrate
+from hybriduad.evaluation.evaluate import Evaluation, evaluate
+from hybriduad.phantom.cohort import write_cohort
+from hybriduad.prediction.cohort import predict_cohort
+from hybriduad.training.fitting import fit_detector, fit_reconstructor
+
+COUNTS = {
+    "train": {"healthy": 8, "lesion": 6},
+    "validation": {"healthy": 0, "lesion": 4},
+    "test": {"healthy": 2, "lesion": 6},
+}
+ANOMALIES = [{"name": "lesion", "bright": 0.9}]
+RECONSTRUCTOR = {
+    "kind": "reconstructor",
+    "anatomy": {"contrasts": ["FLAIR"], "size": 48},
+    "model": {
+        "name": "ddpm",
+        "widths": [32, 48],
+        "blocks": 1,
+        "unshuffle": 2,
+        "noise": "pyramid",
+        "train_levels": [0, 300],
+        "levels": [10, 100],
+    },
+    "residual": {"kind": "absolute", "combine": "geometric"},
+    "mix": {"healthy": 0.4, "synthetic": 0.6},
+    "anomalies": ANOMALIES,
+    "train": {"steps": 150, "lr": 2.0e-3, "batch": 8, "warmup": 10, "precision": "float32"},
+}
+DETECTOR = {
+    "kind": "detector",
+    "segmenter": {
+        "layout": "stacked",
+        "inputs": ["image", "reconstruction", "residual"],
+        "encoder": "resnet18",
+        "decoder_channels": [48, 32, 16],
+    },
+    "mix": {"healthy": 0.2, "synthetic": 0.4, "labelled": 0.4},
+    "anomalies": ANOMALIES,
+    "fusion": {"form": "product", "weight": 0.5},
+    "train": {"steps": 150, "lr": 1.0e-3, "batch": 8, "warmup": 10, "precision": "float32"},
+}
+
+
+@pytest.fixture(scope="module")
+def evaluation(tmp_path_factory: pytest.TempPathFactory) -> Evaluation:
+    out = tmp_path_factory.mktemp("quality")
+    subjects = sum(sum(counts.values()) for counts in COUNTS.values())
+    sick = sum(counts["lesion"] for counts in COUNTS.values())
+    manifest = write_cohort(
+        out / "phantoms",
+        subjects=subjects,
+        seed=0,
+        contrasts=("FLAIR",),
+        pathology="glioma",
+        share_healthy=1 - sick / subjects,
+        spacing_mm=(3.0, 3.0, 6.0),
+    )
+    cases = read_manifest(manifest)
+    waiting = {health: iter([case for case in cases if case.health == health]) for health in ("healthy", "lesion")}
+    drawn = [
+        replace(next(waiting[health]), split=split)
+        for split, counts in COUNTS.items()
+        for health, count in counts.items()
+        for _ in range(count)
+    ]
+    cohort, cache = out / "cohort.csv", out / "cache"
+    write_manifest(drawn, cohort)
+    for name, run in (("reconstructor", RECONSTRUCTOR), ("detector", DETECTOR)):
+        (out / f"{name}.yaml").write_text(yaml.safe_dump(run))
+    fit_reconstructor(out / "reconstructor.yaml", cohort, out=out / "stage1", device="cpu", cache=cache)
+    fit_detector(
+        out / "detector.yaml", cohort, reconstructor=out / "stage1", out=out / "stage2", device="cpu", cache=cache
+    )
+    calibrate(out / "stage2", cohort, out=out / "detector", device="cpu", cache=cache)
+    predict_cohort(
+        out / "detector", cohort, out=out / "predictions", maps=("all",), split="test", device="cpu", cache=cache
+    )
+    return evaluate(out / "predictions", cohort, out=out / "scores", split="test", draws=100)
+
+
+def value(evaluation: Evaluation, system: str, figure: str) -> float:
+    return evaluation.value(system, figure).value
+
+
+def test_the_fused_score_ranks_lesions(evaluation: Evaluation) -> None:
+    assert value(evaluation, "score", "auprc") > 0.5
+    assert value(evaluation, "score", "auprc") > value(evaluation, "intensity", "auprc")
+    assert value(evaluation, "score", "auprc") > value(evaluation, "map", "auprc")
+
+
+def test_the_reconstruction_alone_ranks_them_above_chance(evaluation: Evaluation) -> None:
+    assert value(evaluation, "map", "auprc") > 0.15
+
+
+def test_the_mask_overlaps_them(evaluation: Evaluation) -> None:
+    assert value(evaluation, "score", "dice") > 0.4
+
+
+def test_healthy_tissue_is_reconstructed_better_than_lesions(evaluation: Evaluation) -> None:
+    assert value(evaluation, "reconstruction", "l1_ratio") > 1.3

@@ -1,0 +1,98 @@
+"""Reference statistics: which slices they are of, what they cost, and that they are those of single slices."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tiny import prepared_cases
+
+from hybriduad.core.types import Batch
+from hybriduad.detector.inference import Detector, SliceMaps
+from hybriduad.detector.loading import load_detector
+from hybriduad.scan.slices import slices_of
+from hybriduad.training import statistics
+from hybriduad.training.samples import SlicePool, build_pool
+from hybriduad.training.statistics import BINS, SLICES, reference_statistics
+
+
+@pytest.fixture(scope="module")
+def pool(tiny_cohort: Path) -> SlicePool:
+    return build_pool(prepared_cases(tiny_cohort), ["lesion", "lesion", "healthy"], lesion_margin_mm=0.0)
+
+
+@pytest.fixture
+def judged(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The size of every batch of slices that a detector judges; whole volumes are refused."""
+    sizes: list[int] = []
+    slice_maps = Detector.slice_maps
+
+    def counted(self: Detector, batch: Batch) -> SliceMaps:
+        sizes.append(len(batch))
+        return slice_maps(self, batch)
+
+    def refused(*_: object, **__: object) -> None:
+        raise AssertionError("a whole volume was predicted")
+
+    monkeypatch.setattr(Detector, "slice_maps", counted)
+    monkeypatch.setattr(Detector, "predict_volume", refused)
+    return sizes
+
+
+def test_a_bounded_number_of_slices_is_judged_by_themselves(
+    tiny_detector: Path, pool: SlicePool, judged: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(statistics, "SLICES", 7)
+    found = reference_statistics(load_detector(tiny_detector, "cpu"), pool, batch=2)
+    assert sum(judged) == 7
+    assert max(judged) <= 2
+    totals = {int(found[f"histogram_{part}"].sum()) for part in ("score", "probability", "map", "intensity")}
+    assert len(totals) == 1
+
+
+def test_the_histograms_are_those_of_single_slices(tiny_detector: Path, pool: SlicePool, judged: list[int]) -> None:
+    detector = load_detector(tiny_detector, "cpu")
+    found = reference_statistics(detector, pool)
+    assert sum(judged) == len(pool.healthy) < SLICES  # all there are
+    expected = np.zeros(len(BINS) - 1, dtype=np.int64)
+    for case, index in pool.healthy:
+        batch = slices_of(pool.prepared[case], [index], detector.seed)
+        values = detector.slice_maps(batch).map
+        assert values is not None
+        expected += np.histogram(values[batch.brain].numpy(), bins=BINS)[0]
+    np.testing.assert_allclose(found["histogram_map"].numpy(), expected, atol=3)  # a value on an edge, in another batch
+    plain = np.concatenate([slices_of(pool.prepared[c], [k], 0).image.numpy().ravel() for c, k in pool.healthy])
+    inside = np.concatenate([slices_of(pool.prepared[c], [k], 0).brain.numpy().ravel() for c, k in pool.healthy])
+    counts = np.histogram((plain[inside].clip(-1, 1) + 1) / 2, bins=BINS)[0]
+    np.testing.assert_array_equal(found["histogram_intensity"].numpy(), counts)
+
+
+def test_the_slices_are_spread_over_the_cases_and_drawn_by_the_seed() -> None:
+    slices = [(case, index) for case in range(10) for index in range(30)] + [(10, 4)]
+    drawn = statistics._drawn(slices, seed=3)
+    counts = Counter({case: len(indices) for case, indices in drawn.items()})
+    assert sum(counts.values()) == SLICES
+    assert counts[10] == 1
+    assert max(counts.values()) - min(counts[case] for case in range(10)) <= 1
+    assert all(len(set(indices)) == len(indices) for indices in drawn.values())
+    assert drawn == statistics._drawn(slices, seed=3)
+    assert drawn != statistics._drawn(slices, seed=4)
+    many = statistics._drawn([(case, index) for case in range(200) for index in range(3)], seed=3)
+    assert len(many) == SLICES
+    assert max(many) > 100  # not the first cases of the cohort
+    assert statistics._drawn([(0, 5), (1, 6)], seed=0) == {0: [5], 1: [6]}
+
+
+def test_the_reference_features_are_those_of_the_reconstructor(tiny_detector: Path, pool: SlicePool) -> None:
+    detector = load_detector(tiny_detector, "cpu")
+    found = reference_statistics(detector, pool)
+    assert detector.reconstructor is not None
+    features = []
+    with torch.inference_mode():
+        for case, index in pool.healthy:
+            batch = slices_of(pool.prepared[case], [index], detector.seed)
+            features.append(detector.reconstructor.features(batch.image, batch.brain, batch.keys))
+    torch.testing.assert_close(found["feature_mean"], torch.cat(features).mean(dim=0), atol=1e-4, rtol=0)
