@@ -317,9 +317,9 @@ for verb in (tools.anomalies, tools.benchmark, tools.demo, tools.show, tools.doc
     app.command()(verb)
 
 
-def _numbers(assignments: list[str]) -> dict[str, Any]:
+def _numbers(assignments: list[str]) -> dict[str, float]:
     """``["train=32", "test=10"]`` -> {name: number}, a fraction where it is written with a point."""
-    numbers: dict[str, Any] = {}
+    numbers: dict[str, float] = {}
     for assignment in assignments:
         name, _, number = assignment.partition("=")
         try:

@@ -50,7 +50,10 @@ class Augmentation(Strict):
 
 
 class Train(Strict):
-    """A budget in steps, 0 to keep the weights one starts from. Time is reported, never a stopping rule."""
+    """A budget in steps, 0 to keep the weights one starts from. Time is reported, never a stopping rule.
+
+    Every ``picture_every`` steps, and at the end, samples are drawn and loss and AUPRC on validation slices are logged.
+    """
 
     steps: int = Field(ge=0)
     batch: int = Field(16, ge=1)

@@ -55,6 +55,7 @@ def test_a_bundle_says_what_it_is(tiny_detector: Path, tiny_reconstructor: Path)
         "direction",
         "precision",
         "seed",
+        "generation",
         "training",
         "identities",
         "thresholds",

@@ -7,6 +7,7 @@ import pytest
 import torch
 from scipy import ndimage
 from skimage.metrics import structural_similarity
+from torchmetrics.functional.image import structural_similarity_index_measure
 
 from hybriduad.core.errors import ConfigError, DataError
 from hybriduad.networks import scoring
@@ -30,6 +31,15 @@ def test_ssim_agrees_with_scikit_image():
         inner = (slice(4, -4),) * 2
         np.testing.assert_allclose(ours[index].numpy()[inner], reference[inner], rtol=0, atol=3e-5)
         assert np.ptp(reference[inner]) > 0.3
+
+
+def test_ssim_agrees_with_torchmetrics_up_to_the_border():
+    a = smooth_images(2)
+    b = (a + 0.3 * smooth_images(3)).clamp(-1, 1)
+    x, y = ((image.double() + 1) / 2 for image in (a, b))
+    _, reference = structural_similarity_index_measure(x, y, data_range=1.0, sigma=1.0, return_full_image=True)
+    np.testing.assert_allclose(scoring.ssim_map(a, b).numpy(), reference.numpy(), rtol=0, atol=3e-5)
+    assert np.ptp(reference.numpy()) > 0.3
 
 
 def test_ssim_of_an_image_with_itself_is_one_and_of_flat_images_has_closed_form():

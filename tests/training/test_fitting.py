@@ -275,6 +275,7 @@ def test_calibrated_predicted_and_evaluated(fitted: Fitted, tmp_path: Path) -> N
         calibrate(fitted.few.folder, fitted.cohort, out=tmp_path / "leaked", device="cpu")
     site = calibrate(fitted.few.folder, validation, out=tmp_path / "site", device="cpu")
     assert set(site.used.values()) == {"fit", "calibrate"}
+    assert site.generation == fitted.few.generation  # a calibration is no training
     assert set(fitted.few.used) < set(site.used)
     predict_cohort(site.folder, test, out=tmp_path / "predictions", maps=("all",), device="cpu")
     result = evaluate(tmp_path / "predictions", test, out=tmp_path / "scores", draws=20)
