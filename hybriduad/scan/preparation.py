@@ -43,7 +43,7 @@ from hybriduad.scan.volumes import (
 
 __all__ = ["WHITE", "Grid", "Prepared", "intensity_from_model", "prepare", "restore", "scan_on_grid"]
 
-FORMAT = 10
+FORMAT = 11
 """Part of the cache's key: raised whenever :func:`prepare` gives other numbers or refuses other files."""
 MARGIN_MM = 4.0
 """Room around the head in the square."""

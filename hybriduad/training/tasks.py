@@ -125,7 +125,7 @@ class SegmentationTask(Task):
 
     @torch.no_grad()
     def _reconstruction(self, batch: Batch) -> Tensor | None:
-        """x̂ of the *anomalous* image at one level, drawn by the sample's key; where that is not valid, it itself."""
+        """x̂ of the *anomalous* image at one level, drawn by the sample's key; the image where that is not valid."""
         reconstructor = self.frozen[0]
         if reconstructor is None or not self.segmenter.needs_reconstruction:
             return None

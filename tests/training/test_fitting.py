@@ -365,7 +365,7 @@ class TestDescent:
         for bundle in (child, grandchild, last):
             assert bundle.run.residual.kind == "positive"
             assert load_detector(bundle.folder, "cpu").residual.kind == "positive"
-        assert child.run.residual.median_voxels == 5
+        assert child.run.residual.median_mm == 11.5
 
     def test_an_older_parent_that_leaves_it_to_its_reconstructor(
         self, fitted: Fitted, tiny_detector: Path, tmp_path: Path
