@@ -28,6 +28,7 @@ def test_every_row_of_every_fold_alike(tmp_path: Path) -> None:
     for fold in (2, 3):
         for row in ROWS:
             (out / f"fold-{fold}" / row).mkdir(parents=True)
+            (out / f"fold-{fold}" / f"{row}-expected").mkdir()
     code, calls = script(tmp_path, str(tmp_path), str(out), *TINY, run=False, of=SCRIPT, ONLY="2 3", DEVICE="cpu")
     assert code == 0
     assert [call[call.index("--fold") + 1] for call in calls if call[0] == "index"] == ["2/3", "3/3"]
@@ -38,18 +39,19 @@ def test_every_row_of_every_fold_alike(tmp_path: Path) -> None:
         configs.load(call[1], [word for before, word in pairwise(call) if before == "--set"])
     for verb in ("calibrate", "predict", "evaluate"):
         named = [Path(call[call.index("--out") + 1]) for call in calls if call[0] == verb]
-        assert [path.name.split(".")[0] for path in named] == ROWS * 2
+        rules = ("", "-expected") if verb == "evaluate" else ("",)
+        assert [path.name.split(".")[0] for path in named] == [row + rule for row in ROWS for rule in rules] * 2
         splits = {call[call.index("--split") + 1] for call in calls if call[0] == verb}
         assert splits == {"validation" if verb == "calibrate" else "test"}
     comparisons = [call[1 : call.index("--out")] for call in calls if call[0] == "compare"]
     assert [f"dae={out}/fold-2/dae", f"dae={out}/fold-3/dae"] == comparisons[0][:2]
     assert [name.partition("=")[0] for name in comparisons[0]] == ["dae", "dae", "cddpm", "cddpm"]
-    assert len(comparisons) == 9
+    assert len(comparisons) == 11
 
 
 def test_some_rows_and_what_they_start_from(tmp_path: Path) -> None:
     out = tmp_path / "out"
-    for row in ("dae", "pair-few", "pair"):
+    for row in ("dae", "pair-few", "pair", "pair-expected", "pair-few-expected"):
         (out / "fold-1" / row).mkdir(parents=True)
     rows = {"ROWS": "dae pair-few pair", "FOLDS": "2", "ONLY": "1"}
     code, calls = script(tmp_path, str(tmp_path), str(out), run=False, of=SCRIPT, **rows)
@@ -60,8 +62,12 @@ def test_some_rows_and_what_they_start_from(tmp_path: Path) -> None:
 
     assert names("fit-reconstructor") == ["cddpm.model", "dae.model"]
     assert names("fit-detector") == ["pair.model", "pair-few.model"]
-    assert names("evaluate") == ["dae", "pair-few", "pair"]
-    assert names("compare") == ["comparison-pair-few-pair"]
+    assert names("evaluate") == ["dae", "dae-expected", "pair-few", "pair-few-expected", "pair", "pair-expected"]
+    assert names("compare") == [
+        "comparison-pair-few-pair",
+        "comparison-pair-expected-pair",
+        "comparison-pair-few-expected-pair-few",
+    ]
 
 
 def test_an_unknown_row_gets_the_usage(tmp_path: Path) -> None:
