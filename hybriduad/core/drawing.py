@@ -38,8 +38,8 @@ def panel_sheet(
     scores = [panel.score for _, row in groups for panel in row if panel.score is not None]
     highest = max((float(score.max()) for score in scores), default=0.0)
     rows, columns = -(-len(groups) // across), across * panels
-    figure = _figure(inch * columns, 1.15 * inch * rows)
-    axes = figure.subplots(rows, columns, squeeze=False, gridspec_kw={"wspace": 0.02, "hspace": 0.15})
+    figure = _figure(inch * columns, 1.25 * inch * rows)
+    axes = figure.subplots(rows, columns, squeeze=False, gridspec_kw={"wspace": 0.02, "hspace": 0.25})
     for axis in axes.ravel():
         axis.set_axis_off()
     for number, (title, row) in enumerate(groups):

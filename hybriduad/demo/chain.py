@@ -233,6 +233,7 @@ def _make_cohort(out: Path, plan: Plan, seed: int, overwrite: bool) -> None:
         pathology=PATHOLOGY,
         share_healthy=total.healthy / subjects,
         spacing_mm=plan.spacing_mm,
+        workers=1,  # starting a pool would cost more processor time than it saves on the clock
         overwrite=overwrite,
     )
     write_manifest(_split(read_manifest(manifest), plan), out / "cohort.csv")
