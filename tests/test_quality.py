@@ -1,7 +1,7 @@
 """A trained model must be worth something: a change that ruins the figures cannot land.
 
-The whole chain on coarse phantoms, in about a minute and a half of one core. The floors are about three quarters of what
-it reaches, and far above what untrained networks give (an AUPRC of about the share of lesion, .03).
+The whole chain on coarse phantoms, in a minute or two of one core. The floors are about three quarters of what it
+reaches, and far above what untrained networks give (an AUPRC of about the share of lesion, .03).
 """
 
 from __future__ import annotations
@@ -103,11 +103,10 @@ def value(evaluation: Evaluation, system: str, figure: str) -> float:
 
 def test_the_fused_score_ranks_lesions(evaluation: Evaluation) -> None:
     assert value(evaluation, "score", "auprc") > 0.35
-    assert value(evaluation, "score", "auprc") > value(evaluation, "map", "auprc")
 
 
 def test_the_reconstruction_alone_ranks_them_above_chance(evaluation: Evaluation) -> None:
-    assert value(evaluation, "map", "auprc") > 0.12
+    assert value(evaluation, "map", "auprc") > 0.3
 
 
 def test_the_mask_overlaps_them(evaluation: Evaluation) -> None:
@@ -115,4 +114,4 @@ def test_the_mask_overlaps_them(evaluation: Evaluation) -> None:
 
 
 def test_healthy_tissue_is_reconstructed_better_than_lesions(evaluation: Evaluation) -> None:
-    assert value(evaluation, "reconstruction", "l1_ratio") > 1.2
+    assert value(evaluation, "reconstruction", "l1_ratio") > 1.35
