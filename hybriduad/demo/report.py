@@ -161,7 +161,7 @@ def summary(
         "| score | AUPRC | Dice |",
         "|---|---|---|",
         *(
-            f"| {title} | {_cell(outcome.figures[name])} | {_cell(outcome.dice[name])} |"
+            f"| {title} | {_cell(outcome.figures[name])} | {_cell(outcome.dice.get(name))} |"
             for name, title in SYSTEMS.items()
         ),
         "",
@@ -236,7 +236,9 @@ def _grey(image: np.ndarray, brain: np.ndarray, like: np.ndarray | None = None) 
     return np.asarray(2 * np.clip(image / white, 0, 1) - 1, dtype=np.float32)
 
 
-def _cell(figure: Figure) -> str:
+def _cell(figure: Figure | None) -> str:
+    if figure is None:
+        return "–"
     return f"{figure.value:.2f} [{figure.low:.2f}, {figure.high:.2f}]"
 
 

@@ -131,7 +131,7 @@ def test_whole_demo_twice(tmp_path: Path, plan: Plan) -> None:
     }
     assert len({row["subject"] for row in rows}) == len(rows)
     record = json.loads((out / "detector" / "bundle.json").read_text())
-    assert record["thresholds"]["default"] == "best-dice"
+    assert record["thresholds"]["default"] == "expected-dice"
     assert record["training"]["labelled_cases"] == 1
     assert len(list((out / "predictions").rglob("*_desc-anomaly_probseg.nii.gz"))) == 4
     assert (out / "overview.png").stat().st_size > 10_000
