@@ -34,7 +34,7 @@ CONTRASTS = ("T1w", "FLAIR")
 PATHOLOGY: Pathology = "glioma"
 LICENCE = "made by hybriduad, from the ICBM 2009a template"
 RULE = "expected-dice"
-"""By which masks are made: each tumour is outlined at a threshold of its own, and a floor keeps healthy brains empty."""
+"""By which masks are made: each tumour is outlined at a threshold of its own, a floor keeps healthy brains empty."""
 ALARM_ML = 1.0
 """A mask of more than this on a healthy scan is an alarm."""
 ALLOWED_ALARMS = 1
