@@ -99,6 +99,9 @@ Version = Annotated[bool, typer.Option("--version", callback=_show_version, is_e
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", callback=_set_up_logging, help="Log more to standard error.")]
 Out = Annotated[Path, typer.Option("--out", help="Folder of the result; what is there already is continued.")]
 OutTables = Annotated[Path, typer.Option("--out", help="Folder of the tables; those that are there are replaced.")]
+OperationsOnly = Annotated[
+    bool, typer.Option("--operations", help="Only count the operations of CONFIG, of either stage; nothing is timed.")
+]
 OutFile = Annotated[Path, typer.Option("--out", help="The file to write.")]
 Overrides = Annotated[list[str], _repeated("--set", metavar="KEY=VALUE", help="As train.lr=3.0e-4; repeat.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Do it anew, in place of what is in --out.")]

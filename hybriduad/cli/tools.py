@@ -31,10 +31,16 @@ def benchmark(
     *,
     out: options.OutTables,
     overrides: options.Overrides,
+    operations: options.OperationsOnly = False,
     device: options.Device = "auto",
     verbose: options.Verbose = False,
 ) -> None:
-    """Measure speed and memory on this machine."""
+    """Measure speed and memory on this machine, or count operations."""
+    if operations:
+        from hybriduad.speed.operations import count_operations
+
+        typer.echo(count_operations(config, out=out, overrides=overrides))
+        return
     from hybriduad.speed import benchmark as benchmarks
 
     typer.echo(benchmarks.benchmark(config, out=out, overrides=overrides, device=device))

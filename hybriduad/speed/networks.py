@@ -126,19 +126,23 @@ def reconstruction_step(bench: Bench, model: Reconstructor, batch: Batch) -> Cal
 
 
 def segmentation_step(
-    bench: Bench, run: DetectorRun, segmenter: Segmenter, reconstructor: Reconstructor, batch: Batch
+    bench: Bench, run: DetectorRun, segmenter: Segmenter, reconstructor: Reconstructor | None, batch: Batch
 ) -> Callable[[], None]:
-    """A training step of stage 2: the frozen reconstruction at a level each, the loss, its gradient, the optimiser."""
+    """A training step of stage 2: the frozen reconstruction if there is one, the loss, its gradient, the optimiser."""
     moved = batch.to(bench.device)
-    frozen = _placed(reconstructor, bench).eval().requires_grad_(False)
+    frozen = None if reconstructor is None else _placed(reconstructor, bench).eval().requires_grad_(False)
     trained = _placed(segmenter, bench).train().requires_grad_(True)
     optimiser = _optimiser(list(trained.parameters()))
 
     def step() -> None:
         with bench.autocast():
-            with torch.no_grad():
-                made = frozen.reconstruct_for_training(moved.image, moved.brain, moved.keys, run.training_levels)
-            logits = trained(moved.image, made).float()
+            reconstructed = None
+            if frozen is not None:
+                with torch.no_grad():
+                    reconstructed = frozen.reconstruct_for_training(
+                        moved.image, moved.brain, moved.keys, run.training_levels
+                    )
+            logits = trained(moved.image, reconstructed).float()
         weights = {"dice": run.loss.dice, "false_alarm": run.loss.false_alarm}
         _descend(segmentation_loss(logits, moved.target, moved.ignore, moved.brain, **weights)["loss"], optimiser)
 

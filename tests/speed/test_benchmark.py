@@ -29,6 +29,7 @@ from hybriduad.speed.networks import (
     reconstruction_step,
     timed,
 )
+from hybriduad.speed.operations import count_operations
 from hybriduad.speed.scans import predict_scans, write_scans
 
 CPU = torch.device("cpu")
@@ -132,3 +133,29 @@ def test_whole_benchmark(tmp_path: Path) -> None:
     assert 2 < found.beside["flop_ratio"] < 4
     assert found.beside["larger"]["parameters"] > 2 * found.beside["this"]["parameters"]
     assert set(found.products) == {"float32", "bfloat16"}
+
+
+class TestOperations:
+    def test_of_stage_1(self, tmp_path: Path) -> None:
+        result = count_operations("cddpm-small", out=tmp_path, overrides=["train.batch=2"])
+        twice = count_operations("cddpm-small", out=tmp_path, overrides=["model.repeats=2", "train.batch=1"])
+        assert result.slice_gflops == pytest.approx(result.pass_gflops * 2 * 2)  # levels, mirrored views
+        assert twice.slice_gflops == pytest.approx(2 * result.slice_gflops)
+        assert twice.pass_gflops == pytest.approx(result.pass_gflops)
+        assert result.step_gflops == pytest.approx(2 * twice.step_gflops, rel=0.01)
+        # Forward and backward are three passes of every slice.
+        assert result.step_gflops == pytest.approx(3 * result.batch * result.pass_gflops, rel=0.05)
+        assert json.loads((tmp_path / "operations.json").read_text())["pass_gflops"] == twice.pass_gflops
+
+    def test_of_stage_2_behind_stage_1(self, tmp_path: Path) -> None:
+        stage1 = count_operations("cddpm-small", out=tmp_path, overrides=["train.batch=1"])
+        result = count_operations("synthetic", out=tmp_path, overrides=["train.batch=1"])
+        members = 2
+        assert result.slice_gflops == pytest.approx(stage1.slice_gflops + 2 * members * result.pass_gflops)
+        passes = 3 * result.pass_gflops + stage1.pass_gflops
+        assert result.step_gflops == pytest.approx(result.batch * passes, rel=0.05)
+
+    def test_of_a_segmenter_of_the_image_alone(self, tmp_path: Path) -> None:
+        result = count_operations("synthetic-image", out=tmp_path, overrides=["train.batch=1"])
+        assert result.slice_gflops == pytest.approx(2 * result.pass_gflops)
+        assert result.step_gflops == pytest.approx(3 * result.batch * result.pass_gflops, rel=0.05)

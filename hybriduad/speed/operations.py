@@ -1,0 +1,136 @@
+"""What a config costs in floating-point operations, whatever the machine: counted, nothing is timed."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+
+from hybriduad.config import files as configs
+from hybriduad.config.runs import Anatomy, DetectorRun, ReconstructorRun
+from hybriduad.core.types import BACKGROUND, Batch
+from hybriduad.scan.volumes import write_atomically
+from hybriduad.speed.networks import (
+    Bench,
+    build_reconstructor,
+    build_segmenter,
+    count_gflops,
+    parameters,
+    reconstruction,
+    reconstruction_step,
+    segmentation,
+    segmentation_step,
+)
+
+STAGE_1 = "cddpm-small"
+"""Shipped config of the reconstructor in front of a detector's segmenter."""
+
+
+@dataclass(frozen=True)
+class Operations:
+    """Weights and operations (1e9, convolutions and matrix products) of the network that a config trains.
+
+    ``step_gflops``: a training step of ``batch`` slices, in stage 2 with the frozen reconstruction before it;
+    ``pass_gflops``: one slice through the network once; ``slice_gflops``: one slice in prediction, with every level,
+    repeat and mirrored view.
+    """
+
+    config: str
+    parameters: int
+    batch: int
+    step_gflops: float
+    pass_gflops: float
+    slice_gflops: float
+
+    def __str__(self) -> str:
+        return (
+            f"{self.config}: {self.parameters / 1e6:.2f} million weights; {self.step_gflops:.1f} GFLOP a training step "
+            f"of {self.batch} slices, {self.pass_gflops:.2f} a slice and pass, {self.slice_gflops:.2f} a slice in "
+            "prediction"
+        )
+
+
+def count_operations(config: str | Path, *, out: str | Path, overrides: Sequence[str] = ()) -> Operations:
+    """Count a config's operations with untrained networks; write ``operations.json`` into ``out``.
+
+    Args:
+        config: path or name of a shipped config. A detector's is counted behind the shipped ``cddpm-small``.
+        out: folder of the file, replaced on each call.
+        overrides: ``dotted.key=value`` for ``config``.
+
+    Raises:
+        ConfigError: an unusable config.
+    """
+    run = configs.load(config, list(overrides))
+    # Nothing is timed: neither the rate of matrix products nor repeats are used.
+    bench = Bench(torch.device("cpu"), "float32", math.nan, repeats=0)
+    if isinstance(run, ReconstructorRun):
+        result = _of_reconstructor(bench, str(config), run)
+    else:
+        result = _of_detector(bench, str(config), run)
+    Path(out).mkdir(parents=True, exist_ok=True)
+    write_atomically(Path(out) / "operations.json", json.dumps(asdict(result), indent=1).encode())
+    return result
+
+
+def _of_reconstructor(bench: Bench, config: str, run: ReconstructorRun) -> Operations:
+    model = build_reconstructor(run)
+    step = count_gflops(reconstruction_step(bench, model, _blank(run.anatomy, run.train.batch)))
+    reconstructed = count_gflops(reconstruction(bench, model, [_blank(run.anatomy, 1)]))
+    return Operations(
+        config=config,
+        parameters=parameters(model),
+        batch=run.train.batch,
+        step_gflops=step,
+        pass_gflops=reconstructed / model.members,
+        slice_gflops=reconstructed * _views(run),
+    )
+
+
+def _of_detector(bench: Bench, config: str, run: DetectorRun) -> Operations:
+    if run.anatomy is not None:  # the segmenter of an image alone
+        anatomy, reconstructor, members, reconstructed = run.anatomy, None, 1, 0.0
+    else:
+        stage1: ReconstructorRun = configs.load(STAGE_1, kind="reconstructor")
+        anatomy, reconstructor = stage1.anatomy, build_reconstructor(stage1)
+        members = reconstructor.members
+        reconstructed = count_gflops(reconstruction(bench, reconstructor, [_blank(anatomy, 1)]))
+    segmenter = build_segmenter(run, anatomy)
+    batch = _blank(anatomy, run.train.batch)
+    segmented = count_gflops(segmentation(bench, segmenter, [_blank(anatomy, 1)], 1))
+    return Operations(
+        config=config,
+        parameters=parameters(segmenter),
+        batch=run.train.batch,
+        step_gflops=count_gflops(segmentation_step(bench, run, segmenter, reconstructor, batch)),
+        pass_gflops=segmented,
+        slice_gflops=(reconstructed + segmented * members) * _views(run),
+    )
+
+
+def _views(run: ReconstructorRun | DetectorRun) -> int:
+    return 2 if run.mirror else 1
+
+
+def _blank(anatomy: Anatomy, slices: int) -> Batch:
+    """Slices without content: operations depend on shapes alone."""
+    plane = (slices, anatomy.size, anatomy.size)
+    image = torch.full((slices, len(anatomy.contrasts), anatomy.size, anatomy.size), BACKGROUND)
+    inside, outside = torch.ones(plane, dtype=torch.bool), torch.zeros(plane, dtype=torch.bool)
+    return Batch(
+        image=image,
+        healthy=image,
+        valid=torch.ones_like(image, dtype=torch.bool),
+        brain=inside,
+        lesion=outside,
+        ignore=outside,
+        target=outside.float(),
+        spacing_mm=torch.ones(slices, 2),
+        keys=torch.arange(slices),
+        case_index=torch.zeros(slices, dtype=torch.int64),
+        slice_index=torch.arange(slices),
+    )
