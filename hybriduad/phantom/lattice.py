@@ -21,7 +21,7 @@ MAX_SAMPLES = (2, 2, 3)
 class Grid:
     """The scan's voxels, and the finer points that each of them averages. Axes are RAS, centred on the brain.
 
-    ``shape`` (X, Y, Z) voxels; ``spacing_mm`` their distance; ``extent_mm`` the size of the box that one of them
+    ``shape`` (X, Y, Z) voxels; ``spacing_mm`` their distance; ``extent_mm`` the size of the box that a voxel
     averages: in plane the spacing, through the slices the slice thickness; ``samples`` points a voxel along each axis.
     """
 

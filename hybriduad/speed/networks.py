@@ -128,7 +128,7 @@ def reconstruction_step(bench: Bench, model: Reconstructor, batch: Batch) -> Cal
 def segmentation_step(
     bench: Bench, run: DetectorRun, segmenter: Segmenter, reconstructor: Reconstructor, batch: Batch
 ) -> Callable[[], None]:
-    """A training step of stage 2: the frozen reconstruction at a level each, the loss, its gradient, the optimiser."""
+    """A training step of stage 2: frozen reconstruction at a level a sample, loss, gradient, optimiser."""
     moved = batch.to(bench.device)
     frozen = _placed(reconstructor, bench).eval().requires_grad_(False)
     trained = _placed(segmenter, bench).train().requires_grad_(True)
@@ -137,8 +137,8 @@ def segmentation_step(
     def step() -> None:
         with bench.autocast():
             with torch.no_grad():
-                made = frozen.reconstruct_for_training(moved.image, moved.brain, moved.keys, run.training_levels)
-            logits = trained(moved.image, made).float()
+                drawn = frozen.reconstruct_for_training(moved.image, moved.brain, moved.keys, run.training_levels)
+            logits = trained(moved.image, drawn).float()
         weights = {"dice": run.loss.dice, "false_alarm": run.loss.false_alarm}
         _descend(segmentation_loss(logits, moved.target, moved.ignore, moved.brain, **weights)["loss"], optimiser)
 
@@ -153,7 +153,7 @@ def reconstruction(bench: Bench, model: Reconstructor, batches: list[Batch]) -> 
     @torch.no_grad()
     def reconstruct() -> list[Tensor]:
         with bench.autocast():
-            return [frozen.reconstruct(_image(one), one.brain, one.keys).float() for one in moved]
+            return [frozen.reconstruct(_image(batch), batch.brain, batch.keys).float() for batch in moved]
 
     return reconstruct
 
@@ -166,7 +166,7 @@ def segmentation(bench: Bench, segmenter: Segmenter, batches: list[Batch], membe
     @torch.no_grad()
     def segment() -> list[Tensor]:
         with bench.autocast():
-            return [frozen(_image(one), one.healthy) for one in moved for _ in range(members)]
+            return [frozen(_image(batch), batch.healthy) for batch in moved for _ in range(members)]
 
     return segment
 
@@ -177,7 +177,7 @@ def parameters(module: nn.Module) -> int:
 
 
 def _placed(module: Any, bench: Bench) -> Any:
-    # Of a copy: one measurement trains a network that another one freezes.
+    # A copy, since one measurement trains the network that another measurement freezes.
     return copy.deepcopy(module).to(bench.device, memory_format=torch.channels_last)
 
 
