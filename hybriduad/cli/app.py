@@ -344,7 +344,7 @@ def _say_bundle(bundle: Any) -> None:
 
 
 def _say_outcome(outcome: Any, missing: Sequence[str] = ()) -> None:
-    """What became of a cohort; those without a prediction and, each with its reason, those that failed."""
+    """Print how many cases are done, those without a prediction, and those that failed with their reasons."""
     counts = [f"{len(outcome.done)} done", f"{len(outcome.kept)} kept", f"{len(outcome.failed)} failed"]
     counts += [f"{len(missing)} without a prediction"] if missing else []
     typer.echo(f"{', '.join(counts)}, in {outcome.out}")

@@ -20,7 +20,7 @@ def describe(what: str | Path, overrides: Sequence[str] = ()) -> str:
 
     Raises:
         ConfigError: no such config, or overrides for a bundle, which never changes.
-        BundleError: the folder holds no bundle, or a damaged one.
+        BundleError: the folder holds no bundle, or a damaged bundle.
     """
     if not Path(what).is_dir() or str(what) in configs.shipped():
         return configs.dump(configs.load(what, list(overrides)))

@@ -98,7 +98,7 @@ class Outcome:
 
 
 def read_subjects(scores: Path) -> tuple[list[Patient], list[Healthy]]:
-    """What the mask of the fused score says of the cases of an evaluation, those with a lesion and the healthy ones.
+    """What the mask of the fused score says of the cases of an evaluation, those with a lesion and the healthy cases.
 
     Raises:
         DataError: no case with a lesion, no healthy case, or no mask, since the bundle was not calibrated.
@@ -199,8 +199,8 @@ def summary(
 def draw_overview(path: Path, cohort: Path, predictions: Path, scores: Path) -> None:
     """Draw every new subject on one sheet, the patients first and by Dice, the best to the worst.
 
-    Of each the slice where the lesion, or else the mask, is largest: FLAIR, pseudo-healthy, and the score over FLAIR
-    with the outlines of truth and mask.
+    Of every subject the slice where the lesion, or else the mask, is largest: FLAIR, pseudo-healthy, and the score over
+    FLAIR with the outlines of truth and mask.
     """
     figures = {row["case"]: row for row in _rows(scores)}
     records = {record["case"]: record for record in map(_read, sorted(predictions.rglob(f"*{RECORD_END}")))}

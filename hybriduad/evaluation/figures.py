@@ -46,7 +46,7 @@ POOLED_RANKED: Mapping[str, PooledStatistic] = {
 }
 PAIRED = ("auprc", "best_dice", "dice")
 FEWEST = 6
-"""Fewest subjects whose difference may be called more than chance: five are all of one sign by chance in one of 16."""
+"""Fewest subjects whose difference may be called more than chance: five have the same sign by chance once in 16."""
 PAIRS = (("score", "probability"), ("score", "map"), ("score", "intensity"))
 
 

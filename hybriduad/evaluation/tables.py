@@ -147,7 +147,7 @@ def difference_table(differences: Sequence[Figure], title: str = "Paired differe
 
 
 def number(value: float, *, sign: bool = False) -> str:
-    """Three digits after the point, or significant ones if small; a dash where undefined."""
+    """Three digits after the point, or two significant digits if small; a dash where undefined."""
     if math.isnan(value):
         return "–"
     plus = "+" if sign else ""

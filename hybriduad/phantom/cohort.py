@@ -64,7 +64,7 @@ def write_cohort(
     ``share_healthy`` x n, rounded down, are healthy: they have no lesion mask, and health "healthy".
 
     Continuing is the default: what is there already is kept. ``progress(done, subjects)`` is called after each subject.
-    ``workers`` processes make subjects, by default one a usable core where there is enough to do; the files do not
+    ``workers`` processes make subjects, by default a worker a usable core where there is enough to do; files do not
     depend on how many. They import the main module, so that a script calls this under ``if __name__ == "__main__"``.
 
     Raises:

@@ -64,7 +64,7 @@ class Lesion:
         return fractions
 
     def change(self, healthy: Relaxation) -> Relaxation:
-        """Relaxation with the lesion: a geometric path for the times, a straight one for the proton density."""
+        """Relaxation with the lesion: a geometric path for the times, a straight path for the proton density."""
         t1, t2, pd = healthy.t1_ms.copy(), healthy.t2_ms.copy(), healthy.pd.copy()
         for tissue in (GREY, WHITE):
             t1[tissue] *= (self.target[0] / t1[tissue]) ** self.damage

@@ -59,7 +59,7 @@ def wanted_parts(maps: Sequence[str]) -> tuple[str, ...]:
     """The parts to write for ``maps``, names of :data:`SUFFIXES` or "all", in their order; the score always.
 
     Raises:
-        ConfigError: no map, or an unknown one.
+        ConfigError: no map, or an unknown map.
     """
     unknown = sorted(set(maps) - {*SUFFIXES, "all"})
     if unknown or not maps:

@@ -68,7 +68,7 @@ class Bench:
 
 
 def timed(call: Callable[[], Any], device: torch.device, repeats: int) -> list[float]:
-    """Seconds of each of ``repeats`` calls, after two that are not counted."""
+    """Seconds of each of ``repeats`` calls, after :data:`WARM_UP` calls that are not counted."""
     seconds = []
     for number in range(WARM_UP + repeats):
         _wait(device)

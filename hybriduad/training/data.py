@@ -1,4 +1,4 @@
-"""A cohort made ready for training: which cases, prepared on one grid, which of them labelled, known by digests."""
+"""A cohort prepared for training: its cases on the model grid, which of them are labelled, and their digests."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from hybriduad.training.samples import SlicePool, labelled_slices
 log = logging.getLogger(__name__)
 
 MOST_UNUSABLE = 0.25
-"""The share of the training cases that may be left out; beyond it the fault is the cohort's, not that of a case."""
+"""The share of the training cases that may be left out without an error."""
 REASONS = 3
 """How many reasons the error names where too many cases cannot be used."""
 MEASURED = (

@@ -46,7 +46,7 @@ def run_training(
     draw: Callable[[Path], None],
     validate: Callable[[], dict[str, float]],
 ) -> None:
-    """Train ``task`` for ``train.steps`` steps in ``folder``, from its checkpoint where there is one.
+    """Train ``task`` for ``train.steps`` steps in ``folder``, from the folder's checkpoint, if it holds any.
 
     Afterwards the task holds the averaged weights; with 0 steps its initial weights. ``draw(path)`` draws samples of
     the current weights, ``validate()`` returns their figures; neither may change anything that is trained.
@@ -185,7 +185,7 @@ class MinuteLines(Callback):
 
 
 def _reached(checkpoint: Path) -> int:
-    """The step a checkpoint had reached, 0 without one."""
+    """The step a checkpoint had reached, 0 without a checkpoint."""
     if not checkpoint.is_file():
         return 0
     state = torch.load(checkpoint, map_location="cpu", weights_only=True)

@@ -134,7 +134,7 @@ class Workshop:
 
 
 def _asked(folder: Path) -> dict[str, Any] | None:
-    """The request that a folder holds; None without one."""
+    """The request that a folder holds; None if there is none."""
     path = folder / REQUEST
     request: dict[str, Any] | None = json.loads(path.read_text()) if path.is_file() else None
     return request

@@ -79,5 +79,5 @@ def _middle(keys: np.ndarray, mean: np.ndarray) -> tuple[int, int]:
     first = int(refused[place - 1]) + 1 if place > 0 else 0
     last = int(refused[place]) - 1 if place < len(refused) else len(mean) - 1
     key = int(keys[first] + keys[last]) // 2
-    # Between two occupied bins the mask is that of the upper one.
+    # Between two occupied bins the mask is that of the upper bin.
     return key, int(np.searchsorted(-keys, -key, side="right")) - 1
