@@ -7,7 +7,7 @@ Every public name is loaded when it is first used, so ``import hybriduad`` impor
     recon = hu.fit_reconstructor("cddpm-small", "cohort.csv", out="runs/recon")
     det = hu.fit_detector("synthetic", "cohort.csv", reconstructor="runs/recon", out="runs/det")
     detector = hu.load_detector("runs/det", device="auto")
-    one = detector.predict(hu.read_case("sub-01_FLAIR.nii.gz"))
+    prediction = detector.predict(hu.read_case("sub-01_FLAIR.nii.gz"))
     hu.predict_cohort("runs/det", "site_b.csv", out="predictions/site_b")
 """
 
@@ -57,9 +57,9 @@ def __getattr__(name: str) -> Any:
         return importlib.import_module("hybriduad.phantom")
     if name not in _HOMES:
         raise AttributeError(f"module 'hybriduad' has no attribute {name!r}; it has {sorted(__all__)}")
-    found = getattr(importlib.import_module(f"hybriduad.{_HOMES[name]}"), name)
-    globals()[name] = found
-    return found
+    value = getattr(importlib.import_module(f"hybriduad.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
 
 
 def __dir__() -> list[str]:

@@ -47,13 +47,13 @@ Graph = Mapping[str, set[str]]
 
 def module_names(folder: Path) -> dict[str, Path]:
     """Dotted name below the package -> file; ``metrics/__init__.py`` is ``metrics``, the package's own is left out."""
-    found = {}
+    modules = {}
     for path in sorted(folder.rglob("*.py")):
         parts = path.relative_to(folder).with_suffix("").parts
         name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
         if name:
-            found[name] = path
-    return found
+            modules[name] = path
+    return modules
 
 
 def imports(source: str) -> Iterator[tuple[str, tuple[str, ...]]]:
@@ -68,15 +68,15 @@ def imports(source: str) -> Iterator[tuple[str, tuple[str, ...]]]:
 
 def internal_imports(source: str, known: set[str]) -> set[str]:
     """The modules of the package that ``source`` imports."""
-    found = set()
+    imported = set()
     for module, names in imports(source):
         if module != "hybriduad" and not module.startswith("hybriduad."):
             continue
         base = module.removeprefix("hybriduad").removeprefix(".")
         inside = {f"{base}.{name}".removeprefix(".") for name in names} & known
         # "from package import name": a module of that name, or something that the package itself holds.
-        found |= inside or ({base} & known)
-    return found
+        imported |= inside or ({base} & known)
+    return imported
 
 
 def graph_of(folder: Path) -> dict[str, set[str]]:
@@ -88,21 +88,21 @@ def room(module: str) -> str:
     return module.partition(".")[0]
 
 
-def allowed(module: str, other: str) -> bool:
-    """Whether ``module`` may import ``other``: of its own room, of a lower level, or as the command line an app."""
-    if room(module) in ("__main__", room(other)):
+def allowed(module: str, imported: str) -> bool:
+    """Whether ``module`` may import ``imported``: of its own room, of a lower level, or as the command line an app."""
+    if room(module) in ("__main__", room(imported)):
         return True
-    if room(module) == "cli" and room(other) in APPS:
+    if room(module) == "cli" and room(imported) in APPS:
         return True
-    return LEVEL_OF[room(other)] < LEVEL_OF[room(module)]
+    return LEVEL_OF[room(imported)] < LEVEL_OF[room(module)]
 
 
 def violations(graph: Graph) -> list[str]:
     return [
-        f"{module} (level {LEVEL_OF[room(module)]}) imports {other} (level {LEVEL_OF[room(other)]})"
-        for module, others in sorted(graph.items())
-        for other in sorted(others)
-        if not allowed(module, other)
+        f"{module} (level {LEVEL_OF[room(module)]}) imports {imported} (level {LEVEL_OF[room(imported)]})"
+        for module, imports_of in sorted(graph.items())
+        for imported in sorted(imports_of)
+        if not allowed(module, imported)
     ]
 
 
@@ -175,11 +175,13 @@ def test_nobody_else_uses(package: str, users_named: set[str]) -> None:
 def test_no_plugin_is_imported_by_name() -> None:
     """The folder is the registry: outside it a plug-in is loaded by name only, its underscored helpers aside."""
     named = [
-        f"{module} imports {other}"
-        for module, others in graph_of(PACKAGE).items()
-        for other in others
+        f"{module} imports {imported}"
+        for module, imports_of in graph_of(PACKAGE).items()
+        for imported in imports_of
         for kind in (folder.replace("/", ".") for folder in FOLDERS.values())
-        if other.startswith(f"{kind}.") and not other.startswith(f"{kind}._") and not module.startswith(f"{kind}.")
+        if imported.startswith(f"{kind}.")
+        and not imported.startswith(f"{kind}._")
+        and not module.startswith(f"{kind}.")
     ]
     assert named == []
 
@@ -241,27 +243,27 @@ def offences(source: str) -> list[str]:
 
     An exception of any type is not swallowed where it is raised again, or where ``reason_of`` says it of a case.
     """
-    found = []
+    breaches = []
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ("print", "eval", "exec"):
-            found.append(f"{node.func.id}() in line {node.lineno}")
+            breaches.append(f"{node.func.id}() in line {node.lineno}")
         if isinstance(node, ast.Call) and ast.unparse(node.func) in ("torch.load", "np.load", "numpy.load"):
             safe = {"torch.load": "weights_only=True"}.get(ast.unparse(node.func), "allow_pickle=False")
             if safe not in [ast.unparse(keyword) for keyword in node.keywords]:
-                found.append(f"{ast.unparse(node.func)} without {safe} in line {node.lineno}")
+                breaches.append(f"{ast.unparse(node.func)} without {safe} in line {node.lineno}")
         if isinstance(node, ast.ExceptHandler):
             broad = node.type is None or ast.unparse(node.type) in ("Exception", "BaseException")
             told = any(isinstance(inner, ast.Name) and inner.id == "reason_of" for inner in ast.walk(node))
             if broad and not told and not any(isinstance(inner, ast.Raise) for inner in ast.walk(node)):
-                found.append(f"swallowed exception in line {node.lineno}")
-    return found + [
+                breaches.append(f"swallowed exception in line {node.lineno}")
+    return breaches + [
         f"import of {module}" for module, _ in imports(source) if module.partition(".")[0] in FORBIDDEN_IMPORTS
     ]
 
 
 def test_no_print_no_pickle_no_swallowed_exception() -> None:
-    found = {name: offences(path.read_text()) for name, path in module_names(PACKAGE).items()}
-    assert {name: what for name, what in found.items() if what} == {}
+    breaches = {name: offences(path.read_text()) for name, path in module_names(PACKAGE).items()}
+    assert {name: what for name, what in breaches.items() if what} == {}
 
 
 @pytest.mark.parametrize(

@@ -135,7 +135,7 @@ def fit_reconstructor(
 ) -> None:
     """Stage 1: learn healthy anatomy.
 
-    From healthy scans, and from lesion-free slices of annotated ones.
+    From healthy scans, and from lesion-free slices of annotated scans.
     """
     from hybriduad.training import fitting
 
@@ -208,10 +208,10 @@ def calibrate(
     """Find the thresholds of a bundle's masks."""
     from hybriduad.evaluation import calibration
 
-    made = calibration.calibrate(
+    calibrated = calibration.calibrate(
         bundle, cohort, out=out, rules=rules, split=split, device=device, cache=cache, overwrite=overwrite
     )
-    _say_bundle(made)
+    _say_bundle(calibrated)
 
 
 @app.command()
@@ -273,7 +273,7 @@ def evaluate(
     """
     from hybriduad.evaluation import evaluate as evaluation
 
-    found = evaluation.evaluate(
+    outcome = evaluation.evaluate(
         predictions,
         cohort,
         out=out,
@@ -285,7 +285,7 @@ def evaluate(
         allow_leakage=allow_leakage,
         overwrite=overwrite,
     )
-    _say_outcome(found, found.missing)
+    _say_outcome(outcome, outcome.missing)
 
 
 @app.command()
@@ -344,7 +344,7 @@ def _say_bundle(bundle: Any) -> None:
 
 
 def _say_outcome(outcome: Any, missing: Sequence[str] = ()) -> None:
-    """What became of a cohort; those without a prediction and, each with its reason, those that failed."""
+    """Print how many cases are done, those without a prediction, and those that failed with their reasons."""
     counts = [f"{len(outcome.done)} done", f"{len(outcome.kept)} kept", f"{len(outcome.failed)} failed"]
     counts += [f"{len(missing)} without a prediction"] if missing else []
     typer.echo(f"{', '.join(counts)}, in {outcome.out}")

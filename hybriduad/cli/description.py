@@ -20,7 +20,7 @@ def describe(what: str | Path, overrides: Sequence[str] = ()) -> str:
 
     Raises:
         ConfigError: no such config, or overrides for a bundle, which never changes.
-        BundleError: the folder holds no bundle, or a damaged one.
+        BundleError: the folder holds no bundle, or a damaged bundle.
     """
     if not Path(what).is_dir() or str(what) in configs.shipped():
         return configs.dump(configs.load(what, list(overrides)))
@@ -29,13 +29,13 @@ def describe(what: str | Path, overrides: Sequence[str] = ()) -> str:
     from hybriduad.detector.bundle import verify
 
     bundle = verify(what)
-    said = {key: value for key, value in bundle.record.items() if key not in ("identities", "checksums")}
-    said["identities"] = dict(Counter(bundle.used.values()))
-    said["parts"] = sorted(bundle.record["checksums"])
-    said["config"] = yaml.safe_load(configs.dump(bundle.run))
+    content = {key: value for key, value in bundle.record.items() if key not in ("identities", "checksums")}
+    content["identities"] = dict(Counter(bundle.used.values()))
+    content["parts"] = sorted(bundle.record["checksums"])
+    content["config"] = yaml.safe_load(configs.dump(bundle.run))
     if bundle.reconstructor is not None:
-        said["reconstructor"] = {
+        content["reconstructor"] = {
             "digest": bundle.reconstructor.digest,
             "config": yaml.safe_load(configs.dump(bundle.reconstructor.run)),
         }
-    return yaml.safe_dump(said, sort_keys=False, allow_unicode=True)
+    return yaml.safe_dump(content, sort_keys=False, allow_unicode=True)

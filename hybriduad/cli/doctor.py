@@ -20,7 +20,7 @@ from hybriduad.detector.device import resolve_device, resolve_precision
 from hybriduad.detector.loading import load_detector
 
 FRAGILE = {"nilearn": "nilearn", "simpleitk": "SimpleITK", "torchio": "torchio", "torchvision": "torchvision"}
-"""Distribution -> module; imported, not only looked up, since they fail there if they do not fit their neighbours."""
+"""Distribution -> module; imported, not only looked up, since versions that do not fit together fail there."""
 
 
 @dataclass(frozen=True)
@@ -102,11 +102,11 @@ def _shipped_configs() -> list[Finding]:
 def _bundle(folder: Path) -> Finding:
     """Checksums, then whether the weights fit the network."""
     try:
-        found = verify(folder)
+        bundle = verify(folder)
         load_detector(folder, "cpu")
     except HybridUADError as error:
         return Finding(f"bundle {folder}", str(error), good=False)
-    rules = ", ".join(sorted(found.thresholds.values)) or "none, so no masks"
-    contrasts = "+".join(found.anatomy.contrasts)
-    says = f"{found.kind} for {contrasts}, {found.digest[:12]}, complete; thresholds: {rules}"
+    rules = ", ".join(sorted(bundle.thresholds.values)) or "none, so no masks"
+    contrasts = "+".join(bundle.anatomy.contrasts)
+    says = f"{bundle.kind} for {contrasts}, {bundle.digest[:12]}, complete; thresholds: {rules}"
     return Finding(f"bundle {folder}", says)

@@ -21,13 +21,13 @@ PICTURED = 6
 """How many subjects of a cohort the picture of phantoms shows."""
 COHORT = ("cohort", "a manifest .csv, a BIDS folder, or an image .nii or .nii.gz")
 BUNDLE = ("bundle", "a folder made by fit-reconstructor or fit-detector")
-"""What an argument names, and what would be right."""
+"""What an argument names, and what is expected there."""
 
 
 def _set_up_logging(verbose: bool) -> bool:
     """Log to stderr: readable in a terminal, plain lines elsewhere.
 
-    Personal in it can be the names of cases and, in the sentences of errors, paths of files and cells of a manifest.
+    The log may hold personal data: names of cases and, in errors, paths of files and cells of a manifest.
     """
     handler: logging.Handler
     if sys.stderr.isatty():
@@ -118,7 +118,7 @@ Contrasts = Annotated[list[str], _repeated("--contrast", default=("T1w", "FLAIR"
 Pathology = Annotated[
     Literal["glioma", "stroke", "ms", "mixed"] | None, typer.Option("--pathology", help="Without it all are healthy.")
 ]
-ShareHealthy = Annotated[float, typer.Option("--share-healthy", min=0, max=1, help="Healthy ones among the subjects.")]
+ShareHealthy = Annotated[float, typer.Option("--share-healthy", min=0, max=1, help="Share of healthy subjects.")]
 Spacing = Annotated[tuple[float, float, float], typer.Option("--spacing-mm", metavar="X Y Z", help="Voxel size.")]
 
 Picture = Annotated[Path | None, typer.Option("--picture", help=f"PNG of the first {PICTURED} subjects.")]

@@ -34,12 +34,12 @@ CONTRASTS = ("T1w", "FLAIR")
 PATHOLOGY: Pathology = "glioma"
 LICENCE = "made by hybriduad, from the ICBM 2009a template"
 RULE = "expected-dice"
-"""By which masks are made: each tumour is outlined at a threshold of its own, a floor keeps healthy brains empty."""
+"""The rule of the masks: every scan gets its threshold, and a floor keeps the masks of healthy brains empty."""
 ALARM_ML = 1.0
 """A mask of more than this on a healthy scan is an alarm."""
 ALLOWED_ALARMS = 1
 LEAST_DICE = 0.45
-"""Under this mean over the new patients the masks convince nobody."""
+"""The least mean Dice over the new patients with which the masks are good enough."""
 STEPS, SUMMARY, OVERVIEW = "steps.json", "summary.md", "overview.png"
 
 
@@ -184,9 +184,9 @@ def shortcomings(outcome: Outcome) -> list[str]:
     failures = []
     score = outcome.figures["score"].value
     for rival, name in (("intensity", "plain intensity"), ("map", "the reconstruction alone")):
-        other = outcome.figures[rival].value
-        if not score > other:
-            failures.append(f"AUPRC of the fused score {score:.3f} is not above that of {name}, {other:.3f}")
+        rival_score = outcome.figures[rival].value
+        if not score > rival_score:
+            failures.append(f"AUPRC of the fused score {score:.3f} is not above that of {name}, {rival_score:.3f}")
     if not (dice := outcome.dice["score"].value) >= LEAST_DICE:
         failures.append(f"mean Dice of the mask {dice:.3f} is under {LEAST_DICE:g}")
     if (alarms := len(outcome.alarms)) > ALLOWED_ALARMS:
@@ -204,7 +204,7 @@ class Steps:
 
     @contextlib.contextmanager
     def measured(self, name: str) -> Iterator[None]:
-        """Measure a step; what was finished before is found at once and keeps its numbers."""
+        """Measure a step; a step that was finished before returns at once and keeps its numbers."""
         log.info("%s ...", name)
         before = os.times()
         yield
@@ -241,7 +241,7 @@ def _make_cohort(out: Path, plan: Plan, seed: int, overwrite: bool) -> None:
 
 
 def _split(cases: list[Case], plan: Plan) -> Iterator[Case]:
-    """Healthy subjects and patients in order: the first of each train, the last are the new ones."""
+    """Healthy subjects and patients in order: the first of each train, the last are the new subjects."""
     waiting = {health: iter([case for case in cases if case.health == health]) for health in ("healthy", "lesion")}
     for split, count in plan.splits.items():
         for health, number in (("healthy", count.healthy), ("lesion", count.sick)):

@@ -89,19 +89,19 @@ class Outcome:
         """What was found and what was missed."""
         ranked = sorted(self.patients, key=lambda patient: -patient.dice)
         missed = [f"{patient.case} ({patient.lesion_ml:.1f} ml)" for patient in ranked if not patient.hit]
-        found = len(ranked) - len(missed)
+        hits = len(ranked) - len(missed)
         return (
-            f"Of {len(ranked)} new patients the mask finds the tumour of {found} (Dice from {ranked[-1].dice:.2f}, "
+            f"Of {len(ranked)} new patients the mask finds the tumour of {hits} (Dice from {ranked[-1].dice:.2f}, "
             f"{ranked[-1].case}, to {ranked[0].dice:.2f}, {ranked[0].case}) and misses "
             f"{' and '.join(missed) or 'none'}; {len(self.alarms)} of {len(self.healthy)} healthy brains have an alarm."
         )
 
 
 def read_subjects(scores: Path) -> tuple[list[Patient], list[Healthy]]:
-    """What the mask of the fused score says of the cases of an evaluation, those with a lesion and the healthy ones.
+    """What the mask of the fused score says of the cases of an evaluation, those with a lesion and the healthy cases.
 
     Raises:
-        DataError: none of either kind, or no mask, since the bundle was not calibrated.
+        DataError: no case with a lesion, no healthy case, or no mask, since the bundle was not calibrated.
     """
     rows = _rows(scores)
     healthy = [row for row in rows if row["attribute_health"] == "healthy"]
@@ -199,8 +199,8 @@ def summary(
 def draw_overview(path: Path, cohort: Path, predictions: Path, scores: Path) -> None:
     """Draw every new subject on one sheet, the patients first and by Dice, the best to the worst.
 
-    Of each the slice where the lesion, or else the mask, is largest: FLAIR, pseudo-healthy, and the score over FLAIR
-    with the outlines of truth and mask.
+    Of every subject the slice where the lesion, or else the mask, is largest: FLAIR, pseudo-healthy, and the score over
+    FLAIR with the outlines of truth and mask.
     """
     figures = {row["case"]: row for row in _rows(scores)}
     records = {record["case"]: record for record in map(_read, sorted(predictions.rglob(f"*{RECORD_END}")))}
@@ -211,8 +211,8 @@ def draw_overview(path: Path, cohort: Path, predictions: Path, scores: Path) -> 
     for name in [*sick, *healthy]:
         rank = {0: ", the best", len(sick) - 1: ", the worst"}.get(sick.index(name), "") if name in sick else ""
         dice, mask_ml = figures[name]["dice"], figures[name]["mask_ml"]
-        said = f"tumour, Dice {float(dice):.2f}{rank}" if name in sick else f"healthy, mask {float(mask_ml):.1f} ml"
-        groups.append((f"{name}: {said}", _panels(cases[name], predictions, records[name]["parts"])))
+        text = f"tumour, Dice {float(dice):.2f}{rank}" if name in sick else f"healthy, mask {float(mask_ml):.1f} ml"
+        groups.append((f"{name}: {text}", _panels(cases[name], predictions, records[name]["parts"])))
     caption = f"scan (FLAIR), pseudo-healthy, score; {TRUTH_COLOUR}: truth, {MASK_COLOUR}: mask"
     panel_sheet(path, groups, across=3, caption=caption)
 
@@ -249,5 +249,5 @@ def _rows(scores: Path) -> list[dict[str, str]]:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(path.read_text())
-    return found
+    content: dict[str, Any] = json.loads(path.read_text())
+    return content

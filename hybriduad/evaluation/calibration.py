@@ -43,7 +43,7 @@ def calibrate(
     cache: str | Path | None = None,
     overwrite: bool = False,
 ) -> Bundle:
-    """Find what masks are cut by, for each part of a bundle by each rule, on each scan's own grid; writes a new bundle.
+    """Find the cutoffs of masks, for each part of a bundle by each rule, on each scan's own grid; writes a new bundle.
 
     Args:
         bundle: a detector's or a reconstructor's folder; a rule that it already has is kept or, if named, replaced.
@@ -54,10 +54,10 @@ def calibrate(
         device: "auto", "cpu", "cuda", "cuda:1".
         split: the cases of that split; by default "validation" where the cohort has splits, else all.
         cache: folder for prepared volumes that several runs share.
-        overwrite: calibrate anew and, when the new bundle is complete, replace the one in ``out``.
+        overwrite: calibrate anew and, when the new bundle is complete, replace the old in ``out``.
 
     Raises:
-        ConfigError: an unknown rule, or option of it, one that lacks an option, or other work in ``out``.
+        ConfigError: an unknown rule or option, a rule that lacks an option, or other work in ``out``.
         LeakageError: a case was used to fit the bundle: its thresholds would be those of learnt scans.
         DataError: no case of the split, or none that the rule can use.
         BundleError: an unusable bundle.
@@ -66,8 +66,8 @@ def calibrate(
     parent = bundles.verify(bundle)
     cases = _cases(cohort, split)
     workshop = Workshop(Path(out), _request(parent, cases, asked), overwrite=overwrite)
-    if (found := workshop.finished) is not None:
-        return found
+    if (finished := workshop.finished) is not None:
+        return finished
     contrasts = parent.anatomy.contrasts
     seen = {digest: role for digest, role in parent.used.items() if role != "calibrate"}
     failed = check_unseen(cases, seen, contrasts)
@@ -83,7 +83,7 @@ def calibrate(
             known = identities([case], "calibrate", contrasts)
             observed.append(_observed(folder / "cases" / f"{number}.npz", detector, case, store))
             used |= known
-        except Exception as error:  # whatever it is, it is of this case
+        except Exception as error:  # no error of a case ends the others
             failed[identity] = reason_of(error)
             log.debug("traceback of %s", case.name, exc_info=True)
     for (_, name), reason in failed.items():
@@ -98,16 +98,16 @@ def calibrate(
         try:
             finding = rule.find(observed)
         except DataError:
-            workshop.abandon()  # these cases will never do, and others are welcome in the same place
+            workshop.abandon()  # so that other cases can be calibrated on in the same place
             raise
         entries[rule.name] = finding.to_json() | {"region": REGION, "provenance": provenance}
-        log.info("%s: %s", rule.name, ", ".join(f"{part} {said(one)}" for part, one in finding.cutoffs.items()))
+        log.info("%s: %s", rule.name, ", ".join(f"{part} {said(cutoff)}" for part, cutoff in finding.cutoffs.items()))
     record = dict(parent.record)
     record["thresholds"] = {"default": asked[0].name, "rules": record["thresholds"]["rules"] | entries}
     record["identities"] = record["identities"] | used
 
     def save(ready: Path) -> None:
-        # The request of the fit stays behind: this folder answers to the calibration's.
+        # Without the request of the fit: this folder already holds that of the calibration.
         shutil.copytree(parent.folder, ready, ignore=_only_top(parent.folder, {REQUEST, RECORD}), dirs_exist_ok=True)
         bundles.write_record(ready, record)
 
@@ -126,7 +126,7 @@ class Rule:
         return self.config.name
 
     def find(self, observed: Sequence[Observation]) -> Finding:
-        """What it finds.
+        """The rule's cutoffs, and how good they are on these cases.
 
         Raises:
             DataError: nothing in these cases that it can use.
@@ -139,7 +139,7 @@ def read_rules(texts: Sequence[str]) -> list[Rule]:
     """Rules from ``NAME`` or ``NAME:KEY=VALUE,KEY=VALUE``.
 
     Raises:
-        ConfigError: none, one twice, or a name, key or value that there is not.
+        ConfigError: no rule, a rule twice, or an unknown name, key or value.
     """
     rules = []
     for text in texts:
@@ -174,24 +174,24 @@ def _request(parent: Bundle, cases: Sequence[Case], rules: Sequence[Rule]) -> di
 
 
 def _observed(path: Path, detector: Detector, case: Case, store: PreparedCache | None) -> Observation:
-    """The observation of a case, predicted now or found from an earlier call that was stopped."""
+    """The observation of a case, predicted now or read from an earlier call that was stopped."""
     if not path.is_file():
-        found = predict_case(detector, case, cache=store)
-        truth = read_truth(case, found.brain, found.grid, detector.direction)
+        prediction = predict_case(detector, case, cache=store)
+        truth = read_truth(case, prediction.brain, prediction.grid, detector.direction)
         histograms = {}
         for part in PARTS:
-            if (values := getattr(found, part)) is not None:
+            if (values := getattr(prediction, part)) is not None:
                 scores = truth.scores(values)
                 histograms[f"whole/{part}"] = truth.histogram(scores)
                 histograms[f"clear/{part}"] = truth.clear_histogram(scores)
         write_histograms(path, histograms, voxel_ml=truth.voxel_ml, slices=int(truth.clear.sum()))
     stored, numbers = read_histograms(path)
     whole, clear = (
-        {name.removeprefix(kind): one for name, one in stored.items() if name.startswith(kind)}
+        {name.removeprefix(kind): histogram for name, histogram in stored.items() if name.startswith(kind)}
         for kind in ("whole/", "clear/")
     )
     return Observation((case.dataset, case.subject), numbers["voxel_ml"], int(numbers["slices"]), whole, clear)
 
 
 def _only_top(top: Path, names: set[str]) -> Callable[[str, list[str]], set[str]]:
-    return lambda folder, found: names & set(found) if Path(folder) == top else set()
+    return lambda folder, entries: names & set(entries) if Path(folder) == top else set()

@@ -1,4 +1,4 @@
-"""The figures of one case: what a prediction is worth against its truth."""
+"""The figures of a case: its prediction against its truth."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ NAN = math.nan
 
 @dataclass(frozen=True)
 class CaseScores:
-    """The figures of one case; ``nan`` is undefined, a figure without threshold is absent.
+    """The figures of a case; undefined is ``nan``, and without a threshold those of a mask are absent.
 
     ``facts``: who, volumes, lesions, L1 of the reconstruction. ``systems``: for each part of the prediction its
     figures. ``histograms``: for each part its scores in the region, from which pooled figures are made.
@@ -155,7 +155,7 @@ def evaluate_case(folder: Path, record: Mapping[str, Any], case: Case, cutoffs: 
 
 
 def attributes_of(case: Case) -> dict[str, str]:
-    """What a table can be made by: the manifest's other columns, the data set and the health."""
+    """What tables can be grouped by: the manifest's other columns, the data set and the health."""
     return {**case.attributes, "dataset": case.dataset, "health": case.health}
 
 
@@ -174,7 +174,7 @@ def _outlined(mask: np.ndarray, truth: Truth, threshold: float) -> dict[str, flo
     counts = confusion(mask, truth.lesion, truth.region)
     mask = mask & truth.region
     sick = bool(truth.lesion.any())
-    found = lesion_detection(mask, truth.lesion)
+    detection = lesion_detection(mask, truth.lesion)
     slices = int(truth.clear.sum())
     false_ml = counts.fp * truth.voxel_ml
     on_clear_ml = float(mask[..., truth.clear].sum()) * truth.voxel_ml
@@ -184,12 +184,12 @@ def _outlined(mask: np.ndarray, truth: Truth, threshold: float) -> dict[str, flo
         "sensitivity": sensitivity(counts),
         "precision": precision(counts) if sick else NAN,
         "fpr": false_positive_rate(counts),
-        "lesion_recall": lesion_recall(found),
-        "lesion_precision": lesion_precision(found) if sick else NAN,
-        "lesion_f1": lesion_f1(found),
-        "lesions_hit": found.hit,
-        "components": found.components,
-        "false_components": found.false,
+        "lesion_recall": lesion_recall(detection),
+        "lesion_precision": lesion_precision(detection) if sick else NAN,
+        "lesion_f1": lesion_f1(detection),
+        "lesions_hit": detection.hit,
+        "components": detection.components,
+        "false_components": detection.false,
         "mask_ml": float(mask.sum()) * truth.voxel_ml,
         "false_positive_ml": false_ml,
         "false_positive_ml_per_lesion_free_scan": NAN if sick else false_ml,
@@ -211,13 +211,13 @@ def _reconstruction(folder: Path, record: Mapping[str, Any], case: Case, truth: 
     median = notes.get("intensity_median", {}).get(contrast)
     if "reconstruction" not in record["parts"] or contrast not in case.images or not median:
         return {"l1_healthy": NAN, "l1_lesion": NAN, "l1_ratio": NAN}
-    path = case.images[contrast]  # of which only the reference must lie on the grid of the prediction
+    path = case.images[contrast]  # only the reference must lie on the grid of the prediction
     values = _on_grid(path, truth) if contrast == reference else scan_on_grid(path, truth.grid)
-    scan, made = (
-        np.clip(one / np.float32(WHITE * median), 0, 1)
-        for one in (values, _on_grid(folder / record["parts"]["reconstruction"], truth))
+    scan, reconstruction = (
+        np.clip(image / np.float32(WHITE * median), 0, 1)
+        for image in (values, _on_grid(folder / record["parts"]["reconstruction"], truth))
     )
-    difference = np.abs(truth.crop(scan) - truth.crop(made))
+    difference = np.abs(truth.crop(scan) - truth.crop(reconstruction))
     healthy = _mean(difference[truth.brain & truth.region & ~truth.lesion])
     inside = _mean(difference[truth.brain & truth.lesion])
     return {"l1_healthy": healthy, "l1_lesion": inside, "l1_ratio": inside / healthy if healthy > 0 else NAN}
@@ -274,11 +274,11 @@ def load_case(folder: Path, name: str, attributes: Mapping[str, str]) -> CaseSco
 def _plain(value: Any) -> Any:
     """nan as null, which every JSON reader knows."""
     if isinstance(value, Mapping):
-        return {key: _plain(one) for key, one in value.items()}
+        return {key: _plain(item) for key, item in value.items()}
     return None if isinstance(value, float) and math.isnan(value) else value
 
 
 def _with_nan(value: Any) -> Any:
     if isinstance(value, Mapping):
-        return {key: _with_nan(one) for key, one in value.items()}
+        return {key: _with_nan(item) for key, item in value.items()}
     return NAN if value is None else value

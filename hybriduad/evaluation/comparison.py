@@ -1,4 +1,4 @@
-"""Is one model better than another? Paired differences between evaluations of the same cases."""
+"""Paired differences between evaluations of the same cases: whether a model is better than another."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hybriduad.evaluation.figures import (
     Figure,
     by_subject,
     differences,
-    own_differences,
+    fusion_differences,
     subject_means,
     systems_of,
 )
@@ -38,7 +38,7 @@ def compare(
     """Compare evaluations by name with the first of them, system by system, over the cases that all of them have.
 
     Differences are "other - first" in AUPRC, [Dice] and Dice, by a bootstrap over subjects with shared draws; beside
-    them those of each evaluation's fused score and its other systems, which no fold alone can tell. Writes
+    them those of each evaluation's fused score and its other systems, over all folds together. Writes
     ``comparison.csv`` and ``comparison.md`` into ``out`` and returns the differences.
 
     Args:
@@ -53,30 +53,30 @@ def compare(
     names = [name for name, _ in evaluations]
     if len(names) < 2 or len(set(names)) != len(names):
         raise ConfigError("evaluations that cannot be compared", got=names, expected="two different names or more")
-    found = {name: _load(folders) for name, folders in evaluations}
-    loaded = {name: cases for name, (cases, _) in found.items()}
-    leaked = {name: note for name, (_, note) in found.items() if note}
+    stored = {name: _load(folders) for name, folders in evaluations}
+    loaded = {name: cases for name, (cases, _) in stored.items()}
+    leaked = {name: note for name, (_, note) in stored.items() if note}
     common = sorted(set.intersection(*(set(cases) for cases in loaded.values())))
     if not common:
         raise DataError("no case that all evaluations have", got={name: len(cases) for name, cases in loaded.items()})
     for key in common:
         facts = [loaded[name][key].facts for name in names]
-        if len({one["truth"] for one in facts}) > 1:
+        if len({case_facts["truth"] for case_facts in facts}) > 1:
             raise DataError("evaluations against different truths", where=key[1], got=names)
-        if len({one.get("region") for one in facts}) > 1 or "region" not in facts[0]:
+        if len({case_facts.get("region") for case_facts in facts}) > 1 or "region" not in facts[0]:
             mend = "predict with the same brain mask and reference contrast, and evaluate anew"
             raise DataError("evaluations over different voxels", where=key[1], got=names, mend=mend)
     paired = {name: [loaded[name][key] for key in common] for name in names}
     left_out = {name: len(loaded[name]) - len(common) for name in names}
     rows: list[Figure] = []
     first = names[0]
-    for other in names[1:]:
+    for name in names[1:]:
         for system in systems_of(paired[first]):
-            if system in systems_of(paired[other]):
-                title = f"{other} - {first} ({system})"
-                rows += differences(paired[other], system, paired[first], system, title, seed, draws)
+            if system in systems_of(paired[name]):
+                title = f"{name} - {first} ({system})"
+                rows += differences(paired[name], system, paired[first], system, title, seed, draws)
     for name in names:
-        rows += own_differences(paired[name], seed, draws, name)
+        rows += fusion_differences(paired[name], seed, draws, name)
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
     write_table(folder / "comparison.csv", figure_rows(rows))
@@ -98,8 +98,8 @@ def _load(folders: Folders) -> tuple[dict[tuple[str, str], CaseScores], str]:
             leaked = next((note for note in summary["notes"] if note.startswith(LEAKED)), leaked)
         except (OSError, ValueError, KeyError) as error:
             raise DataError("no evaluation", where=folder, got=repr(error), expected="a folder of evaluate") from error
-        for one in stated:
-            case = load_case(folder / "cases", one["case"], one["attributes"])
+        for entry in stated:
+            case = load_case(folder / "cases", entry["case"], entry["attributes"])
             key = (case.subject[0], case.name)
             if key in cases:
                 raise DataError("case in two folds", where=folder, got=case.name)
@@ -125,17 +125,17 @@ def _markdown(
         + ".",
         *(f"- {name}: {note}" for name, note in leaked.items()),
         f"- Mean over subjects with a lesion [95 % interval, bootstrap over subjects, {draws} draws, seed {seed}].",
-        "- [Dice] is the best possible one of each case: an upper bound. Dice is at each model's calibrated threshold.",
+        "- [Dice] is the best possible Dice of each case, an upper bound. Dice is at the model's calibrated threshold.",
         "",
         "| evaluation | system | AUPRC | [Dice] | Dice |",
         "|---|---|---|---|---|",
     ]
-    for name, own in paired.items():
-        found = {(one.system, one.figure): one for one in subject_means("", own, seed, draws)}
-        for system in systems_of(own):
+    for name, scores in paired.items():
+        means = {(row.system, row.figure): row for row in subject_means("", scores, seed, draws)}
+        for system in systems_of(scores):
             cells = []
             for figure in ("auprc", "best_dice", "dice"):
-                one = found.get((system, figure))
-                cells.append("–" if one is None else f"{number(one.value)} [{number(one.low)}, {number(one.high)}]")
+                row = means.get((system, figure))
+                cells.append("–" if row is None else f"{number(row.value)} [{number(row.low)}, {number(row.high)}]")
             lines.append(f"| {name} | {system} | {' | '.join(cells)} |")
     return "\n".join([*lines, "", *difference_table(rows)])

@@ -81,9 +81,9 @@ class Evaluation:
         Raises:
             ConfigError: there is no such figure.
         """
-        for one in self.figures:
-            if (one.system, one.figure, one.how, one.group) == (system, figure, how, group):
-                return one
+        for row in self.figures:
+            if (row.system, row.figure, row.how, row.group) == (system, figure, how, group):
+                return row
         raise ConfigError("no such figure", where=self.out, got=f"{figure} of {system}, {how}")
 
 
@@ -103,14 +103,14 @@ def evaluate(
     """Compare a predictions folder with the truth of its cohort; writes tables, a summary and pictures into ``out``.
 
     Evaluated are the cases of both that have a lesion mask or are healthy. The fused score, the probability, the map
-    and plain intensity are systems of their own, each with its own calibrated threshold; without calibration there
-    are no figures of a mask. A case that fails is named and left out; one that was evaluated before is kept.
+    and plain intensity are separate systems, each with its calibrated threshold; without calibration there
+    are no figures of a mask. A case that fails is named and left out; a case that was evaluated before is kept.
 
     Args:
         predictions: a folder made by ``predict --maps all``.
         cohort: manifest CSV, BIDS folder or one image.
         out: where ``cases.csv``, ``summary.csv``, ``summary.json``, ``summary.md`` and ``pictures/`` go.
-        by: attributes (``site``), each value of which gets figures of its own.
+        by: attributes (``site``), each value of which gets separate figures.
         rule: the calibrated rule whose thresholds are used; the bundle's default rule by default.
         seed, draws: of the bootstrap over subjects.
         split: only the cases of that split.
@@ -152,7 +152,7 @@ def evaluate(
             if record["bundle"] != model["bundle"]:
                 raise DataError("prediction of another bundle", where=path, mend="predict with --overwrite")
             scores.append(_case_scores(source, path, record, case, cutoffs, folder / CASES, result))
-        except Exception as error:  # whatever it is, it is of this case, and the others are waiting
+        except Exception as error:  # no error of a case ends the others
             result.failed[case.name] = reason_of(error)
             log.error("%s failed: %s", case.name, result.failed[case.name])
             log.debug("traceback of %s", case.name, exc_info=True)
@@ -178,14 +178,14 @@ def _case_scores(
 ) -> CaseScores:
     key = case_key(path, case, cutoffs)
     if stored_key(folder, case.name) == key:
-        found = load_case(folder, case.name, attributes_of(case))
+        scores = load_case(folder, case.name, attributes_of(case))
         result.kept.append(case.name)
-        return found
-    found = evaluate_case(source, record, case, cutoffs)
-    save_case(folder, key, found)
+        return scores
+    scores = evaluate_case(source, record, case, cutoffs)
+    save_case(folder, key, scores)
     result.done.append(case.name)
     log.info("%s evaluated", case.name)
-    return found
+    return scores
 
 
 def _leakage(cases: Sequence[Case], model: Mapping[str, Any], allowed: bool, failed: dict[str, str]) -> list[str]:
@@ -217,14 +217,14 @@ def _records(source: Path, failed: dict[str, str]) -> dict[tuple[str, str], tupl
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        found: dict[str, Any] = json.loads(path.read_text())
+        content: dict[str, Any] = json.loads(path.read_text())
     except FileNotFoundError as error:
         raise DataError(
             "no predictions", where=path.parent, got=f"no {path.name}", expected="a folder made by predict"
         ) from error
     except (OSError, ValueError) as error:
         raise DataError("unreadable record", where=path, got=str(error), mend="predict with --overwrite") from error
-    return found
+    return content
 
 
 def _check_format(stated: Mapping[str, Any], path: Path) -> None:
@@ -262,13 +262,13 @@ def _draw(
     folder: Path, source: Path, scores: Sequence[CaseScores], shown: Mapping[str, tuple[Case, Mapping[str, Any]]]
 ) -> list[str]:
     names = []
-    for label, one in chosen_cases(scores).items():
-        case, record = shown[one.name]
+    for label, figures in chosen_cases(scores).items():
+        case, record = shown[figures.name]
         try:
-            draw_case(folder / PICTURES / f"{label}.png", source, record, case, one, label)
-        except Exception as error:  # figures kept from before outlive the maps they were made of
+            draw_case(folder / PICTURES / f"{label}.png", source, record, case, figures, label)
+        except Exception as error:  # the maps of figures kept from before may be gone
             log.warning("no picture of the %s case: %s", label, reason_of(error))
-            log.debug("traceback of %s", one.name, exc_info=True)
+            log.debug("traceback of %s", figures.name, exc_info=True)
             continue
         names.append(f"{PICTURES}/{label}.png")
     return names
@@ -299,7 +299,7 @@ def _write(
         {
             "request": request,
             "notes": notes,
-            "cases": [{"case": one.name, "attributes": one.attributes} for one in scores],
+            "cases": [{"case": case.name, "attributes": case.attributes} for case in scores],
             "failed": result.failed,
             "missing": result.missing,
             "unknown": result.unknown,

@@ -46,7 +46,7 @@ POOLED_RANKED: Mapping[str, PooledStatistic] = {
 }
 PAIRED = ("auprc", "best_dice", "dice")
 FEWEST = 6
-"""With fewer subjects no difference is called more than chance: all of one sign, five are one in 16 by chance alone."""
+"""Fewest subjects whose difference may be called more than chance: five have the same sign by chance once in 16."""
 PAIRS = (("score", "probability"), ("score", "map"), ("score", "intensity"))
 
 
@@ -54,7 +54,7 @@ class Figure(NamedTuple):
     """One row of a summary: a figure of a system (or of "a - b") over a group of subjects, with its 95 % interval.
 
     ``how`` is "mean over subjects" or "pooled"; ``group`` is "" for all, else "attribute=value"; ``left_out`` counts
-    subjects for whom the figure is not defined (lesion-free ones in AUPRC and Dice, and the other way round).
+    subjects for whom the figure is not defined, as AUPRC and Dice are not for subjects without a lesion.
     """
 
     group: str
@@ -85,7 +85,7 @@ def summarise(cases: Sequence[CaseScores], by: Sequence[str], seed: int, draws: 
     figures = [
         *subject_means("", cases, seed, draws),
         *_pooled(cases, seed, draws),
-        *own_differences(cases, seed, draws),
+        *fusion_differences(cases, seed, draws),
     ]
     for attribute in by:
         values = [case.attributes.get(attribute, "") for case in cases]
@@ -93,7 +93,7 @@ def summarise(cases: Sequence[CaseScores], by: Sequence[str], seed: int, draws: 
             known = sorted({name for case in cases for name, value in case.attributes.items() if value})
             raise ConfigError("unknown attribute", got=repr(attribute), expected=f"one of {known}")
         for value in sorted(set(values)):
-            chosen = [case for case, own in zip(cases, values, strict=True) if own == value]
+            chosen = [case for case, stated in zip(cases, values, strict=True) if stated == value]
             figures += subject_means(f"{attribute}={value or 'n/a'}", chosen, seed, draws)
     return figures
 
@@ -109,17 +109,16 @@ def by_subject(cases: Sequence[CaseScores]) -> dict[tuple[str, str], list[CaseSc
 def subject_values(cases: Sequence[CaseScores], system: str, figure: str) -> np.ndarray:
     """(subjects,) float64: a person's figure is the mean over those of their cases for which it is defined."""
     values = []
-    for own in by_subject(cases).values():
-        found = [float(case.systems.get(system, {}).get(figure, math.nan)) for case in own]
-        values.append(_mean(found))
+    for person in by_subject(cases).values():
+        values.append(_mean(float(case.systems.get(system, {}).get(figure, math.nan)) for case in person))
     return np.array(values)
 
 
 def subject_histograms(cases: Sequence[CaseScores], system: str) -> list[ScoreHistogram]:
-    """One histogram for each person, of their cases with a lesion; people without one are absent."""
+    """One histogram for each person, of their cases with a lesion; people without such a case are absent."""
     return [
-        ScoreHistogram.merged(case.histograms[system] for case in own)
-        for own in by_subject([case for case in cases if case.has_lesion]).values()
+        ScoreHistogram.merged(case.histograms[system] for case in person)
+        for person in by_subject([case for case in cases if case.has_lesion]).values()
     ]
 
 
@@ -147,7 +146,7 @@ def subject_means(group: str, cases: Sequence[CaseScores], seed: int, draws: int
                 interval = bootstrap(subject_values(cases, system, figure), draws=draws, seed=seed)
                 rows.append(figure_row(group, system, figure, MEAN, interval))
     for figure in RECONSTRUCTION:
-        values = [_mean(float(case.facts[figure]) for case in own) for own in by_subject(cases).values()]
+        values = [_mean(float(case.facts[figure]) for case in person) for person in by_subject(cases).values()]
         if not np.isnan(values).all():
             interval = bootstrap(np.array(values), draws=draws, seed=seed)
             rows.append(figure_row(group, "reconstruction", figure, MEAN, interval))
@@ -180,8 +179,8 @@ def _pooled(cases: Sequence[CaseScores], seed: int, draws: int) -> list[Figure]:
 def _sums(cases: Sequence[CaseScores], system: str, columns: Sequence[str]) -> np.ndarray:
     """(subjects, columns): the sums over each person's cases."""
     rows = [
-        [sum(float({**case.facts, **case.systems[system]}[column]) for case in own) for column in columns]
-        for own in by_subject(cases).values()
+        [sum(float({**case.facts, **case.systems[system]}[column]) for case in person) for column in columns]
+        for person in by_subject(cases).values()
     ]
     return np.array(rows, dtype=np.float64)
 
@@ -212,7 +211,7 @@ _POOLED_OUTLINED: Mapping[str, tuple[tuple[str, ...], Callable[..., float], bool
 }
 
 
-def own_differences(cases: Sequence[CaseScores], seed: int, draws: int, name: str = "") -> list[Figure]:
+def fusion_differences(cases: Sequence[CaseScores], seed: int, draws: int, name: str = "") -> list[Figure]:
     """The fused score of one evaluation less each of its other systems; ``name`` stands before their titles."""
     there = systems_of(cases)
     rows = []

@@ -19,7 +19,7 @@ from hybriduad.scan.volumes import read_mask, read_volume
 
 TITLES = ("scan", "pseudo-healthy", "score", "mask", "truth")
 SLICES = 2
-"""Slices a case: the one with most of the lesion, and the one with most that is wrong."""
+"""Slices a case: that with most of the lesion, and that with most wrong voxels."""
 
 
 def chosen_cases(cases: Sequence[CaseScores]) -> dict[str, CaseScores]:
@@ -53,13 +53,13 @@ def draw_case(path: Path, folder: Path, record: Mapping[str, Any], case: Case, s
     def intensity(data: np.ndarray) -> np.ndarray:
         return np.asarray(2 * np.clip(truth.crop(data) / white, 0, 1) - 1, dtype=np.float32)
 
-    made = parts.get("reconstruction")
+    reconstruction = parts.get("reconstruction")
     score = truth.scores(read_volume(folder / parts["score"], constant_ok=True).data)
     threshold = scores.systems["score"].get("threshold")
     mask = empty if threshold is None else (score >= threshold) & truth.brain
     columns = (
         intensity(scan_on_grid(case.images[contrast], truth.grid)) if contrast in case.images else empty,
-        intensity(read_volume(folder / made, constant_ok=True).data) if made else empty,
+        intensity(read_volume(folder / reconstruction, constant_ok=True).data) if reconstruction else empty,
         score.astype(np.float64),  # shown in colour
         mask,
         truth.lesion,

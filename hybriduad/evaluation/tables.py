@@ -136,18 +136,18 @@ def difference_table(differences: Sequence[Figure], title: str = "Paired differe
         return []
     lines = [f"## {title}", "", "| difference | figure | value | 95 % interval | subjects | excludes 0 |"]
     lines.append("|---|---|---|---|---|---|")
-    for one in differences:
-        name = f"{LABELS[one.figure]}, {one.how}"
-        few = one.subjects < FEWEST
-        verdict = "too few subjects" if few else "yes" if one.excludes_zero else "no"
-        interval = f"{number(one.low, sign=True)} to {number(one.high, sign=True)}"
-        value = number(one.value, sign=True)
-        lines.append(f"| {one.system} | {name} | {value} | {interval} | {one.subjects} | {verdict} |")
+    for row in differences:
+        name = f"{LABELS[row.figure]}, {row.how}"
+        few = row.subjects < FEWEST
+        verdict = "too few subjects" if few else "yes" if row.excludes_zero else "no"
+        interval = f"{number(row.low, sign=True)} to {number(row.high, sign=True)}"
+        value = number(row.value, sign=True)
+        lines.append(f"| {row.system} | {name} | {value} | {interval} | {row.subjects} | {verdict} |")
     return [*lines, ""]
 
 
 def number(value: float, *, sign: bool = False) -> str:
-    """Three digits after the point, or significant ones if small; a dash where undefined."""
+    """Three digits after the point, or two significant digits if small; a dash where undefined."""
     if math.isnan(value):
         return "–"
     plus = "+" if sign else ""
@@ -174,41 +174,41 @@ def _cohort(cases: Sequence[CaseScores], missing: int) -> list[str]:
 
 
 def _thresholds(cases: Sequence[CaseScores], rule: str) -> list[str]:
-    found = {
+    thresholds = {
         system: [case.systems[system]["threshold"] for case in cases]
         for system, values in cases[0].systems.items()
         if "threshold" in values
     }
-    if not found:
+    if not thresholds:
         return ["Not calibrated: there is no threshold, so there are no figures of a mask.", ""]
-    listed = ", ".join(f"{system} {_range(values)}" for system, values in found.items())
+    listed = ", ".join(f"{system} {_range(values)}" for system, values in thresholds.items())
     return [f"Thresholds, by the rule {rule}, found on other cases: {listed}.", ""]
 
 
 def _range(values: Sequence[float]) -> str:
-    """One number, or of a rule that gives every scan its own the median, the lowest and the highest."""
+    """One threshold; by a rule that gives every scan its own, the median, the lowest and the highest."""
     if len(set(values)) == 1:
         return number(values[0])
     return f"{number(statistics.median(values))} by scan, {number(min(values))} to {number(max(values))}"
 
 
 def _table(heading: str, figures: Sequence[Figure], names: Sequence[str]) -> list[str]:
-    """Systems down, figures across, each with its interval; figures that nobody has are left out."""
-    found = {(one.system, one.figure): one for one in figures if not math.isnan(one.value)}
-    columns = [name for name in names if any(figure == name for _, figure in found)]
-    systems = [name for name in SYSTEMS if any((name, column) in found for column in columns)]
+    """Systems down, figures across, each with its interval; figures that no system has are left out."""
+    defined = {(row.system, row.figure): row for row in figures if not math.isnan(row.value)}
+    columns = [name for name in names if any(figure == name for _, figure in defined)]
+    systems = [name for name in SYSTEMS if any((name, column) in defined for column in columns)]
     if not columns:
         return []
     heads = []
     for name in columns:
-        counts = {one.subjects for (_, figure), one in found.items() if figure == name}
+        counts = {row.subjects for (_, figure), row in defined.items() if figure == name}
         heads.append(f"{LABELS[name]}, n = {min(counts)}" + (f" to {max(counts)}" if len(counts) > 1 else ""))
     lines = [f"## {heading}", "", f"| system | {' | '.join(heads)} |", "|---" * (len(columns) + 1) + "|"]
     for system in systems:
         cells = []
         for name in columns:
-            one = found.get((system, name))
-            cells.append("–" if one is None else f"{number(one.value)} [{number(one.low)}, {number(one.high)}]")
+            row = defined.get((system, name))
+            cells.append("–" if row is None else f"{number(row.value)} [{number(row.low)}, {number(row.high)}]")
         lines.append(f"| {SYSTEMS[system]} | {' | '.join(cells)} |")
     return [*lines, ""]
 
@@ -223,7 +223,7 @@ def _undefined(value: Any) -> bool:
 
 def _without_nan(value: Any) -> Any:
     if isinstance(value, Mapping):
-        return {str(key): _without_nan(one) for key, one in value.items()}
+        return {str(key): _without_nan(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_without_nan(one) for one in value]
+        return [_without_nan(item) for item in value]
     return None if _undefined(value) else value

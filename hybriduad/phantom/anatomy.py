@@ -24,13 +24,13 @@ from hybriduad.scan.volumes import read_volume, to_ras
 DISPLACEMENT_MM = {4: 2.6, 8: 2.4, 16: 1.9, 32: 0.85}
 """Control points an axis, and the standard deviation of the displacement at that scale in mm along each axis."""
 ASYMMETRY = 0.5
-"""Share of the displacement's variance that is drawn for the left and the right hemisphere on their own."""
+"""Share of the displacement's variance that is drawn separately for the left and the right hemisphere."""
 LATTICE_MM = 3.0
 """Displacements are summed on a lattice of this spacing and interpolated from there."""
 PLACE_MM = 2
 """Voxel size of the maps that say where in the brain a point is."""
 DISTANCES, TOWARDS = slice(0, 2), slice(2, 5)
-"""Of these maps the distance to the ventricles with the depth, and the vector to the ventricles."""
+"""Where ``Template.place`` holds the distance to the ventricles with the depth, and the vector to the ventricles."""
 
 Push = Callable[[np.ndarray, np.ndarray], np.ndarray]
 """(template_mm (3, N), depth_mm (N,)) -> template_mm (3, N) of the tissue that was pushed there."""
@@ -56,7 +56,7 @@ class Template:
         return resample(self.tissue, points_mm - self.origin_mm[:, None])
 
     def sample_place(self, points_mm: np.ndarray, maps: slice = slice(None)) -> np.ndarray:
-        """``maps`` of the five of ``place`` at ``points_mm`` (3, N): (len(maps), N) float32."""
+        """The given ``maps`` of ``place`` at ``points_mm`` (3, N): (len(maps), N) float32."""
         return resample(self.place[maps], (points_mm - self.origin_mm[:, None]) / PLACE_MM)
 
 
@@ -165,7 +165,7 @@ class Anatomy:
         return self.grid.noise(rng, wavelength_mm)[self.brain]
 
     def pushed(self, push: Push) -> Anatomy:
-        """The same head after its tissue was pushed aside: other ``fractions``; points and where they lie stay."""
+        """The same head after its tissue was pushed aside: other ``fractions`` at the same points."""
         source = push(self.template_mm, self.depth_mm)
         return replace(self, fractions=_sharpen(template().sample_tissue(source), self.person.csf_weight))
 
@@ -183,7 +183,7 @@ def draw_anatomy(seed: int, subject: int, grid: Grid) -> Anatomy:
 
 
 def _sharpen(fractions: np.ndarray, csf_weight: float) -> np.ndarray:
-    """Fourth power and renormalise: the average of 152 heads becomes the crisper borders of one."""
+    """Fourth power and renormalise: the average of 152 heads gets borders as crisp as those of a single head."""
     powers = fractions**4
     powers[2] *= csf_weight
     total = powers.sum(axis=0)
@@ -214,9 +214,9 @@ def _displacement(rng: np.random.Generator, person: Person, grid: Grid) -> np.nd
     mirrored_axes = (np.abs(axes[0]), axes[1], axes[2])
     for control, size in DISPLACEMENT_MM.items():
         for axis in range(3):
-            own = smooth_field(rng, control, axes)
+            asymmetric = smooth_field(rng, control, axes)
             shared = smooth_field(rng, control, mirrored_axes) * (side if axis == 0 else 1.0)
-            points[axis] += size * (np.sqrt(ASYMMETRY) * own + np.sqrt(1 - ASYMMETRY) * shared)
+            points[axis] += size * (np.sqrt(ASYMMETRY) * asymmetric + np.sqrt(1 - ASYMMETRY) * shared)
 
     # Yakovlevian torque: the right frontal and the left occipital lobe protrude, and the midline bends.
     torque, bend = rng.normal(1.5, 1.0), rng.normal(1.5, 1.5)

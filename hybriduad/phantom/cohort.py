@@ -26,9 +26,9 @@ from hybriduad.scan.volumes import VolumeGrid, write_atomically, write_volume
 
 DATASET = "phantom"
 CONFIG = "phantom.json"
-"""In the cohort's folder: what its subjects depend on. It marks the folder as one that ``overwrite`` may empty."""
+"""In the cohort's folder: what its subjects depend on. Only a folder that holds it may be emptied by ``overwrite``."""
 WORKER_POINTS = 60_000_000
-"""Starting workers pays from so many points for each of them: 16 subjects of 2 x 2 x 5 mm."""
+"""Fewest points a worker with which starting it pays: 16 subjects of 2 x 2 x 5 mm."""
 README = """Brains that hybriduad made itself; no person was scanned.
 
 Masks of lesion and brain: derivatives/manual. All cases: manifest.csv. What the subjects depend on: phantom.json.
@@ -64,12 +64,12 @@ def write_cohort(
     ``share_healthy`` x n, rounded down, are healthy: they have no lesion mask, and health "healthy".
 
     Continuing is the default: what is there already is kept. ``progress(done, subjects)`` is called after each subject.
-    ``workers`` processes make subjects, by default one a usable core where there is enough to do; the files do not
-    depend on them. They import the main module, so that a script calls this under ``if __name__ == "__main__"``.
+    ``workers`` processes make subjects, by default a worker a usable core where there is enough to do; files do not
+    depend on how many. They import the main module, so that a script calls this under ``if __name__ == "__main__"``.
 
     Raises:
         ConfigError: a bad argument; a worker could not start or was killed; ``out`` holds something else, another
-            config's cohort or a larger one (then ``overwrite`` makes it anew; only a folder that this function has
+            config's cohort or a larger cohort (then ``overwrite`` makes it anew; only a folder that this function has
             made is ever emptied).
     """
     if subjects < 1:
@@ -106,10 +106,10 @@ def write_cohort(
         points = math.prod(grid.shape) * math.prod(grid.samples) * len(missing)
         workers = min(usable_cores(), max(1, points // WORKER_POINTS))
     waiting = {item.subject for item in missing}
-    made = work_through(_make, missing, max(1, min(workers, len(missing))))
+    finished = work_through(_make, missing, max(1, min(workers, len(missing))))
     for i in range(subjects):
         if i in waiting:
-            next(made)
+            next(finished)
         if progress is not None:
             progress(i + 1, subjects)
     _describe(out, cases)
@@ -157,7 +157,7 @@ def _complete(case: Case) -> bool:
 def pathology_of(
     subject: int, pathology: Pathology | Literal["mixed"] | None, share_healthy: float = 0.0
 ) -> Pathology | None:
-    """What subject ``subject`` of a cohort has: healthy ones are spread evenly, "mixed" goes round the pathologies."""
+    """What subject ``subject`` has: healthy subjects are spread evenly, "mixed" goes round the pathologies."""
     before, after = (math.floor(n * share_healthy + 1e-9) for n in (subject, subject + 1))
     if pathology is None or after > before:
         return None
@@ -166,22 +166,22 @@ def pathology_of(
 
 def _open(out: Path, config: dict[str, Any], subjects: int, overwrite: bool) -> None:
     """Make ``out`` ready for this config, or say why it cannot be."""
-    mine = out / CONFIG
+    record = out / CONFIG
     if out.exists() and not out.is_dir():
         raise ConfigError("phantom cohort needs a folder", got=out, expected="a new or empty folder")
-    if out.is_dir() and any(out.iterdir()) and not mine.is_file():
+    if out.is_dir() and any(out.iterdir()) and not record.is_file():
         raise ConfigError("folder holds something other than phantoms", got=out, expected="a new or empty folder")
-    if mine.is_file() and overwrite:
+    if record.is_file() and overwrite:
         shutil.rmtree(out)
-    if mine.is_file():
+    if record.is_file():
         try:
-            found = json.loads(mine.read_text(encoding="utf-8"))
-            written = int(found.pop("subjects"))
+            stated = json.loads(record.read_text(encoding="utf-8"))
+            written = int(stated.pop("subjects"))
         except (ValueError, KeyError, AttributeError) as error:
-            raise ConfigError("damaged record", where=mine, got=error, mend="use --overwrite") from error
-        if other := [key for key in config if found.get(key) != config[key]]:
-            got = ", ".join(f"{key} {found.get(key)}" for key in other)
-            expected = ", ".join(f"{key} {config[key]}" for key in other)
+            raise ConfigError("damaged record", where=record, got=error, mend="use --overwrite") from error
+        if changed := [key for key in config if stated.get(key) != config[key]]:
+            got = ", ".join(f"{key} {stated.get(key)}" for key in changed)
+            expected = ", ".join(f"{key} {config[key]}" for key in changed)
             mend = "choose another folder, or --overwrite it"
             raise ConfigError("phantoms of another config", where=out, got=got, expected=expected, mend=mend)
         if written > subjects:
@@ -190,7 +190,7 @@ def _open(out: Path, config: dict[str, Any], subjects: int, overwrite: bool) -> 
                 "larger phantom cohort", where=out, got=written, expected=f"{subjects} subjects", mend=mend
             )
     out.mkdir(parents=True, exist_ok=True)
-    _json(mine, {"subjects": subjects, **config})
+    _json(record, {"subjects": subjects, **config})
 
 
 def _case(out: Path, subject: int, contrasts: tuple[str, ...], kind: Pathology | None, facts: dict[str, str]) -> Case:

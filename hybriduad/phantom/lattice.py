@@ -19,9 +19,9 @@ MAX_SAMPLES = (2, 2, 3)
 
 @dataclass(frozen=True)
 class Grid:
-    """The scan's voxels, and the finer points that each of them averages. Axes are RAS, centred on the brain.
+    """The scan's voxels, and the finer points that a voxel averages. Axes are RAS, centred on the brain.
 
-    ``shape`` (X, Y, Z) voxels; ``spacing_mm`` their distance; ``extent_mm`` the size of the box that one of them
+    ``shape`` (X, Y, Z) voxels; ``spacing_mm`` their distance; ``extent_mm`` the size of the box that a voxel
     averages: in plane the spacing, through the slices the slice thickness; ``samples`` points a voxel along each axis.
     """
 
@@ -56,7 +56,7 @@ class Grid:
 
     @property
     def point_ml(self) -> float:
-        """Volume that one fine point stands for."""
+        """Volume that a fine point stands for."""
         return math.prod(self.spacing_mm) / math.prod(self.samples) / 1000
 
     @property

@@ -46,7 +46,7 @@ class Lesion:
 
     ``inside`` (N,) bool, the lesion as an annotator outlines it; ``damage`` (N,) in [0, 1], how far tissue has gone
     towards ``target`` (3, N): T1 in ms, T2 in ms, PD; ``solid`` (N,) in [0, 1], the share of CSF that the lesion has
-    replaced; ``anatomy`` the brain after mass effect (the one given where there is none).
+    replaced; ``anatomy`` the brain after mass effect (the given brain where there is none).
     """
 
     anatomy: Anatomy
@@ -64,7 +64,7 @@ class Lesion:
         return fractions
 
     def change(self, healthy: Relaxation) -> Relaxation:
-        """Relaxation with the lesion: a geometric path for the times, a straight one for the proton density."""
+        """Relaxation with the lesion: a geometric path for the times, a straight path for the proton density."""
         t1, t2, pd = healthy.t1_ms.copy(), healthy.t2_ms.copy(), healthy.pd.copy()
         for tissue in (GREY, WHITE):
             t1[tissue] *= (self.target[0] / t1[tissue]) ** self.damage
@@ -74,7 +74,7 @@ class Lesion:
 
 
 def draw_lesion(pathology: Pathology, anatomy: Anatomy, rng: np.random.Generator) -> Lesion:
-    """A random lesion of a kind in this brain.
+    """A random lesion of the pathology in this brain.
 
     Raises:
         ConfigError: unknown pathology.
@@ -86,7 +86,7 @@ def draw_lesion(pathology: Pathology, anatomy: Anatomy, rng: np.random.Generator
 
 
 def cut_log_normal(rng: np.random.Generator, median: float, ln_sigma: float, low: float, high: float) -> float:
-    """A log-normal number; draws outside [low, high] are drawn again, so the cuts hold no heap."""
+    """A log-normal number; draws outside [low, high] are drawn again, so none pile up at the cuts."""
     while not low <= (value := median * np.exp(ln_sigma * rng.standard_normal())) <= high:
         pass
     return float(value)
@@ -221,7 +221,7 @@ def _radius_mm(volume_ml: float) -> float:
 
 
 def _fill(level: np.ndarray, points: float) -> tuple[np.ndarray, float]:
-    """The ``points`` highest of ``level`` (at least one, and only finite ones), and the level at the edge."""
+    """The ``points`` highest of ``level`` (at least one point, and none at -inf), and the level at the edge."""
     count = int(np.clip(round(points), 1, np.isfinite(level).sum() + np.isposinf(level).sum()))
     edge = float(np.partition(level, -count)[-count])
     return level >= edge, edge

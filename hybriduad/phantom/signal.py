@@ -133,18 +133,18 @@ def signal(protocol: Protocol, fractions: np.ndarray, relaxation: Relaxation) ->
 
 
 def draw_relaxation(anatomy: Anatomy, rng: np.random.Generator) -> Relaxation:
-    """T1, T2 and PD of one healthy brain: BrainWeb's values, varied between people, regions and from point to point."""
+    """T1, T2 and PD of a healthy brain: BrainWeb's values, varied between people, regions and from point to point."""
     levels = BRAINWEB * np.exp(SPREAD * rng.standard_normal((3, 3)))
     older = (anatomy.person.age - 20) / 60
     wide, fine = anatomy.noise(rng, 40.0), anatomy.noise(rng, 9.0)
-    other, grain = anatomy.noise(rng, 25.0), anatomy.noise(rng, 4.5)
+    medium, grain = anatomy.noise(rng, 25.0), anatomy.noise(rng, 4.5)
     log_t1 = 0.035 * wide + 0.02 * fine
-    log_t2 = 0.025 * other + 0.02 * fine + 0.015 * grain + _regional(anatomy, rng)
+    log_t2 = 0.025 * medium + 0.02 * fine + 0.015 * grain + _regional(anatomy, rng)
 
     # Caps and a rim of brighter white matter around the ventricles come with age, without being a lesion.
     near = np.exp(-np.maximum(anatomy.ventricle_mm, 0) / 3.0)
     horns = 1 / (1 + np.exp(-(np.abs(anatomy.template_mm[1] + 15) - 30) / 6))
-    rim = near * (0.4 + 0.6 * horns) * (1 + 0.4 * other) * np.exp(rng.normal(np.log(0.15 + 0.4 * older), 0.35))
+    rim = near * (0.4 + 0.6 * horns) * (1 + 0.4 * medium) * np.exp(rng.normal(np.log(0.15 + 0.4 * older), 0.35))
     log_t2 = log_t2 + np.clip(rim, 0, 0.9)
     log_t1 = log_t1 + 0.4 * np.clip(rim, 0, 0.9)
 
@@ -168,7 +168,7 @@ def _regional(anatomy: Anatomy, rng: np.random.Generator) -> np.ndarray:
 
 
 def _pulsation(anatomy: Anatomy, rng: np.random.Generator) -> np.ndarray:
-    """Factor on the apparent T1 of CSF: what flows in around the brain stem has not been inverted (FLAIR artefact)."""
+    """Factor on the apparent T1 of CSF: fresh CSF around the brain stem has not been inverted (FLAIR artefact)."""
     x, y, z = anatomy.template_mm
     cistern = np.exp(-((x / 16) ** 2 + ((y + 25) / 28) ** 2 + ((z + 32) / 18) ** 2))
     return 1 - rng.uniform(0.0, 0.45) * cistern * np.clip(1 + 0.5 * anatomy.noise(rng, 20.0), 0, 1.5)

@@ -33,8 +33,8 @@ class Phantom:
     """A scanned subject; arrays lie on one RAS grid (X, Y, Z) with the (4, 4) ``affine`` to millimetres.
 
     ``images`` {contrast: float32, 0 outside the brain, arbitrary scanner units}; ``lesion`` and ``brain`` bool.
-    ``attributes``: site, age, sex, pathology ("none" if healthy). What a cohort does not store is made when it is
-    asked for, from ``anatomy``, the brain's points, ``fractions`` (3, N) and ``relaxation`` of its tissues with the
+    ``attributes``: site, age, sex, pathology ("none" if healthy). What a cohort does not store is computed on
+    demand, from ``anatomy``, the brain's points, ``fractions`` (3, N) and ``relaxation`` of its tissues with the
     lesion, and ``clean``, the scans (X, Y, Z) of the healthy brain before noise.
     """
 
@@ -94,7 +94,7 @@ def make_subject(
     """Phantom ``subject`` of the family ``seed``: a pure function of its arguments.
 
     The brain, its scanner and its noise do not depend on ``pathology``, nor an image on the other ``contrasts``.
-    A spacing of 4 mm on all axes makes one in a fraction of a second.
+    With a spacing of 4 mm on all axes it takes a fraction of a second.
 
     Raises:
         ConfigError: unknown contrast or pathology, no or repeated contrasts, or a grid outside 0.5-10 mm.
@@ -163,7 +163,7 @@ def _outline(covered: np.ndarray, brain: np.ndarray) -> np.ndarray:
     labels, count = ndimage.label(covered > 0.05, np.ones((3, 3, 3)))
     if count == 0:
         return lesion
-    inside = labels > 0  # the rest, most of the voxels, would be sorted too
+    inside = labels > 0  # maximum() sorts its voxels, and most are background
     most = ndimage.maximum(covered[inside], labels[inside], np.arange(1, count + 1))
     for focus in np.flatnonzero(np.asarray(most) < 0.5) + 1:
         lesion |= (labels == focus) & (covered >= 0.7 * most[focus - 1])

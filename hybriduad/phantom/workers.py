@@ -30,10 +30,11 @@ def usable_cores() -> int:
 
 
 def work_through(work: Callable[[Job], object], jobs: Sequence[Job], workers: int) -> Iterator[Job]:
-    """Do ``work`` on all ``jobs`` in ``workers`` processes (1: in this one); yield each job, in order, when it is done.
+    """Do ``work`` on all ``jobs`` in ``workers`` processes (1: in this process); yield each, in order, when it is done.
 
-    Both are sent to the processes, so that ``work`` is a function of a module, and every exception comes back as it
-    is. When the iteration ends early, jobs that have not begun are dropped; when this process is killed, so are they.
+    ``work`` and the jobs are sent to the processes, so ``work`` has to be a function of a module; their exceptions are
+    raised here unchanged. When the iteration ends early, jobs that have not begun are dropped; a pool ends with this
+    process, also when that is killed.
 
     Raises:
         ConfigError: a process could not start or was killed, or a process of such a pool asks for a pool.

@@ -35,12 +35,12 @@ def predict_case(
     # A prediction must not depend on whether the truth is known.
     blind = replace(case, lesion=None, ignore=None)
     prepared = cache.get(blind, anatomy, direction) if cache else prepare(blind, anatomy, direction)
-    found = detector.predict_volume(prepared, rule=rule)
-    return on_scan_grid(found, prepared, case, detector, rule)
+    prediction = detector.predict_volume(prepared, rule=rule)
+    return on_scan_grid(prediction, prepared, case, detector, rule)
 
 
 def on_scan_grid(
-    found: Prediction, prepared: Prepared, case: Case, detector: Detector, rule: str | None = None
+    prediction: Prediction, prepared: Prepared, case: Case, detector: Detector, rule: str | None = None
 ) -> Prediction:
     """Bring a prediction from the model grid back to the reference scan's own grid and orientation.
 
@@ -48,7 +48,7 @@ def on_scan_grid(
     it is neither mixed with the background nor cut off where the coarser brain of the model grid ends.
     """
     brain = np.array(prepared.scan_brain)
-    nearest = _nearest(found.brain & enough_brain(found.brain, prepared.spacing_mm), prepared.spacing_mm)
+    nearest = _nearest(prediction.brain & enough_brain(prediction.brain, prepared.spacing_mm), prepared.spacing_mm)
 
     def back(values: np.ndarray | None) -> np.ndarray | None:
         if values is None:
@@ -56,27 +56,27 @@ def on_scan_grid(
         carried = np.take_along_axis(values.reshape(nearest.shape), nearest, axis=0).reshape(values.shape)
         return np.where(brain, np.clip(restore(carried, prepared.grid, order=1), 0.0, 1.0), 0.0).astype(np.float32)
 
-    score = back(found.score)
+    score = back(prediction.score)
     threshold = None if score is None else detector.thresholds.threshold("score", score[brain], rule)
     return replace(
-        found,
+        prediction,
         brain=brain,
         score=score,
-        probability=back(found.probability),
-        map=back(found.map),
-        intensity=back(found.intensity),
-        uncertainty=back(found.uncertainty),
-        reconstruction=_pseudo_healthy(found, prepared, case, detector, brain),
+        probability=back(prediction.probability),
+        map=back(prediction.map),
+        intensity=back(prediction.intensity),
+        uncertainty=back(prediction.uncertainty),
+        reconstruction=_pseudo_healthy(prediction, prepared, case, detector, brain),
         mask=None if score is None or threshold is None else (score >= threshold) & brain,
         threshold=threshold,
         grid=prepared.grid.volume,
-        notes=found.notes | {"shown": case.shown_contrast(detector.anatomy.contrasts)},
+        notes=prediction.notes | {"shown": case.shown_contrast(detector.anatomy.contrasts)},
     )
 
 
 def _nearest(judged: np.ndarray, spacing_mm: tuple[float, float, float]) -> np.ndarray:
-    """(H W, S): of every pixel of ``judged`` (H, W, S) the place in H W of the nearest judged one in its slice, its own
-    in slices without any."""
+    """(H W, S): for every pixel of ``judged`` (H, W, S) the place in H W of the nearest judged pixel of its slice; of
+    the pixel itself in slices without any."""
     h, w, depth = judged.shape
     nearest = np.tile(np.arange(h * w)[:, None], (1, depth))
     for index in np.flatnonzero(judged.any(axis=(0, 1))):
@@ -88,10 +88,10 @@ def _nearest(judged: np.ndarray, spacing_mm: tuple[float, float, float]) -> np.n
 
 
 def _pseudo_healthy(
-    found: Prediction, prepared: Prepared, case: Case, detector: Detector, brain: np.ndarray
+    prediction: Prediction, prepared: Prepared, case: Case, detector: Detector, brain: np.ndarray
 ) -> np.ndarray | None:
     """(C, X, Y, Z): the reconstruction inside the brain, and around it the scan of the contrast that is written."""
-    if found.reconstruction is None:
+    if prediction.reconstruction is None:
         return None
     contrasts = detector.anatomy.contrasts
     shown = case.shown_contrast(contrasts)
@@ -100,6 +100,6 @@ def _pseudo_healthy(
     for index, name in enumerate(contrasts):
         if not prepared.present[index]:
             continue
-        inside = intensity_from_model(found.reconstruction[index], prepared.grid, index)
+        inside = intensity_from_model(prediction.reconstruction[index], prepared.grid, index)
         result[index] = np.where(brain, restore(inside, prepared.grid, order=1), outside.get(name, np.float32(0)))
     return result

@@ -33,7 +33,7 @@ def load_detector(bundle: str | Path, device: str = "auto") -> CaseDetector:
         device: "auto" (the first CUDA device, else the CPU), "cpu", "cuda", "cuda:1".
 
     Raises:
-        BundleError: no bundle there, or a damaged one.
+        BundleError: no bundle there, or a damaged bundle.
         ConfigError: an unusable device.
     """
     loaded = loading.load_detector(bundle, device)

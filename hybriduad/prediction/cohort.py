@@ -82,9 +82,9 @@ def predict_cohort(
     folder = Path(out)
     begin_folder(folder, model, wanted, rule, overwrite)
     if threshold is None and "mask" in wanted:
-        known = f"the rule {rule or detector.thresholds.default} has none for the score"
+        known = f"the rule {rule or detector.thresholds.default} has no threshold for the score"
         why = known if detector.thresholds.values else "the bundle has no threshold yet"
-        log.warning("no masks: %s; 'hybriduad calibrate' gives it one", why)
+        log.warning("no masks: %s; 'hybriduad calibrate' sets it", why)
     store = PreparedCache(cache) if cache is not None else None
     outcome = Outcome(folder)
     for case in cases:
@@ -97,15 +97,15 @@ def predict_cohort(
                 outcome.kept.append(case.name)
                 continue
             began = time.perf_counter()
-            found = predict_case(detector, case, rule=rule, cache=store)
-            if absent := found.notes["absent_contrasts"]:
+            prediction = predict_case(detector, case, rule=rule, cache=store)
+            if absent := prediction.notes["absent_contrasts"]:
                 log.warning("%s lacks %s: less sure, and thresholds may not fit", case.name, ", ".join(absent))
-            if parts := [f"{name} in {s:.0%}" for name, s in found.notes["lacking"].items() if s > LACKING]:
+            if parts := [f"{name} in {s:.0%}" for name, s in prediction.notes["lacking"].items() if s > LACKING]:
                 log.warning("%s lacks %s of the brain: less sure there", case.name, ", ".join(parts))
-            if not found.notes["orientation_stated"]:
+            if not prediction.notes["orientation_stated"]:
                 log.warning("%s states no orientation in its header: taken as running left, forward, up", case.name)
-            write_case(folder, case, found, wanted, model, rule or detector.thresholds.default, began)
-        except Exception as error:  # whatever it is, it is of this case, and the others are waiting
+            write_case(folder, case, prediction, wanted, model, rule or detector.thresholds.default, began)
+        except Exception as error:  # no error of a case ends the others
             outcome.failed[case.name] = reason_of(error)
             log.error("%s failed: %s", case.name, outcome.failed[case.name])
             log.debug("traceback of %s", case.name, exc_info=True)

@@ -59,7 +59,7 @@ def wanted_parts(maps: Sequence[str]) -> tuple[str, ...]:
     """The parts to write for ``maps``, names of :data:`SUFFIXES` or "all", in their order; the score always.
 
     Raises:
-        ConfigError: no map, or an unknown one.
+        ConfigError: no map, or an unknown map.
     """
     unknown = sorted(set(maps) - {*SUFFIXES, "all"})
     if unknown or not maps:
@@ -74,7 +74,7 @@ def record_of(folder: Path, case: Case) -> Path:
 
 
 def begin_folder(folder: Path, model: Bundle, maps: Sequence[str], rule: str | None, overwrite: bool) -> None:
-    """Make the predictions folder, or check that the one that is there is of the same request and version.
+    """Make the predictions folder, or check that the folder there is of the same request and version.
 
     Raises:
         ConfigError: it holds other predictions and ``overwrite`` is not set, or something else.
@@ -98,7 +98,7 @@ def begin_folder(folder: Path, model: Bundle, maps: Sequence[str], rule: str | N
                 )
             what = difference({key: asked.get(key) for key in request}, request)
             raise ConfigError("other predictions in the same place", where=folder, got=what, mend=mend)
-        # All of them, so that a folder never mixes two models, not even when this run is stopped.
+        # All files go, so that a folder never mixes two models, not even when this run is stopped.
         for suffix in (*SUFFIXES.values(), LESIONS):
             for old in folder.glob(f"sub-*/**/anat/*_{suffix}*"):
                 old.unlink()
@@ -148,7 +148,7 @@ def check_same_scan(record: Path, case: Case, contrasts: tuple[str, ...]) -> Non
 
 
 def write_case(
-    folder: Path, case: Case, found: Prediction, wanted: Sequence[str], model: Bundle, rule: str, began: float
+    folder: Path, case: Case, prediction: Prediction, wanted: Sequence[str], model: Bundle, rule: str, began: float
 ) -> None:
     """Write the ``wanted`` parts of a prediction, each with its sidecar, and last the record: the score's sidecar.
 
@@ -156,13 +156,13 @@ def write_case(
     """
     place = folder / _place(case)
     place.mkdir(parents=True, exist_ok=True)
-    grid: VolumeGrid = found.grid
+    grid: VolumeGrid = prediction.grid
     contrasts = model.anatomy.contrasts
     # In the space of the scan itself, which BIDS calls "orig".
-    shared = {"SkullStripped": found.notes["brain"]["method"].startswith("non-zero"), "SpatialReference": "orig"}
+    shared = {"SkullStripped": prediction.notes["brain"]["method"].startswith("non-zero"), "SpatialReference": "orig"}
     written: dict[str, Any] = {}
     for part in wanted:
-        values = getattr(found, part)
+        values = getattr(prediction, part)
         if values is None:
             continue
         if part == "reconstruction":
@@ -176,10 +176,10 @@ def write_case(
         written[part] = path.relative_to(folder).as_posix()
         if part != "score":
             kind = {"mask": "Lesion", "brain": "Brain"}.get(part)
-            said = {"Description": f"{CONTENT[part]}; hybriduad, research use only"}
-            _write_json(place / f"{case.name}_{suffix}.json", shared | said | ({"Type": kind} if kind else {}))
-    if "mask" in written and found.mask is not None and found.score is not None:
-        write_atomically(place / f"{case.name}_{LESIONS}", _lesions(found.mask, found.score, grid).encode())
+            content = {"Description": f"{CONTENT[part]}; hybriduad, research use only"}
+            _write_json(place / f"{case.name}_{suffix}.json", shared | content | ({"Type": kind} if kind else {}))
+    if "mask" in written and prediction.mask is not None and prediction.score is not None:
+        write_atomically(place / f"{case.name}_{LESIONS}", _lesions(prediction.mask, prediction.score, grid).encode())
     _write_json(
         record_of(folder, case),
         shared
@@ -191,12 +191,12 @@ def write_case(
             "subject": case.subject,
             "bundle": model.digest,
             "parts": written,
-            "threshold": found.threshold,
+            "threshold": prediction.threshold,
             "rule": rule or None,
             "seconds": round(time.perf_counter() - began, 3),
             "versions": versions(),
             "inputs": _inputs(case, contrasts),
-            "notes": found.notes,
+            "notes": prediction.notes,
         },
     )
 
@@ -222,13 +222,13 @@ def _inputs(case: Case, contrasts: tuple[str, ...]) -> dict[str, Any]:
     count, and which contrast is the reference."""
     reference = case.reference_contrast(contrasts)
     used = {name: path for name, path in case.images.items() if name in {*contrasts, reference}}
-    found: dict[str, Any] = {name: {"sha256": file_digest(path)} for name, path in used.items()}
-    found[reference]["reference"] = True
+    inputs: dict[str, Any] = {name: {"sha256": file_digest(path)} for name, path in used.items()}
+    inputs[reference]["reference"] = True
     if case.brain:
-        found["brain"] = {"sha256": file_digest(case.brain)}
+        inputs["brain"] = {"sha256": file_digest(case.brain)}
         if labels := case.mask_labels("brain"):
-            found["brain"]["labels"] = list(labels)
-    return found
+            inputs["brain"]["labels"] = list(labels)
+    return inputs
 
 
 def _write_json(path: Path, content: Any) -> None:

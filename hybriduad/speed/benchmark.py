@@ -48,7 +48,7 @@ from hybriduad.training.samples import SampleStream, build_pool
 
 log = logging.getLogger(__name__)
 DETECTOR, BESIDE = "synthetic", "cddpm"
-"""Shipped configs: of stage 2, and of the paper-size reconstructor that is measured beside the chosen one."""
+"""Shipped configs: of stage 2, and of the paper-size reconstructor that is measured beside the chosen reconstructor."""
 TARGET_SECONDS, TARGET_MB = 4.0, 2000.0
 """For a scan of 256 x 256 x 36 at three levels, from file to file on two cores, once the model is loaded."""
 BUSY = 0.3
@@ -94,7 +94,8 @@ class Benchmark:
     def record(self) -> dict[str, Any]:
         """As it is written to ``benchmark.json``, but for nan, which is null there."""
         measures = {
-            name: one._asdict() | {"slices_per_second": one.slices_per_second} for name, one in self.measures.items()
+            name: measure._asdict() | {"slices_per_second": measure.slices_per_second}
+            for name, measure in self.measures.items()
         }
         return asdict(self) | {"measures": measures}
 
@@ -133,7 +134,7 @@ def benchmark(
     out.mkdir(parents=True, exist_ok=True)
     machine = _machine(place)
     reconstructor, segmenter = build_reconstructor(run), build_segmenter(stage2, run.anatomy)
-    # The bundle and the scans are for this measurement alone: an untrained model must not be left lying about.
+    # Bundle and scans are removed after the measurement: nobody is to take an untrained model for a trained one.
     with tempfile.TemporaryDirectory(dir=out, prefix="work-") as folder:
         work = Path(folder)
         manifest = write_scans(
@@ -199,15 +200,15 @@ def _measures(
 ) -> dict[str, Measure]:
     pool = build_pool([prepared], ["healthy"], lesion_margin_mm=0.0)
 
-    def stream(one: ReconstructorRun | DetectorRun) -> SampleStream:
+    def stream(stage: ReconstructorRun | DetectorRun) -> SampleStream:
         return SampleStream(
             pool,
-            seed=one.seed,
-            batch=one.train.batch,
+            seed=stage.seed,
+            batch=stage.train.batch,
             steps=1,
-            mix=one.mix,
-            augmentation=one.augmentation,
-            anomalies=one.anomalies,
+            mix=stage.mix,
+            augmentation=stage.augmentation,
+            anomalies=stage.anomalies,
         )
 
     first, second = stream(run), stream(stage2)
@@ -237,23 +238,23 @@ def _beside(
     """Both reconstructors on the same slices and grid, one level each, in numbers a slice."""
     indices = np.flatnonzero(prepared.brain.any(axis=(0, 1)))
     middle = indices[max(0, (len(indices) - slices) // 2) :][:slices].tolist()
-    found: dict[str, Any] = {"config": larger[0], "slices": len(middle)}
+    record: dict[str, Any] = {"config": larger[0], "slices": len(middle)}
     anatomy = this[1].anatomy
     for role, (name, run) in {"this": this, "larger": larger}.items():
         model = build_reconstructor(run.model_copy(update={"anatomy": anatomy}))
         work = reconstruction(bench, model, [slices_of(prepared, middle, 0)])
         measured = bench.measure(work, len(middle), repeats=min(bench.repeats, 3))
         share = len(middle) * model.members
-        found[role] = {
+        record[role] = {
             "config": name,
             "parameters": parameters(model),
             "seconds": measured.seconds / share,
             "gflops": measured.gflops / share,
             "fraction": measured.fraction,
         }
-    found["time_ratio"] = found["larger"]["seconds"] / found["this"]["seconds"]
-    found["flop_ratio"] = found["larger"]["gflops"] / found["this"]["gflops"]
-    return found
+    record["time_ratio"] = record["larger"]["seconds"] / record["this"]["seconds"]
+    record["flop_ratio"] = record["larger"]["gflops"] / record["this"]["gflops"]
+    return record
 
 
 def _against_targets(case: Mapping[str, Any], workload: Workload, levels: int) -> dict[str, Any]:
@@ -281,5 +282,5 @@ def _machine(device: torch.device) -> dict[str, Any]:
 
 def _without_nan(value: Any) -> Any:
     if isinstance(value, Mapping):
-        return {key: _without_nan(one) for key, one in value.items()}
+        return {key: _without_nan(item) for key, item in value.items()}
     return None if isinstance(value, float) and math.isnan(value) else value

@@ -68,7 +68,7 @@ class Bench:
 
 
 def timed(call: Callable[[], Any], device: torch.device, repeats: int) -> list[float]:
-    """Seconds of each of ``repeats`` calls, after two that are not counted."""
+    """Seconds of each of ``repeats`` calls, after :data:`WARM_UP` calls that are not counted."""
     seconds = []
     for number in range(WARM_UP + repeats):
         _wait(device)
@@ -157,7 +157,7 @@ def reconstruction(bench: Bench, model: Reconstructor, batches: list[Batch]) -> 
     @torch.no_grad()
     def reconstruct() -> list[Tensor]:
         with bench.autocast():
-            return [frozen.reconstruct(_image(one), one.brain, one.keys).float() for one in moved]
+            return [frozen.reconstruct(_image(batch), batch.brain, batch.keys).float() for batch in moved]
 
     return reconstruct
 
@@ -170,7 +170,7 @@ def segmentation(bench: Bench, segmenter: Segmenter, batches: list[Batch], membe
     @torch.no_grad()
     def segment() -> list[Tensor]:
         with bench.autocast():
-            return [frozen(_image(one), one.healthy) for one in moved for _ in range(members)]
+            return [frozen(_image(batch), batch.healthy) for batch in moved for _ in range(members)]
 
     return segment
 
@@ -181,7 +181,7 @@ def parameters(module: nn.Module) -> int:
 
 
 def _placed(module: Any, bench: Bench) -> Any:
-    # Of a copy: one measurement trains a network that another one freezes.
+    # A copy, since one measurement trains the network that another measurement freezes.
     return copy.deepcopy(module).to(bench.device, memory_format=torch.channels_last)
 
 

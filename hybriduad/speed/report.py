@@ -38,10 +38,13 @@ def markdown(record: Mapping[str, Any]) -> str:
         "| what | slices | seconds | slices a second | GFLOPs | of the machine |",
         "|---|---|---|---|---|---|",
     ]
-    for name, one in record["measures"].items():
-        span = f"{one['seconds']:.3f} [{one['least']:.3f}, {one['most']:.3f}]"
-        work = ("–", "–") if math.isnan(one["gflops"]) else (f"{one['gflops']:.1f}", f"{one['fraction']:.0%}")
-        lines.append(f"| {name} | {one['slices']} | {span} | {one['slices_per_second']:.1f} | {' | '.join(work)} |")
+    for name, measure in record["measures"].items():
+        span = f"{measure['seconds']:.3f} [{measure['least']:.3f}, {measure['most']:.3f}]"
+        work = ("–", "–")
+        if not math.isnan(measure["gflops"]):
+            work = f"{measure['gflops']:.1f}", f"{measure['fraction']:.0%}"
+        throughput = f"{measure['slices_per_second']:.1f}"
+        lines.append(f"| {name} | {measure['slices']} | {span} | {throughput} | {' | '.join(work)} |")
     lines += [
         "",
         f"## Beside {beside['config']}, one level, the same {beside['slices']} slices",
@@ -50,10 +53,10 @@ def markdown(record: Mapping[str, Any]) -> str:
         "|---|---|---|---|---|",
     ]
     for name in ("this", "larger"):
-        one = beside[name]
+        model = beside[name]
         lines.append(
-            f"| {one['config']} | {one['parameters'] / 1e6:.1f} M | {one['seconds']:.4f} | {one['gflops']:.2f} | "
-            f"{one['fraction']:.0%} |"
+            f"| {model['config']} | {model['parameters'] / 1e6:.1f} M | {model['seconds']:.4f} | "
+            f"{model['gflops']:.2f} | {model['fraction']:.0%} |"
         )
     ratios = f"{beside['time_ratio']:.1f} times as long, {beside['flop_ratio']:.1f} times the operations"
     lines += ["", f"{beside['config']} takes {ratios}.", ""]

@@ -1,4 +1,4 @@
-"""Whole scans for the benchmark: made-up heads as files, predicted by the command line in a process of its own."""
+"""Whole scans for the benchmark: made-up heads as files, predicted by the command line in a separate process."""
 
 from __future__ import annotations
 
@@ -41,13 +41,13 @@ def write_scans(
     Raises:
         ConfigError: a contrast that phantoms do not have, or voxels that they cannot have.
     """
-    made = make_subject(0, 0, contrasts=tuple(contrasts), spacing_mm=spacing_mm)
-    affine = made.affine.copy()
+    phantom = make_subject(0, 0, contrasts=tuple(contrasts), spacing_mm=spacing_mm)
+    affine = phantom.affine.copy()
     affine[:3, 3] -= affine[:3, :3] @ [
-        (wide - narrow) // 2 for wide, narrow in zip(shape, made.brain.shape, strict=True)
+        (wide - narrow) // 2 for wide, narrow in zip(shape, phantom.brain.shape, strict=True)
     ]
     grid = VolumeGrid.make(shape, affine)
-    depth = ndimage.distance_transform_edt(~_fitted(made.brain, shape), sampling=spacing_mm)
+    depth = ndimage.distance_transform_edt(~_fitted(phantom.brain, shape), sampling=spacing_mm)
     cases = []
     for number in range(scans):
         subject = f"{number + 1:02d}"
@@ -55,7 +55,7 @@ def write_scans(
         for name, path in images.items():
             path.parent.mkdir(parents=True, exist_ok=True)
             rng = numpy_rng(number, "benchmark", name)
-            write_volume(path, _head(made, name, depth, rng), grid, np.int16)
+            write_volume(path, _head(phantom, name, depth, rng), grid, np.int16)
         cases.append(Case("benchmark", subject, images))
     write_manifest(cases, folder / "manifest.csv")
     return folder / "manifest.csv"
@@ -71,15 +71,15 @@ def predict_scans(bundle: Path, manifest: Path, out: Path, device: str) -> dict[
         DataError: the command failed; the sentence ends with what it said.
     """
     command = [sys.executable, "-m", "hybriduad", "predict", str(bundle), str(manifest), "--out", str(out)]
-    said = out.with_name("said.txt")
+    output = out.with_name("said.txt")
     before = os.times()
-    with said.open("wb") as stream:
+    with output.open("wb") as stream:
         process = subprocess.Popen([*command, "--device", device], stdout=stream, stderr=stream)
-        # Its own peak: that of this process, or of all children, would be another one's.
+        # wait4 tells the peak of this child alone, not of all children.
         _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode != 0:
-        raise DataError("benchmark scans could not be predicted", got=said.read_text(errors="replace")[-500:])
+        raise DataError("benchmark scans could not be predicted", got=output.read_text(errors="replace")[-500:])
     records = sorted(out.rglob(f"*_{SUFFIXES['score']}.json"))
     seconds = [float(json.loads(path.read_text())["seconds"]) for path in records]
     return {
@@ -91,10 +91,10 @@ def predict_scans(bundle: Path, manifest: Path, out: Path, device: str) -> dict[
     }
 
 
-def _head(made: Phantom, contrast: str, depth: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def _head(phantom: Phantom, contrast: str, depth: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """(X, Y, Z) in 0 to about 1000: the phantom in a dark skull under a bright scalp, in noisy air."""
-    image = made.images[contrast]
-    white = float(np.percentile(image[made.brain], 95))
+    image = phantom.images[contrast]
+    white = float(np.percentile(image[phantom.brain], 95))
     head = _fitted(image, depth.shape) / white
     head[(depth > SKULL_MM) & (depth <= SCALP_MM)] = 1.0
     noise = NOISE * rng.standard_normal((2, *depth.shape), dtype=np.float32)
@@ -102,7 +102,7 @@ def _head(made: Phantom, contrast: str, depth: np.ndarray, rng: np.random.Genera
 
 
 def _fitted(image: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """Padded with zeros or cropped to ``shape``, the middle in the middle."""
+    """Padded with zeros or cropped to ``shape``; the middle stays the middle."""
     for axis, length in enumerate(shape):
         missing = length - image.shape[axis]
         before = missing // 2

@@ -31,8 +31,8 @@ def draw_anomalies(
     """Draw synthetic samples of a scan's slices, augmented and painted as a training with ``config`` sees them.
 
     Args:
-        config: path or name of a shipped run config; its ``anomalies``, ``augmentation``, ``seed`` and, where it has
-            one, ``anatomy`` are used; not generators that carry lesions of labelled slices, which a scan has none of.
+        config: path or name of a shipped run config; its ``anomalies``, ``augmentation``, ``seed`` and, where stated,
+            ``anatomy`` are used. Generators that carry lesions of labelled slices are left out: a scan has no labels.
         scan: one image, every slice of which counts as lesion-free here.
         out: the PNG to write; a row a sample: the slice, the slice with its anomaly, the lesion to be found.
         count: rows; row i is the same picture whatever their number.
@@ -40,13 +40,13 @@ def draw_anomalies(
         contrast: of the scan, where its name does not tell.
 
     Raises:
-        ConfigError: an unusable config, or one without anomalies.
+        ConfigError: an unusable config, or a config without anomalies.
         DataError: the scan cannot be used.
     """
     run = configs.load(config, list(overrides))
-    anomalies = [one for one in run.anomalies if not needs_labels(one)]
+    anomalies = [anomaly for anomaly in run.anomalies if not needs_labels(anomaly)]
     if not anomalies:
-        mend = "name one under 'anomalies' that needs no labelled slices"
+        mend = "name a generator under 'anomalies' that needs no labelled slices"
         raise ConfigError("config without anomalies to draw", where=config, mend=mend)
     if count < 1:
         raise ConfigError("nothing to draw", got=count, expected="a count of at least 1")

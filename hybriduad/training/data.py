@@ -1,4 +1,4 @@
-"""A cohort made ready for training: which cases, prepared on one grid, which of them labelled, known by digests."""
+"""A cohort prepared for training: its cases on the model grid, which of them are labelled, and their digests."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ from hybriduad.training.samples import SlicePool, labelled_slices
 log = logging.getLogger(__name__)
 
 MOST_UNUSABLE = 0.25
-"""The share of the training cases that may be left out; beyond it the fault is the cohort's, not that of a case."""
+"""The share of the training cases that may be left out without an error."""
 REASONS = 3
-"""How many of the reasons are told where too many are."""
+"""How many reasons the error names where too many cases cannot be used."""
 MEASURED = (
     "age",
     "ageyears",
@@ -55,8 +55,8 @@ MISSING = ("", "n/a", "na", "nan")
 class TrainingData:
     """The cases that could be prepared, on the model grid and of one acquisition ``direction``; how many ``failed``.
 
-    ``identities`` is what a bundle keeps of them, see :func:`identities`; made here, since after the training an image
-    that cannot be read would cost all of it.
+    ``identities`` is what a bundle keeps of them, see :func:`identities`; read before the training, since an image
+    that cannot be read would waste all of it afterwards.
     """
 
     cases: tuple[Case, ...]
@@ -67,7 +67,7 @@ class TrainingData:
 
 
 def training_cases(cohort: str | Path) -> list[Case]:
-    """The "train" cases of a cohort that has splits, all cases of one that has none.
+    """The "train" cases of a cohort with splits, all cases of a cohort without.
 
     Raises:
         DataError: the cohort cannot be read, or has splits but no "train" case.
@@ -84,7 +84,7 @@ def training_cases(cohort: str | Path) -> list[Case]:
 def prepare_training_data(
     cases: Sequence[Case], anatomy: Anatomy, cache: str | Path, direction: str | None = None
 ) -> TrainingData:
-    """Prepare every case; one that cannot be used is named in the log and left out.
+    """Prepare every case; a case that cannot be used is named in the log and left out.
 
     ``direction`` is the acquisition direction required; ``None`` takes that of most cases (:func:`usual_direction`).
 
@@ -109,7 +109,7 @@ def prepare_training_data(
         try:
             prepared = store.get(case, anatomy, direction)
             known |= identities([case], "fit", anatomy.contrasts)
-        except Exception as error:  # whatever it is, it is of this case
+        except Exception as error:  # no error of a case ends the others
             faults.append(reason_of(error))
             log.warning("%s left out of training: %s", case.name, faults[-1])
             log.debug("traceback of %s", case.name, exc_info=True)
@@ -133,7 +133,7 @@ def prepare_training_data(
 
 
 def usual_direction(cases: Sequence[Case], contrasts: tuple[str, ...]) -> str:
-    """The acquisition direction of most cases, by the headers of their reference scans; unreadable ones do not count.
+    """The acquisition direction of most cases, by the headers of their reference scans that can be read.
 
     Of directions that are equally frequent axial comes before coronal before sagittal, and without any header it is
     axial.
@@ -150,7 +150,7 @@ def usual_direction(cases: Sequence[Case], contrasts: tuple[str, ...]) -> str:
 def labelled_cases(data: TrainingData, limit: int | None, seed: int) -> tuple[int, ...]:
     """Indices of the cases with a slice to learn lesions from: all those of ``limit`` patients, or of all patients.
 
-    The patients, (dataset, subject), are drawn by the seed and who they are; sessions and runs of one stay together.
+    The patients, (dataset, subject), are drawn by the seed and who they are; all sessions of a patient stay together.
 
     Raises:
         DataError: fewer patients than ``limit``, or none.
@@ -162,7 +162,7 @@ def labelled_cases(data: TrainingData, limit: int | None, seed: int) -> tuple[in
     wanted = len(of_patient) if limit is None else limit
     if wanted < 1 or len(of_patient) < wanted:
         raise DataError("too few labelled patients", got=len(of_patient), expected=max(1, wanted), mend="lower --limit")
-    # By a draw of its own for each patient: one more in the cohort changes at most one of those chosen.
+    # Every patient has a separate draw: with one patient more in the cohort at most one of those chosen changes.
     drawn = sorted(of_patient, key=lambda patient: rng.fold(seed, "labelled", *patient))[:wanted]
     return tuple(sorted(index for patient in drawn for index in of_patient[patient]))
 
@@ -171,7 +171,7 @@ def training_summary(data: TrainingData, pool: SlicePool, labelled: Sequence[int
     """The training set in numbers, for the bundle: sizes and attribute ranges, without names."""
     names = sorted({name for case in data.cases for name in case.attributes})
     stated = {name: [(case.attributes.get(name, ""), case.subject) for case in data.cases] for name in names}
-    ranges = {name: found for name, values in stated.items() if (found := _range(name, values)) is not None}
+    ranges = {name: span for name, values in stated.items() if (span := _range(name, values)) is not None}
     return {
         "cases": len(data.cases),
         "subjects": _subjects(data.cases),

@@ -65,7 +65,7 @@ def fit_reconstructor(
     overwrite: bool = False,
     data_licence: str = "not stated",
 ) -> Bundle:
-    """Stage 1: learn healthy anatomy from healthy scans and from lesion-free slices of annotated ones.
+    """Stage 1: learn healthy anatomy from healthy scans and from lesion-free slices of annotated scans.
 
     Args:
         config: path or name of a shipped config of kind ``reconstructor``.
@@ -74,7 +74,7 @@ def fit_reconstructor(
         overrides: ``dotted.key=value``.
         device: "auto", "cpu", "cuda", "cuda:1".
         cache: folder for prepared volumes that several runs share; by default they live as long as the training.
-        overwrite: train anew and, when the new bundle is complete, replace the one in ``out``; a training of the same
+        overwrite: train anew and, when the new bundle is complete, replace the old in ``out``; a training of the same
             request that was stopped there continues all the same.
         data_licence: of the cohort, stated in the bundle.
 
@@ -123,18 +123,18 @@ def fit_detector(
         init: a detector's bundle to continue from; its reconstructor and segmenter layout are taken over, and its
             residual unless another is stated. With ``train.steps=0`` its weights stay: the same networks under another
             ``fusion``, ``residual`` or ``mirror``.
-        limit: of how many patients the labelled cases may be learnt from, drawn by the seed; of all by default.
+        limit: how many labelled patients may be learnt from, drawn by the seed; by default all.
 
     Raises:
-        ConfigError: an unusable config, both reconstructor and init or one of another kind, a segmenter stated that
-            is not that of ``init``, a limit of nothing, levels for a segmenter that sees no reconstruction, or other
-            work in ``out``.
+        ConfigError: an unusable config, both reconstructor and init or a bundle of another kind, a segmenter that is
+            not that of ``init``, a limit without labelled slices, levels for a segmenter that sees no reconstruction,
+            or other work in ``out``.
         DataError: no usable case, no healthy slice, fewer labelled patients than ``limit``, a loss that is not finite.
     """
     run: DetectorRun = configs.load(config, list(overrides), kind="detector")
     if reconstructor is not None and init is not None:
         raise ConfigError(
-            "both a reconstructor and a detector to start from", mend="the detector holds its own: drop one"
+            "both a reconstructor and a detector to start from", mend="a detector holds its reconstructor: drop either"
         )
     if limit is not None and run.mix.labelled == 0:
         raise ConfigError("limit without labelled slices", got=f"limit {limit}", expected="mix.labelled above 0")
@@ -152,7 +152,7 @@ def fit_detector(
         run = run.model_copy(update={"segmenter": parent.run.segmenter})
     source = parent or stage1
     if run.residual is None and source is not None:
-        run = run.model_copy(update={"residual": source.residual})  # resolved, so that a child of this one keeps it too
+        run = run.model_copy(update={"residual": source.residual})  # resolved, so that a child bundle keeps it too
     anatomy = _anatomy(run, source)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(rng.fold(run.seed, "weights"))
@@ -177,7 +177,7 @@ def fit_detector(
         task=SegmentationTask(run, segmenter, frozen),
         reconstructor=frozen,
         segmenter=segmenter,
-        parents=tuple(one for one in (parent, stage1) if one is not None),
+        parents=tuple(bundle for bundle in (parent, stage1) if bundle is not None),
         stage1=stage1,
         limit=limit,
     )
@@ -198,15 +198,15 @@ def _fit(
 ) -> Bundle:
     """What both stages do around their networks: find the work, prepare, train, describe, write the bundle.
 
-    The segmenter is trained, beside a reconstructor that stays as it is; without a segmenter the reconstructor is.
+    The segmenter is trained and its reconstructor frozen; without a segmenter the reconstructor is trained.
     """
     generation = 1 + max((parent.generation for parent in parents if parent.kind == run.kind), default=0)
     if run.train.steps == 0 and generation == 1:
         raise ConfigError("no training at all", got="train.steps 0", expected="1 or more, or a detector as --init")
     cases = training_cases(cohort)
     workshop = Workshop(place.out, _request(run, cases, parents, limit), overwrite=place.overwrite)
-    if (found := workshop.finished) is not None:
-        return found
+    if (finished := workshop.finished) is not None:
+        return finished
     device = resolve_device(place.device)
     precision = resolve_precision(run.train.precision, device)
     direction = str(parents[0].record["direction"]) if parents else None
@@ -228,8 +228,8 @@ def _fit(
     )
     stream = SampleStream(
         pool,
-        # No two trainings in a row draw the same samples: what the one has fitted would look better to the next than
-        # anything that follows. A count, so that it is the same wherever the parent was made.
+        # A training draws other samples than its parent, since the parent has already fitted its samples. The seed goes
+        # by the count of generations, so that it is the same wherever the parent was made.
         seed=rng.fold(run.seed, *[run.kind] * generation),
         batch=run.train.batch,
         steps=run.train.steps,
@@ -242,7 +242,7 @@ def _fit(
     folder = workshop.open()  # now that there is something to learn from: it drops what another request left there
 
     def detector() -> Detector:
-        # Of copies: a detector freezes its parts, and these are still being trained.
+        # Copies, since a detector freezes its parts and these are still being trained.
         return Detector(
             anatomy=anatomy,
             direction=data.direction,

@@ -31,7 +31,7 @@ PICTURES = "pictures"
 
 
 def ema_decay(steps: int) -> float:
-    """Decay of the averaged weights: slow enough to smooth, fast enough to forget the start within a tenth of it."""
+    """Decay of the averaged weights: slow enough to smooth, fast enough to forget the start in a tenth of training."""
     return max(0.0, min(0.999, 1.0 - 10.0 / steps))
 
 
@@ -46,10 +46,10 @@ def run_training(
     draw: Callable[[Path], None],
     validate: Callable[[], dict[str, float]],
 ) -> None:
-    """Train ``task`` for ``train.steps`` steps in ``folder``, from its checkpoint where there is one.
+    """Train ``task`` for ``train.steps`` steps in ``folder``, from the folder's checkpoint, if it holds any.
 
-    Afterwards the task holds the averaged weights, without any step those it came with. ``draw(path)`` draws samples of
-    the current weights, ``validate()`` returns figures of theirs; neither may change anything that is trained.
+    Afterwards the task holds the averaged weights; with 0 steps its initial weights. ``draw(path)`` draws samples of
+    the current weights, ``validate()`` returns their figures; neither may change anything that is trained.
 
     Raises:
         HybridUADError: the loss or its gradient is not finite; the last good checkpoint stays.
@@ -116,7 +116,7 @@ def _loggers(folder: Path) -> list[Logger]:
 def draw_curve(folder: Path) -> None:
     """Draw losses and AUPRC over the steps of all sittings into ``pictures/loss.png``."""
     series: dict[str, tuple[list[float], list[float]]] = {}
-    for path in sorted((folder / LOG).glob("version_*/metrics.csv"), key=lambda one: one.stat().st_mtime):
+    for path in sorted((folder / LOG).glob("version_*/metrics.csv"), key=lambda table: table.stat().st_mtime):
         with path.open() as stream:
             for row in csv.DictReader(stream):
                 for name, value in row.items():
@@ -154,11 +154,11 @@ class Progress(Callback):
     def _show(self, trainer: L.Trainer, module: L.LightningModule, step: int, name: str) -> None:
         was_training = module.training
         module.eval()
-        found = self.validate()
+        values = self.validate()
         for logger in trainer.loggers:
-            logger.log_metrics(found, step - 1)  # counted as the losses are
+            logger.log_metrics(values, step - 1)  # counted as the losses are
             logger.save()
-        log.info("step %d: %s", step, ", ".join(f"{name} {value:.4f}" for name, value in found.items()))
+        log.info("step %d: %s", step, ", ".join(f"{name} {value:.4f}" for name, value in values.items()))
         self.draw(self.folder / PICTURES / f"{name}.png")
         draw_curve(self.folder)
         module.train(was_training)
@@ -185,7 +185,7 @@ class MinuteLines(Callback):
 
 
 def _reached(checkpoint: Path) -> int:
-    """The step a checkpoint had reached, 0 without one."""
+    """The step a checkpoint had reached, 0 without a checkpoint."""
     if not checkpoint.is_file():
         return 0
     state = torch.load(checkpoint, map_location="cpu", weights_only=True)

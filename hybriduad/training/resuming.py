@@ -27,8 +27,8 @@ class Workshop:
     """The partial folder of one output, and the rule that continuing is the default.
 
     ``request`` identifies the work (config, cohort, parent bundles). The same request continues or finds its finished
-    bundle; another one in the same place is refused unless ``overwrite``. With it the work of another request is
-    dropped by :meth:`open`, that of the same one continued, and a finished bundle stays until :meth:`finish`.
+    bundle; another request in the same place is refused unless ``overwrite``. With it the work of another request is
+    dropped by :meth:`open`, that of the same request continued, and a finished bundle stays until :meth:`finish`.
 
     Raises:
         ConfigError: the place holds the work of another request, or something that is no bundle.
@@ -54,15 +54,15 @@ class Workshop:
 
     @property
     def finished(self) -> Bundle | None:
-        """The bundle of this request, if it was completed before; to be replaced, it does not count.
+        """The bundle of this request, if it was completed before; None if it is to be replaced.
 
         What a call that was killed at its very end left beside it, prepared volumes included, is removed.
         """
         if self.overwrite or not (self.out / RECORD).is_file():
             return None
-        found = verify(self.out)
+        bundle = verify(self.out)
         self.abandon()
-        return found
+        return bundle
 
     @property
     def prepared(self) -> Path:
@@ -70,7 +70,7 @@ class Workshop:
         return self.partial / PREPARED
 
     def open(self) -> Path:
-        """The partial folder, made or found again; the work of another request in it is dropped."""
+        """The partial folder, which is made where there is none; the work of another request in it is dropped."""
         self.partial.mkdir(parents=True, exist_ok=True)
         if _asked(self.partial) not in (None, self.request):
             _clear(self.partial, {PREPARED, REQUEST})
@@ -83,7 +83,7 @@ class Workshop:
         """Let ``save`` write the bundle aside, take the pictures and the log along, rename it into place.
 
         Raises:
-            BundleError: what ``save`` wrote is no bundle; an old one stays where it is.
+            BundleError: what ``save`` wrote is no bundle; an old bundle stays where it is.
         """
         ready = self.out.with_name(self.out.name + ".ready")
         shutil.rmtree(ready, ignore_errors=True)
@@ -134,14 +134,14 @@ class Workshop:
 
 
 def _asked(folder: Path) -> dict[str, Any] | None:
-    """The request that a folder holds; None without one."""
+    """The request that a folder holds; None if there is none."""
     path = folder / REQUEST
-    found: dict[str, Any] | None = json.loads(path.read_text()) if path.is_file() else None
-    return found
+    request: dict[str, Any] | None = json.loads(path.read_text()) if path.is_file() else None
+    return request
 
 
 def _clear(folder: Path, kept: set[str]) -> None:
-    """Remove all but what says whose the folder is: killed in between, its remains are still known as that."""
+    """Remove all entries but ``kept``, which say whose folder it is, also when this is killed half-way."""
     for entry in folder.iterdir():
         if entry.name not in kept:
             shutil.rmtree(entry, ignore_errors=True) if entry.is_dir() else entry.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""Training slices: healthy, synthetic and labelled ones become the same :class:`Batch` before training sees them.
+"""Training slices: healthy, synthetic and labelled slices become the same :class:`Batch` before training sees them.
 
 A sample is a pure function of (seed, step, index), whatever the workers; an epoch is a fixed number of steps, and a
 continued training starts at the step it had reached.
@@ -34,7 +34,7 @@ HEIGHTS = 10
 
 @dataclass(frozen=True)
 class SlicePool:
-    """Which slices of which cases serve as healthy ones, and which as labelled ones.
+    """Which slices of which cases serve as healthy slices, and which as labelled slices.
 
     ``healthy`` and ``labelled`` list (case index, slice index) into ``prepared``.
     """
@@ -54,7 +54,7 @@ def labelled_slices(case: Prepared) -> np.ndarray:
 def build_pool(
     prepared: Sequence[Prepared], health: Sequence[Health], *, lesion_margin_mm: float, labelled: Sequence[int] = ()
 ) -> SlicePool:
-    """Sort slices: healthy ones come from healthy cases or lie clear of every lesion of an annotated one.
+    """Sort slices: a healthy slice is of a healthy case, or of an annotated case and clear of every lesion.
 
     Args:
         prepared: cases on the model grid.
@@ -83,13 +83,13 @@ def build_pool(
         raise DataError(
             "no healthy slice in the cohort",
             got=f"{len(prepared)} cases",
-            expected="cases with health 'healthy', or annotated ones with lesion-free slices",
+            expected="cases with health 'healthy', or annotated cases with lesion-free slices",
         )
     return SlicePool(prepared, tuple(healthy), tuple(lesions))
 
 
 def needs_labels(anomaly: PluginConfig) -> bool:
-    """Whether a generator carries lesions of labelled slices, and so cannot do without any."""
+    """Whether a generator carries lesions of labelled slices, and so needs labelled slices."""
     return bool(getattr(plugins.load("anomalies", anomaly.name), "NEEDS_LABELS", False))
 
 
@@ -100,12 +100,12 @@ def height_weights(pool: SlicePool) -> np.ndarray:
     comes as often as among all judged slices, though it may have to come from fewer cases; of cases that are healthy
     throughout all slices weigh the same.
     """
-    every: dict[tuple[int, int], int] = {}
+    height_of: dict[tuple[int, int], int] = {}
     for index, case in enumerate(pool.prepared):
         judged = np.flatnonzero(enough_brain(case.brain, case.spacing_mm))
-        every |= {(index, int(k)): int(HEIGHTS * place / len(judged)) for place, k in enumerate(judged)}
-    heights = np.array([every[one] for one in pool.healthy])
-    wanted = np.bincount(list(every.values()), minlength=HEIGHTS)
+        height_of |= {(index, int(k)): int(HEIGHTS * place / len(judged)) for place, k in enumerate(judged)}
+    heights = np.array([height_of[key] for key in pool.healthy])
+    wanted = np.bincount(list(height_of.values()), minlength=HEIGHTS)
     weights: np.ndarray = (wanted / np.bincount(heights, minlength=HEIGHTS).clip(min=1))[heights]
     return weights / weights.sum()
 
@@ -130,8 +130,8 @@ class SampleStream(Dataset[Batch]):
                 "no labelled slice in the cohort", got="mix.labelled > 0", mend="give lesion masks or set it to 0"
             )
         if mix.synthetic > 0 and not anomalies:
-            raise DataError("no anomaly generator", got="mix.synthetic > 0", mend="name one under 'anomalies'")
-        if not pool.labelled and (names := [one.name for one in anomalies if needs_labels(one)]):
+            raise DataError("no anomaly generator", got="mix.synthetic > 0", mend="name a generator under 'anomalies'")
+        if not pool.labelled and (names := [anomaly.name for anomaly in anomalies if needs_labels(anomaly)]):
             mend = "set mix.labelled above 0, or leave it out of 'anomalies'"
             raise DataError("anomaly generator without labelled slices to draw from", got=names, mend=mend)
         self.pool, self.seed, self.batch, self.steps = pool, seed, batch, steps
@@ -139,7 +139,7 @@ class SampleStream(Dataset[Batch]):
         self.healthy_limits = np.cumsum(height_weights(pool))
         self.augmentation = augmentation
         self.anomalies = tuple((config, plugins.load("anomalies", config.name).corrupt) for config in anomalies)
-        for number in range(len(self.anomalies)):  # so that one that cannot serve these contrasts says so now
+        for number in range(len(self.anomalies)):  # a generator that cannot serve these contrasts fails here
             case_index, slice_index = pool.healthy[0]
             case = pool.prepared[case_index]
             image, brain = np.array(case.image[..., slice_index]), np.array(case.brain[..., slice_index])
@@ -221,7 +221,7 @@ class SampleStream(Dataset[Batch]):
     def _donor(self, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Another slice, labelled where there are any: image (C, H, W), brain and lesion (H, W).
 
-        Every other one is mirrored, where slices show left and right. The lesion is empty where a contrast that the
+        Half of those that show left and right are mirrored. The lesion is empty where a contrast that the
         slice has does not cover all of its brain: carried elsewhere, what is missing would be dark tissue.
         """
         case_index, slice_index = (self._labelled if self.pool.labelled else self._healthy)(generator)

@@ -1,7 +1,7 @@
 """What a bundle remembers of its training slices, for later checks of whether a new scan is like them.
 
 Features (mean and Ledoit-Wolf covariance, DOI 10.1016/S0047-259X(03)00096-4), histograms of the scores on healthy
-slices, and intensity quantiles of each contrast. All of a few dozen slices by themselves, so that they cost seconds.
+slices, and intensity quantiles of each contrast. They are of a few dozen single slices, so that they cost seconds.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from hybriduad.scan.slices import slices_of
 from hybriduad.training.samples import SlicePool
 
 SLICES = 48
-"""At most so many healthy slices are judged, from as many cases as there are."""
+"""Healthy slices that are judged at most, spread over all cases."""
 BINS = np.concatenate([[0.0], np.logspace(-4, 0, 81)])
 """Edges of the histograms: finer towards 0, where scores crowd."""
 QUANTILES = np.linspace(0.0, 1.0, 101)
@@ -48,17 +48,17 @@ def reference_statistics(detector: Detector, pool: SlicePool, *, batch: int = 16
                 collected.append(slices.image[:, index][slices.brain & slices.valid[:, index]].numpy())
             if detector.reconstructor is not None:
                 features.append(_features(detector, slices))
-    made = {f"histogram_{part}": torch.from_numpy(counts.astype(np.int64)) for part, counts in histograms.items()}
-    made["histogram_edges"] = torch.from_numpy(BINS)
+    tensors = {f"histogram_{part}": torch.from_numpy(counts.astype(np.int64)) for part, counts in histograms.items()}
+    tensors["histogram_edges"] = torch.from_numpy(BINS)
     for name, collected in zip(detector.anatomy.contrasts, intensities, strict=True):
         shades = np.concatenate(collected)
         if shades.size:
-            made[f"quantiles_{name}"] = torch.from_numpy(np.quantile(shades, QUANTILES).astype(np.float32))
-    return made | (_covariance(torch.cat(features)) if features else {})
+            tensors[f"quantiles_{name}"] = torch.from_numpy(np.quantile(shades, QUANTILES).astype(np.float32))
+    return tensors | (_covariance(torch.cat(features)) if features else {})
 
 
 def _drawn(slices: Sequence[tuple[int, int]], seed: int) -> dict[int, list[int]]:
-    """By case, the slices that are judged: every case's first in a drawn order of its own, then every case's second."""
+    """By case, the slices that are judged: every case's first in its drawn order, then every case's second."""
     of_case: dict[int, list[int]] = {}
     for case, index in slices:
         of_case.setdefault(case, []).append(index)

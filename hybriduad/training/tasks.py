@@ -35,12 +35,12 @@ class Task(L.LightningModule):
 
     def _optimisers(self, players: list[list[torch.nn.Parameter]]) -> Any:
         config = self.train_config
-        made = [
+        optimisers = [
             torch.optim.AdamW(weights, lr=config.lr, weight_decay=config.weight_decay, fused=True)
             for weights in players
         ]
-        schedules = [torch.optim.lr_scheduler.LambdaLR(one, self._share_of_lr) for one in made]
-        return made, schedules
+        schedules = [torch.optim.lr_scheduler.LambdaLR(optimiser, self._share_of_lr) for optimiser in optimisers]
+        return optimisers, schedules
 
     def _share_of_lr(self, step: int) -> float:
         """Linear warm-up, then half a cosine down to a hundredth."""
@@ -55,7 +55,7 @@ class Task(L.LightningModule):
         optimiser.zero_grad()
         self.manual_backward(loss)
         weights = [weight for group in optimiser.param_groups for weight in group["params"]]
-        # Before the weights are touched: clipped by a norm that is no number, every one of them would be none.
+        # Before the step: gradients clipped by a norm of nan would make every weight nan.
         _finite("gradient", torch.nn.utils.clip_grad_norm_(weights, CLIP))
         optimiser.step()
         _listed(self.lr_schedulers())[index].step()
@@ -89,7 +89,7 @@ class ReconstructionTask(Task):
 
 
 class SegmentationTask(Task):
-    """Stage 2 and few-label fine-tuning: the reconstructor is frozen, the masks come from wherever they come."""
+    """Stage 2 and few-label fine-tuning: the reconstructor is frozen, the masks are synthetic, labelled or both."""
 
     def __init__(self, run: DetectorRun, segmenter: Segmenter, reconstructor: Reconstructor | None) -> None:
         super().__init__(run.train)
@@ -139,5 +139,5 @@ def _finite(what: str, value: Tensor) -> None:
         raise DataError(f"{what} is not finite", where="training", got=float(value), mend=mend)
 
 
-def _listed(found: Any) -> list[Any]:
-    return list(found) if isinstance(found, list | tuple) else [found]
+def _listed(item: Any) -> list[Any]:
+    return list(item) if isinstance(item, list | tuple) else [item]

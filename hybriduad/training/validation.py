@@ -1,6 +1,6 @@
-"""What a training shows of itself while it runs: loss and AUPRC on painted slices that it never learns from.
+"""Loss and AUPRC while a training runs, on painted slices that it never learns from.
 
-Shown, never acted upon: a training ends after its steps, and its weights are the same with or without it.
+They are shown, never acted upon: a training ends after its steps, and its weights are the same with or without them.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ STILL = Augmentation(flip=0, affine=0, gamma=0, bias=0, blur=0, noise=0, ghostin
 
 
 class PaintedSlices(NamedTuple):
-    """Slices that nothing is learnt from, painted with anomalies, and whose they are."""
+    """Slices that nothing is learnt from, painted with anomalies, and which cases they are of."""
 
     batches: tuple[Batch, ...]
     source: str
@@ -52,10 +52,10 @@ def painted_slices(
     direction: str,
     training: SlicePool,
 ) -> PaintedSlices:
-    """Painted slices of the cohort's "validation" cases; without one that can be used, of the ``training`` slices.
+    """Painted slices of the cohort's "validation" cases; without a usable case, of the ``training`` slices.
 
-    They are drawn and painted by the run's seed under keys that no training draws, with the run's anomalies, those left
-    out that carry annotated lesions; where none is left, with the paper's.
+    They are drawn and painted by the run's seed under keys that no training draws, with the run's anomalies except
+    those that carry annotated lesions; where none is left, with the paper's.
     """
     # These cases teach nothing, neither weights nor a threshold nor when to stop: no identity of them is kept in the
     # bundle, and they do not count as used for fitting where it is calibrated or evaluated.
@@ -64,7 +64,7 @@ def painted_slices(
     source = f"{len(usable)} of {len(cases)} validation cases"
     pool = training
     if usable:
-        prepared, health = [one for _, one in usable], [case.health for case, _ in usable]
+        prepared, health = [volume for _, volume in usable], [case.health for case, _ in usable]
         pool = build_pool(prepared, health, lesion_margin_mm=anatomy.lesion_margin_mm)
     else:
         source = f"training cases, as none of {len(cases)} validation cases can be used"
@@ -75,7 +75,7 @@ def painted_slices(
         steps=BATCHES,
         mix=Mix(healthy=0.0, synthetic=1.0),
         augmentation=STILL,
-        anomalies=[one for one in run.anomalies if not needs_labels(one)]
+        anomalies=[anomaly for anomaly in run.anomalies if not needs_labels(anomaly)]
         or [plugins.load("anomalies", "perlin").Config(name="perlin")],
     )
     return PaintedSlices(tuple(stream.samples(step, BATCH) for step in range(BATCHES)), source)
@@ -96,10 +96,10 @@ def figures(task: Task, detector: Detector, batches: Sequence[Batch]) -> dict[st
             losses.append({name: float(value) for name, value in task.losses(batch.to(detector.device)).items()})
         maps = detector.slice_maps(batch)
         values = maps.map if maps.probability is None else maps.probability
-        assert values is not None  # a detector has one or the other
+        assert values is not None  # a detector has a map or a probability
         counted = batch.brain & ~batch.ignore
         histogram.add(values.float().cpu()[counted].numpy(), batch.lesion[counted].numpy())
-    means = {f"{PREFIX}{name}": float(np.mean([one[name] for one in losses])) for name in losses[0]}
+    means = {f"{PREFIX}{name}": float(np.mean([loss[name] for loss in losses])) for name in losses[0]}
     return means | {AUPRC: histogram.average_precision()}
 
 
@@ -115,7 +115,7 @@ def _usable(
         try:
             prepared = store.get(case, anatomy, direction)
             build_pool([prepared], [case.health], lesion_margin_mm=anatomy.lesion_margin_mm)
-        except Exception as error:  # whatever it is, it is of this case
+        except Exception as error:  # no error of a case ends the others
             log.warning("%s left out of the validation: %s", case.name, reason_of(error))
             continue
         usable.append((case, prepared))

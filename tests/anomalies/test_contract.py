@@ -52,7 +52,7 @@ def donors(shape: tuple[int, ...]) -> Donors:
 
 def problems(corrupt: Callable[..., Corruption], config: Any, shape: tuple[int, ...], draws: int) -> list[str]:
     """Every clause of the contract that ``corrupt`` breaks over ``draws`` keyed draws on heads of ``shape``."""
-    found: set[str] = set()
+    broken: set[str] = set()
     heads = [head(shape, seed) for seed in range(4)]
     spacing = (*SPACING_MM, 4.0)[: len(shape)]
     before = global_state()
@@ -63,22 +63,22 @@ def problems(corrupt: Callable[..., Corruption], config: Any, shape: tuple[int, 
         kept_image, kept_brain = image.copy(), brain.copy()
         got = corrupt(config, image, brain, rng.numpy_rng(7, key), spacing_mm=spacing, donors=given)
         if not (np.array_equal(image, kept_image) and np.array_equal(brain, kept_brain)):
-            found.add("arguments modified")
+            broken.add("arguments modified")
             image[...], brain[...] = kept_image, kept_brain
         again = corrupt(config, image, brain, rng.numpy_rng(7, key), spacing_mm=spacing, donors=given)
         if not all(np.array_equal(a, b) for a, b in zip(vars(got).values(), vars(again).values(), strict=True)):
-            found.add("same key, another result")
-        found |= faults(got, image, brain)
+            broken.add("same key, another result")
+        broken |= faults(got, image, brain)
         lesions += bool(got.lesion.any())
         if key % len(heads) == 0 and got.lesion.any():
             results.append(got.image.tobytes())
     if lesions < 0.8 * draws:
-        found.add("too few lesions")
+        broken.add("too few lesions")
     if len(set(results)) < len(results):
-        found.add("another key, same result")
+        broken.add("another key, same result")
     if global_state() != before:
-        found.add("global generator touched")
-    return sorted(found)
+        broken.add("global generator touched")
+    return sorted(broken)
 
 
 def faults(got: Corruption, image: np.ndarray, brain: np.ndarray) -> set[str]:
@@ -88,32 +88,32 @@ def faults(got: Corruption, image: np.ndarray, brain: np.ndarray) -> set[str]:
         return {"wrong types"}
     if not np.isfinite(got.image).all() or np.abs(got.image).max() > 1:
         return {"out of range"}
-    found = set()
+    broken = set()
     change = np.abs(got.image - image)
     most = change.max(axis=0)
     if (got.lesion & ~brain).any() or (got.ignore & ~brain).any():
-        found.add("outside the brain")
+        broken.add("outside the brain")
     if (most[~(got.lesion | got.ignore)] > 1e-6).any():
-        found.add("changed outside lesion and ignore")
+        broken.add("changed outside lesion and ignore")
     if (got.lesion & got.ignore).any():
-        found.add("lesion and ignored at once")
+        broken.add("lesion and ignored at once")
     if (got.visibility[~got.lesion] != 0).any() or got.visibility.min() < 0 or got.visibility.max() > 1:
-        found.add("visibility wrong")
+        broken.add("visibility wrong")
     absent = (image == -1).all(axis=tuple(range(1, image.ndim)))
     if change[absent].any():
-        found.add("absent contrast changed")
+        broken.add("absent contrast changed")
     if got.lesion.any():
         if (most[got.lesion] <= VISIBLE_CHANGE).any():
-            found.add("unchanged voxel labelled")
+            broken.add("unchanged voxel labelled")
         if most[got.lesion].mean() < 0.05:
-            found.add("too faint")
+            broken.add("too faint")
         if (change[~absent][:, got.lesion].max(axis=1) <= VISIBLE_CHANGE).any():
-            found.add("present contrast unchanged")
+            broken.add("present contrast unchanged")
         if not np.allclose(got.visibility[got.lesion], 1 - np.exp(-(most[got.lesion] ** 2) / 0.08), atol=1e-5):
-            found.add("visibility wrong")
+            broken.add("visibility wrong")
     elif change.any() or got.ignore.any():
-        found.add("changed without a lesion")
-    return found
+        broken.add("changed without a lesion")
+    return broken
 
 
 @pytest.mark.parametrize("name", NAMES)

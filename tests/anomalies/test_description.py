@@ -84,8 +84,8 @@ def test_the_same_lesion_in_another_scan() -> None:
         assert same(got, again)
         assert not (got.lesion & ~brain).any()
         painted += bool(got.lesion.any())
-        own, own_brain = head((96, 96), key % 4)
-        here = paint(drawn, own, own_brain, spacing_mm=SPACING_MM).lesion.sum() * np.prod(SPACING_MM)
+        plain, plain_brain = head((96, 96), key % 4)
+        here = paint(drawn, plain, plain_brain, spacing_mm=SPACING_MM).lesion.sum() * np.prod(SPACING_MM)
         assert got.lesion.sum() * 1.6 * 1.9 == pytest.approx(here, rel=0.5)
     assert painted == 12
 

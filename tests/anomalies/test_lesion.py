@@ -54,7 +54,7 @@ def test_lesion_is_brighter_or_darker_as_asked(share: float, sign: int) -> None:
 
 
 def test_a_cavity_is_as_dark_as_fluid_behind_a_bright_rim() -> None:
-    found = 0
+    cavities = 0
     for key in range(24):
         image, brain = head((96, 96), key % 4, 1)
         config = plain_lesion(median_mm=50, bright=1.0, contrast=(0.4, 0.4), core=1.0, cavity=1.0)
@@ -66,10 +66,10 @@ def test_a_cavity_is_as_dark_as_fluid_behind_a_bright_rim() -> None:
         )
         assert solid.image[0][solid.lesion].min() >= image[0][solid.lesion].min()
         if dark.sum() > 20 and bright.sum() > 20:
-            found += 1
+            cavities += 1
             depth = ndimage.distance_transform_edt(got.lesion)
             assert depth[dark].mean() > depth[bright].mean()
-    assert found >= 12
+    assert cavities >= 12
 
 
 def test_lesion_signs_are_set_per_contrast() -> None:
@@ -99,11 +99,11 @@ def test_mass_effect_moves_tissue_and_marks_it_ignored() -> None:
 
 def test_soft_borders_are_softer() -> None:
     def steepest(config: lesion.Config) -> float:
-        found = []
+        slopes = []
         for key in range(8):
             image, got = draw_lesion(config, key)
-            found.append(np.abs(np.diff((got.image - image)[0], axis=0)).max())
-        return float(np.mean(found))
+            slopes.append(np.abs(np.diff((got.image - image)[0], axis=0)).max())
+        return float(np.mean(slopes))
 
     contrast = (0.3, 0.3)
     hard = steepest(plain_lesion(contrast=contrast))

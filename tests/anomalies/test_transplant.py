@@ -33,11 +33,11 @@ def donor(level: float = 0.0, contrasts: int = 1) -> tuple[np.ndarray, np.ndarra
 def test_the_lesion_is_the_donors_where_it_was_and_as_it_lay() -> None:
     image, brain = plain(0.0)
     _, _, lesion = donor()
-    found = [
+    draws = [
         corrupt(Config(**STILL), image, brain, rng.numpy_rng(key), spacing_mm=SPACING_MM, donors=lambda _: donor())
         for key in range(12)
     ]
-    assert all(np.array_equal(one.lesion, lesion) for one in found)  # front to back no two brains can be exchanged
+    assert all(np.array_equal(drawn.lesion, lesion) for drawn in draws)  # front to back no two brains can be exchanged
 
 
 def test_a_moved_lesion_keeps_its_size_about_and_stays_in_the_brain() -> None:
@@ -45,9 +45,9 @@ def test_a_moved_lesion_keeps_its_size_about_and_stays_in_the_brain() -> None:
     area = donor()[2].sum()
     sizes = []
     for key in range(40):
-        made = corrupt(Config(), image, brain, rng.numpy_rng(key), spacing_mm=SPACING_MM, donors=lambda _: donor())
-        assert not made.lesion[~brain].any()
-        sizes.append(made.lesion.sum() / area)
+        drawn = corrupt(Config(), image, brain, rng.numpy_rng(key), spacing_mm=SPACING_MM, donors=lambda _: donor())
+        assert not drawn.lesion[~brain].any()
+        sizes.append(drawn.lesion.sum() / area)
     assert min(sizes) > 0.5
     assert max(sizes) < 1.6
     assert np.std(sizes) > 0.05
@@ -55,22 +55,22 @@ def test_a_moved_lesion_keeps_its_size_about_and_stays_in_the_brain() -> None:
 
 def test_the_lesion_is_brought_to_the_intensity_of_its_new_surroundings() -> None:
     image, brain = plain(-0.4)
-    made = corrupt(Config(**STILL), image, brain, rng.numpy_rng(1), spacing_mm=SPACING_MM, donors=lambda _: donor(0.3))
-    np.testing.assert_allclose(made.image[0][made.lesion], 0.1, atol=1e-5)  # .5 above the tissue, as in the donor
-    np.testing.assert_allclose(made.image[0][brain & ~made.lesion], -0.4, atol=1e-5)
+    drawn = corrupt(Config(**STILL), image, brain, rng.numpy_rng(1), spacing_mm=SPACING_MM, donors=lambda _: donor(0.3))
+    np.testing.assert_allclose(drawn.image[0][drawn.lesion], 0.1, atol=1e-5)  # .5 above the tissue, as in the donor
+    np.testing.assert_allclose(drawn.image[0][brain & ~drawn.lesion], -0.4, atol=1e-5)
 
 
 def test_a_donor_that_lacks_a_contrast_or_whose_lesion_would_leave_the_brain_gives_nothing() -> None:
     image, brain = plain(0.0, contrasts=2)
     partial = donor(contrasts=2)
     partial[0][1] = BACKGROUND
-    made = corrupt(Config(), image, brain, rng.numpy_rng(0), spacing_mm=SPACING_MM, donors=lambda _: partial)
-    assert np.array_equal(made.image, image)
+    drawn = corrupt(Config(), image, brain, rng.numpy_rng(0), spacing_mm=SPACING_MM, donors=lambda _: partial)
+    assert np.array_equal(drawn.image, image)
     small = np.zeros_like(brain)
     small[28:36, 28:36] = True
-    made = corrupt(Config(), image, small, rng.numpy_rng(0), spacing_mm=SPACING_MM, donors=lambda _: donor(0.0, 2))
-    assert not made.lesion.any()
-    assert np.array_equal(made.image, image)
+    drawn = corrupt(Config(), image, small, rng.numpy_rng(0), spacing_mm=SPACING_MM, donors=lambda _: donor(0.0, 2))
+    assert not drawn.lesion.any()
+    assert np.array_equal(drawn.image, image)
 
 
 def test_without_donors_and_without_a_lesion_among_them() -> None:
@@ -78,6 +78,6 @@ def test_without_donors_and_without_a_lesion_among_them() -> None:
     with pytest.raises(DataError, match=r"no lesion to transplant.*labelled slices"):
         corrupt(Config(), image, brain, rng.numpy_rng(0), spacing_mm=SPACING_MM, donors=None)
     healthy = (*plain(0.0), np.zeros(SHAPE, bool))
-    made = corrupt(Config(), image, brain, rng.numpy_rng(0), spacing_mm=SPACING_MM, donors=lambda _: healthy)
-    assert np.array_equal(made.image, image)
-    assert not made.lesion.any()
+    drawn = corrupt(Config(), image, brain, rng.numpy_rng(0), spacing_mm=SPACING_MM, donors=lambda _: healthy)
+    assert np.array_equal(drawn.image, image)
+    assert not drawn.lesion.any()

@@ -197,10 +197,10 @@ def test_predict_exits_3_and_lists_the_failed_case_last(tiny_cohort: Path, tiny_
 
     from hybriduad.cohort.manifest import read_cohort, write_manifest
 
-    good, other, _ = read_cohort(tiny_cohort)
+    good, failing, _ = read_cohort(tiny_cohort)
     broken = tmp_path / "sub-02_FLAIR.nii.gz"
-    broken.write_bytes(other.images["FLAIR"].read_bytes()[:2000])
-    write_manifest([replace(other, images={"FLAIR": broken}), good], tmp_path / "cohort.csv")
+    broken.write_bytes(failing.images["FLAIR"].read_bytes()[:2000])
+    write_manifest([replace(failing, images={"FLAIR": broken}), good], tmp_path / "cohort.csv")
     out = tmp_path / "predictions"
     result = run("predict", tiny_detector, tmp_path / "cohort.csv", "--out", out, "--maps", "score", "--maps", "mask")
     assert result.exit_code == 3, result.output

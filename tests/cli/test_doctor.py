@@ -18,22 +18,22 @@ def by_name(*bundles: Path) -> dict[str, doctor.Finding]:
 
 
 def test_a_sound_installation() -> None:
-    found = by_name()
-    assert all(finding.good for finding in found.values()), found
-    assert found["torch"].value == metadata.version("torch")
-    assert found["torch threads"].value == str(torch.get_num_threads())
-    assert "Research use only" in found["intended use"].value
-    assert {"memory", "device", "bfloat16", "processor cores", "shipped configs"} <= set(found)
-    assert "cddpm-small" in found["shipped configs"].value
-    assert "pytest" not in found  # no extra
+    findings = by_name()
+    assert all(finding.good for finding in findings.values()), findings
+    assert findings["torch"].value == metadata.version("torch")
+    assert findings["torch threads"].value == str(torch.get_num_threads())
+    assert "Research use only" in findings["intended use"].value
+    assert {"memory", "device", "bfloat16", "processor cores", "shipped configs"} <= set(findings)
+    assert "cddpm-small" in findings["shipped configs"].value
+    assert "pytest" not in findings  # no extra
 
 
 def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor.metadata, "requires", lambda _: ["torch>=2", "surely-not-there>=1", "x; extra == 'dev'"])
-    found = by_name()
-    assert found["surely-not-there"] == doctor.Finding("surely-not-there", "not installed", good=False)
-    assert found["torch"].good
-    assert "x" not in found
+    findings = by_name()
+    assert findings["surely-not-there"] == doctor.Finding("surely-not-there", "not installed", good=False)
+    assert findings["torch"].good
+    assert "x" not in findings
 
 
 def test_a_package_that_does_not_import_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -50,8 +50,8 @@ def test_bundles(tiny_detector: Path, tiny_reconstructor: Path, tmp_path: Path) 
     damaged = tmp_path / "damaged"
     shutil.copytree(tiny_reconstructor, damaged)
     (damaged / "config.yaml").write_text("kind: reconstructor\n")
-    found = by_name(tiny_detector, tiny_reconstructor, damaged)
-    assert "thresholds: best-dice" in found[f"bundle {tiny_detector}"].value
-    assert "thresholds: none, so no masks" in found[f"bundle {tiny_reconstructor}"].value
-    assert not found[f"bundle {damaged}"].good
-    assert "damaged or changed file in bundle" in found[f"bundle {damaged}"].value
+    findings = by_name(tiny_detector, tiny_reconstructor, damaged)
+    assert "thresholds: best-dice" in findings[f"bundle {tiny_detector}"].value
+    assert "thresholds: none, so no masks" in findings[f"bundle {tiny_reconstructor}"].value
+    assert not findings[f"bundle {damaged}"].good
+    assert "damaged or changed file in bundle" in findings[f"bundle {damaged}"].value

@@ -27,10 +27,10 @@ def test_what_cannot_be_read_is_named_and_ends_nothing(
 
     monkeypatch.setattr(volumes, "voxel_digest", faulty)
     failed = check_unseen([broken, cases[1]], used, ["FLAIR"])
-    one, two = ((case.dataset, case.name) for case in cases[:2])
-    assert list(failed) == [one, two]
-    assert "broken.nii.gz" in failed[one]
-    assert failed[two].startswith("unexpected IndexError: list index out of range")
+    first, second = ((case.dataset, case.name) for case in cases[:2])
+    assert list(failed) == [first, second]
+    assert "broken.nii.gz" in failed[first]
+    assert failed[second].startswith("unexpected IndexError: list index out of range")
     with pytest.raises(LeakageError, match=r"1 of 1 cases.*sub-03.*role fit"):
         check_unseen([broken, *cases[1:]], used, ["FLAIR"])
     assert check_unseen([broken, *cases[1:]], {}, ["FLAIR"]) == {}

@@ -41,11 +41,11 @@ class TestReading:
             ",,,,,,,,,,,,,",
             "D,2,,,,b.nii.gz,,,m.nii.gz,,healthy,,,40",
         )
-        one, two = manifest.read_manifest(path)
+        first, second = manifest.read_manifest(path)
         mask = tmp_path / "m.nii.gz"
         images = {"FLAIR": tmp_path / "a.nii.gz", "T1w": tmp_path / "b.nii.gz"}
-        assert one == Case("D", "p01", images, "1", "2", "T1w", mask, mask, mask, "lesion", "train", {"site": "Ulm"})
-        assert (two.health, two.attributes, two.split) == ("healthy", {"age": "40"}, "")
+        assert first == Case("D", "p01", images, "1", "2", "T1w", mask, mask, mask, "lesion", "train", {"site": "Ulm"})
+        assert (second.health, second.attributes, second.split) == ("healthy", {"age": "40"}, "")
 
     def test_a_missing_mask_is_not_healthy(self, tmp_path: Path) -> None:
         (case,) = manifest.read_manifest(table(tmp_path, "dataset,subject,FLAIR", "D,1,a.nii.gz"))
@@ -218,8 +218,8 @@ class TestCohort:
         )
         for case in manifest.read_cohort(tmp_path / "Study"):
             for contrast, path in case.images.items():
-                (one,) = manifest.read_cohort(path)
-                assert one == replace(case, images={contrast: path})  # so that leakage by subject is seen
+                (read,) = manifest.read_cohort(path)
+                assert read == replace(case, images={contrast: path})  # so that leakage by subject is seen
 
     @pytest.mark.parametrize(
         ("name", "contrast", "subject"),
@@ -279,8 +279,8 @@ class TestSplits:
         splits: dict[str, set[str]] = {}
         for case in drawn:
             splits.setdefault(case.subject, set()).add(case.split)
-        assert all(len(found) == 1 for found in splits.values())
-        counts = Counter(split for found in splits.values() for split in found)
+        assert all(len(names) == 1 for names in splits.values())
+        counts = Counter(split for names in splits.values() for split in names)
         assert (counts["train"], counts["test"]) == (train, test)
         for site, size in sites.items():
             inside = Counter(case.split for case in drawn if case.attributes["site"] == site)
@@ -367,7 +367,7 @@ class TestSplits:
         subjects = [{case.subject for case in part} for part in parts]
         assert sorted(map(len, subjects)) == [4, 5, 5]
         assert not subjects[0] & subjects[1] | subjects[1] & subjects[2] | subjects[0] & subjects[2]
-        assert all(sum(s.startswith("a") for s in found) == 3 for found in subjects)
+        assert all(sum(s.startswith("a") for s in part) == 3 for part in subjects)
         for k in (1, 15):
             with pytest.raises(ConfigError, match="impossible number of folds"):
                 manifest.folds(cases, k, seed=0)
@@ -393,9 +393,9 @@ class TestLeakage:
 
     def test_same_person_in_another_session(self, scan: Path, tmp_path: Path) -> None:
         used = self.used(Case("A", "01", {"FLAIR": scan}, session="1"))
-        other = tmp_path / "later.nii.gz"
-        nib.save(nib.Nifti1Image(np.arange(8.0).reshape(2, 2, 2), np.eye(4)), other)
-        later = Case("A", "01", {"FLAIR": other}, session="2")
+        image = tmp_path / "later.nii.gz"
+        nib.save(nib.Nifti1Image(np.arange(8.0).reshape(2, 2, 2), np.eye(4)), image)
+        later = Case("A", "01", {"FLAIR": image}, session="2")
         with pytest.raises(LeakageError, match=r"sub-01_ses-2 of 'A' .same subject"):
             manifest.check_leakage([later], used)
         manifest.check_leakage([replace(later, dataset="B")], used)  # another cohort's sub-01 is another person
@@ -426,8 +426,8 @@ class TestLeakage:
         assert len(digests["voxels"]) == 2
         assert all(len(digest) == 64 for digest in [*digests["voxels"], digests["subject"]])
         # A border between data set and subject, so that ("a", "bc") is not ("ab", "c").
-        one, two = (manifest.identity_digests(Case(d, s, {})) for d, s in (("a", "bc"), ("ab", "c")))
-        assert one["subject"] != two["subject"]
+        first, second = (manifest.identity_digests(Case(d, s, {})) for d, s in (("a", "bc"), ("ab", "c")))
+        assert first["subject"] != second["subject"]
 
 
 class TestIndex:

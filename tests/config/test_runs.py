@@ -173,12 +173,12 @@ def test_decoder_channels_that_no_encoder_has(detector: Path, channels: str) -> 
 
 def _blocks(model: type[BaseModel]) -> set[type[BaseModel]]:
     """A config model and all that are nested in it."""
-    found = {model}
+    blocks = {model}
     for field in model.model_fields.values():
-        for one in (field.annotation, *get_args(field.annotation)):
-            if isinstance(one, type) and issubclass(one, BaseModel) and not issubclass(one, PluginConfig):
-                found |= _blocks(one)
-    return found
+        for kind in (field.annotation, *get_args(field.annotation)):
+            if isinstance(kind, type) and issubclass(kind, BaseModel) and not issubclass(kind, PluginConfig):
+                blocks |= _blocks(kind)
+    return blocks
 
 
 def test_every_key_of_a_config_is_read_somewhere() -> None:

@@ -61,8 +61,8 @@ def test_the_reason_of_any_error_is_a_sentence(error: Exception, sentence: str) 
 
 
 def test_every_error_is_one_of_ours() -> None:
-    defined = {one for one in vars(errors).values() if isinstance(one, type) and issubclass(one, Exception)}
+    defined = {kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, Exception)}
     assert defined == {HybridUADError, ConfigError, DataError, BundleError, LeakageError}
-    assert all(issubclass(one, HybridUADError) for one in defined)
+    assert all(issubclass(kind, HybridUADError) for kind in defined)
     # pydantic catches ValueError and AssertionError in validators: ours must pass through with their sentence.
     assert not issubclass(HybridUADError, ValueError | AssertionError)

@@ -15,11 +15,11 @@ ATLAS = "R001/sub-r001s001/ses-1/anat/sub-r001s001_ses-1_space-MNI152NLin2009aSy
 BRATS23 = "BraTS-GLI-00000-001/BraTS-GLI-00000-001"
 
 
-def case(root: Path, dataset: str, subject: str, images: dict[str, str], **other: object) -> Case:
+def case(root: Path, dataset: str, subject: str, images: dict[str, str], **fields: object) -> Case:
     for mask in ("brain", "lesion", "ignore"):
-        if mask in other:
-            other[mask] = root / str(other[mask])
-    return Case(dataset, subject, {name: root / path for name, path in images.items()}, **other)  # type: ignore[arg-type]
+        if mask in fields:
+            fields[mask] = root / str(fields[mask])
+    return Case(dataset, subject, {name: root / path for name, path in images.items()}, **fields)  # type: ignore[arg-type]
 
 
 # By plug-in: the files of a tiny tree, and the cases it holds.
@@ -215,14 +215,14 @@ class TestContract:
     def test_finds_its_cases(self, name: str, tmp_path: Path) -> None:
         names, expected = TREES[name]
         root = grow(tmp_path / "tree", names)
-        found = list(plugins.load("datasets", name).cases(root))
-        assert found == [case(root, *parts, **dict(other)) for *parts, other in expected]
+        cases = list(plugins.load("datasets", name).cases(root))
+        assert cases == [case(root, *parts, **dict(fields)) for *parts, fields in expected]
 
     def test_passes_over_files_of_macos(self, name: str, tmp_path: Path) -> None:
         names, expected = TREES[name]
         hidden = [str(Path(file).with_name("._" + Path(file).name)) for file in names]
-        found = list(plugins.load("datasets", name).cases(grow(tmp_path / "tree", names + hidden)))
-        assert len(found) == len(expected)
+        cases = list(plugins.load("datasets", name).cases(grow(tmp_path / "tree", names + hidden)))
+        assert len(cases) == len(expected)
 
     def test_empty_folder_names_the_layout(self, name: str, tmp_path: Path) -> None:
         plugin = plugins.load("datasets", name)
@@ -280,7 +280,7 @@ class TestBids:
         assert line.endswith("and left out: sub-01_SWI.nii.gz, sub-01_flair.nii.gz")
 
     def test_a_scan_without_run_is_shared_by_the_runs(self, tmp_path: Path) -> None:
-        one, two = bids(
+        first, second = bids(
             tmp_path,
             "sub-01/anat/sub-01_run-01_FLAIR.nii.gz",
             "sub-01/anat/sub-01_run-02_FLAIR.nii.gz",
@@ -288,12 +288,12 @@ class TestBids:
             "derivatives/manual/sub-01/anat/sub-01_run-02_label-lesion_mask.nii.gz",
             "derivatives/manual/sub-01/anat/sub-01_label-brain_mask.nii.gz",
         )
-        assert (one.name, two.name) == ("sub-01_run-01", "sub-01_run-02")
-        assert one.images["FLAIR"] != two.images["FLAIR"]
-        assert one.images["T1w"] == two.images["T1w"]
-        assert (one.lesion, one.health) == (None, "unknown")
-        assert two.lesion is not None
-        assert (one.brain, two.brain) == (None, None)  # of which run it is, nothing says
+        assert (first.name, second.name) == ("sub-01_run-01", "sub-01_run-02")
+        assert first.images["FLAIR"] != second.images["FLAIR"]
+        assert first.images["T1w"] == second.images["T1w"]
+        assert (first.lesion, first.health) == (None, "unknown")
+        assert second.lesion is not None
+        assert (first.brain, second.brain) == (None, None)  # of which run it is, nothing says
 
     def test_a_mask_without_session_is_of_the_only_session(self, tmp_path: Path) -> None:
         mask = "derivatives/manual/sub-01/anat/sub-01_label-lesion_mask.nii.gz"
@@ -344,10 +344,10 @@ class TestBids:
             'sub-01\t61\tB "old"\thealthy\ttest\tno\n'
             "02\tn/a\tB\t\t\t\n"
         )
-        one, two = bids(tmp_path, "sub-01/anat/sub-01_FLAIR.nii.gz", "sub-02/anat/sub-02_FLAIR.nii.gz")
-        assert (one.dataset, one.health, one.split) == ("Site B", "healthy", "test")
-        assert one.attributes == {"age": "61", "site": 'B "old"', "participant_lesion": "no"}
-        assert (two.health, two.split, two.attributes) == ("unknown", "", {"site": "B"})
+        first, second = bids(tmp_path, "sub-01/anat/sub-01_FLAIR.nii.gz", "sub-02/anat/sub-02_FLAIR.nii.gz")
+        assert (first.dataset, first.health, first.split) == ("Site B", "healthy", "test")
+        assert first.attributes == {"age": "61", "site": 'B "old"', "participant_lesion": "no"}
+        assert (second.health, second.split, second.attributes) == ("unknown", "", {"site": "B"})
 
     def test_every_bad_participant_is_named(self, tmp_path: Path) -> None:
         (tmp_path / "participants.tsv").write_text(

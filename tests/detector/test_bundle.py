@@ -75,11 +75,11 @@ def test_weights_come_back_bit_by_bit(tiny_detector: Path, tiny_reconstructor: P
 
 
 def test_no_pickle_and_files_that_others_may_read(tiny_detector: Path) -> None:
-    found = {path.relative_to(tiny_detector).as_posix(): path for path in tiny_detector.rglob("*") if path.is_file()}
-    assert set(found) == {*OWN, *NESTED}
+    files = {path.relative_to(tiny_detector).as_posix(): path for path in tiny_detector.rglob("*") if path.is_file()}
+    assert set(files) == {*OWN, *NESTED}
     mask = os.umask(0)
     os.umask(mask)
-    for path in found.values():
+    for path in files.values():
         assert stat.S_IMODE(path.stat().st_mode) == 0o666 & ~mask, path
 
 
@@ -88,16 +88,16 @@ def test_a_moved_bundle_predicts_the_same_without_what_it_was_made_from(
 ) -> None:
     before = load_detector(tiny_detector, "cpu").predict_volume(case).score
     first = Path(shutil.copytree(tiny_reconstructor, tmp_path / "first"))
-    made = tmp_path / "made"
+    saved = tmp_path / "made"
     bundle = verify(tiny_detector)
     description = bundles.Description(
         anatomy=bundle.anatomy, direction="axial", precision="float32", training={}, identities={}
     )
     statistics = load_file(tiny_detector / "statistics.safetensors")
-    bundles.save(made, bundle.run, load_segmenter(bundle).state_dict(), statistics, description, verify(first))
+    bundles.save(saved, bundle.run, load_segmenter(bundle).state_dict(), statistics, description, verify(first))
     shutil.rmtree(first)
     (tmp_path / "elsewhere").mkdir()
-    moved = made.rename(tmp_path / "elsewhere" / "renamed")
+    moved = saved.rename(tmp_path / "elsewhere" / "renamed")
     np.testing.assert_array_equal(load_detector(moved, "cpu").predict_volume(case).score, before)
 
 
@@ -320,9 +320,9 @@ class TestWorkshop:
         Workshop(tmp_path / "out", {"config": config, "limit": None}).open()
         with pytest.raises(ConfigError, match=r"got limit None there and 3 now; .*--overwrite"):
             Workshop(tmp_path / "out", {"config": config, "limit": 3})
-        other = {"train": {"steps": 4, "lr": 0.1}, "anomalies": []}
+        changed = {"train": {"steps": 4, "lr": 0.1}, "anomalies": []}
         with pytest.raises(ConfigError, match=r"another config.anomalies, config.train.steps 3 there and 4 now;"):
-            Workshop(tmp_path / "out", {"config": other, "limit": None})
+            Workshop(tmp_path / "out", {"config": changed, "limit": None})
         (tmp_path / "out.partial" / "resume.ckpt").write_bytes(b"x")
         (tmp_path / "out.partial" / "prepared").mkdir()
         workshop = Workshop(tmp_path / "out", {"config": 2}, overwrite=True)
@@ -350,14 +350,14 @@ class TestGolden:
         image[..., first : first + count] = parts["image"]
         brain[..., first : first + count] = parts["brain"]
         empty = np.zeros_like(brain)
-        made = replace(case, image=image, brain=brain, foreground=brain, lesion=empty, ignore=empty)
-        made = replace(made, spacing_mm=tuple(parts["spacing_mm"].tolist()))
+        shown = replace(case, image=image, brain=brain, foreground=brain, lesion=empty, ignore=empty)
+        shown = replace(shown, spacing_mm=tuple(parts["spacing_mm"].tolist()))
         detector = load_detector(GOLDEN / "detector", "cpu")
         assert detector.residual.median_mm == 11.5  # its config says 5 voxels, of 2.3 mm
-        found = detector.predict_volume(made)
+        prediction = detector.predict_volume(shown)
         assert parts["brain"].sum() > 500
         for name in ("score", "probability", "map"):
-            values = getattr(found, name)[..., first : first + count]
+            values = getattr(prediction, name)[..., first : first + count]
             np.testing.assert_allclose(values, parts[name], atol=1e-4, rtol=0, err_msg=name)
             assert parts[name][parts["brain"]].std() > 0.01, name
-        assert found.threshold == 0.4
+        assert prediction.threshold == 0.4

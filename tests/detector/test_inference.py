@@ -48,14 +48,14 @@ def image_only() -> Detector:
 
 
 def unmirrored(detector: Detector) -> Detector:
-    made = copy.copy(detector)
-    made.mirror = False
-    return made
+    plain = copy.copy(detector)
+    plain.mirror = False
+    return plain
 
 
-def assert_close(one: Prediction, two: Prediction, tolerance: float = 1e-4) -> None:
+def assert_close(first: Prediction, second: Prediction, tolerance: float = 1e-4) -> None:
     for part in PARTS:
-        a, b = getattr(one, part), getattr(two, part)
+        a, b = getattr(first, part), getattr(second, part)
         assert (a is None) == (b is None), part
         if a is not None:
             np.testing.assert_allclose(a, b, atol=tolerance, rtol=0, err_msg=part)
@@ -73,25 +73,25 @@ def test_slices_alone_and_in_any_batch_agree(detector: Detector, prepared: list[
 
 def test_a_prediction_has_its_shapes_and_ranges(detector: Detector, prepared: list[Prepared]) -> None:
     case = prepared[0]
-    found = detector.predict_volume(case)
+    prediction = detector.predict_volume(case)
     for part in ("score", "probability", "map", "uncertainty", "intensity"):
-        values = getattr(found, part)
+        values = getattr(prediction, part)
         assert (values.shape, values.dtype) == (case.brain.shape, np.float32), part
         assert values.min() >= 0
         assert values.max() <= 1
         assert not values[~case.brain].any(), part
         assert values[case.brain].any(), part
-    np.testing.assert_array_equal(found.brain, case.brain)
-    assert found.notes["direction"] == "axial"
+    np.testing.assert_array_equal(prediction.brain, case.brain)
+    assert prediction.notes["direction"] == "axial"
 
 
 def test_the_reconstruction_equals_the_image_outside_the_brain(detector: Detector, prepared: list[Prepared]) -> None:
-    case, found = prepared[0], detector.predict_volume(prepared[0]).reconstruction
-    assert found is not None
-    assert found.shape == case.image.shape
-    assert np.abs(found).max() <= 1
-    np.testing.assert_array_equal(found[:, ~case.brain], case.image[:, ~case.brain])
-    assert np.abs(found - case.image)[:, case.brain].mean() > 0.01
+    case, reconstruction = prepared[0], detector.predict_volume(prepared[0]).reconstruction
+    assert reconstruction is not None
+    assert reconstruction.shape == case.image.shape
+    assert np.abs(reconstruction).max() <= 1
+    np.testing.assert_array_equal(reconstruction[:, ~case.brain], case.image[:, ~case.brain])
+    assert np.abs(reconstruction - case.image)[:, case.brain].mean() > 0.01
 
 
 def test_the_probability_is_the_mean_over_the_reconstructions(detector: Detector, prepared: list[Prepared]) -> None:
@@ -99,11 +99,11 @@ def test_the_probability_is_the_mean_over_the_reconstructions(detector: Detector
     maps = unmirrored(detector).slice_maps(batch)
     with torch.inference_mode():
         members = detector.reconstructor.reconstruct(batch.image, batch.brain, batch.keys)
-        each = [detector.segmenter(batch.image, member).sigmoid() * batch.brain for member in members]
+        probabilities = [detector.segmenter(batch.image, member).sigmoid() * batch.brain for member in members]
     assert len(members) == 2
-    torch.testing.assert_close(maps.probability, (each[0] + each[1]) / 2, atol=1e-4, rtol=0)
+    torch.testing.assert_close(maps.probability, (probabilities[0] + probabilities[1]) / 2, atol=1e-4, rtol=0)
     torch.testing.assert_close(maps.reconstruction, (members[0] + members[1]) / 2, atol=1e-4, rtol=0)
-    torch.testing.assert_close(maps.uncertainty, (each[0] - each[1]).abs() / 2, atol=1e-4, rtol=0)
+    torch.testing.assert_close(maps.uncertainty, (probabilities[0] - probabilities[1]).abs() / 2, atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize("fixture", ["tiny_detector", "tiny_reconstructor"])
@@ -113,10 +113,10 @@ def test_a_mirrored_slice_has_the_mirrored_maps(
     detector = load_detector(request.getfixturevalue(fixture), device="cpu")
     assert detector.mirror  # as its config says
     batch = slices_of(prepared[0], [8, 9, 10], detector.seed)
-    maps, others = detector.slice_maps(batch), detector.slice_maps(batch.mirrored())
+    maps, mirrored = detector.slice_maps(batch), detector.slice_maps(batch.mirrored())
     for name in ("map", "probability", "reconstruction", "uncertainty"):
         if (here := getattr(maps, name)) is not None:
-            torch.testing.assert_close(getattr(others, name).flip(-2), here, atol=1e-5, rtol=0)
+            torch.testing.assert_close(getattr(mirrored, name).flip(-2), here, atol=1e-5, rtol=0)
     alone = unmirrored(detector).slice_maps(batch)
     assert (alone.map - maps.map).abs().max() > 1e-3  # so it is not the networks that are symmetric
 
@@ -140,11 +140,11 @@ def test_slices_with_too_little_brain_are_not_judged(
     places = np.argwhere(brain[..., 10])
     brain[..., 10] = False
     brain[(*places[: int(1400 / area_mm2)].T, 10)] = True
-    found = detector.predict_volume(replace(case, brain=brain))
+    prediction = detector.predict_volume(replace(case, brain=brain))
     assert before.score[..., 10].any()
     for part in ("score", "map", "probability"):
-        assert not getattr(found, part)[..., 10].any(), part
-    assert found.notes["slices_not_judged"] == before.notes["slices_not_judged"] + 1
+        assert not getattr(prediction, part)[..., 10].any(), part
+    assert prediction.notes["slices_not_judged"] == before.notes["slices_not_judged"] + 1
 
 
 def test_a_brain_that_vanished_on_the_model_grid(detector: Detector, prepared: list[Prepared]) -> None:
@@ -155,24 +155,24 @@ def test_a_brain_that_vanished_on_the_model_grid(detector: Detector, prepared: l
 
 class TestThreeKinds:
     def test_reconstructor_and_segmenter(self, detector: Detector, prepared: list[Prepared]) -> None:
-        found = detector.predict_volume(prepared[0])
-        fused = fuse(found.map, found.probability, detector.fusion.form, detector.fusion.weight)
-        np.testing.assert_array_equal(found.score, fused)
+        prediction = detector.predict_volume(prepared[0])
+        fused = fuse(prediction.map, prediction.probability, detector.fusion.form, detector.fusion.weight)
+        np.testing.assert_array_equal(prediction.score, fused)
 
     def test_reconstructor_alone(self, tiny_reconstructor: Path, prepared: list[Prepared]) -> None:
-        found = load_detector(tiny_reconstructor, device="cpu").predict_volume(prepared[0])
-        assert found.probability is None
-        np.testing.assert_array_equal(found.score, found.map)
+        prediction = load_detector(tiny_reconstructor, device="cpu").predict_volume(prepared[0])
+        assert prediction.probability is None
+        np.testing.assert_array_equal(prediction.score, prediction.map)
 
     def test_segmenter_of_the_image_alone(self, image_only: Detector, prepared: list[Prepared]) -> None:
-        found = image_only.predict_volume(prepared[0])
-        assert found.map is None
+        prediction = image_only.predict_volume(prepared[0])
+        assert prediction.map is None
         mirrored = copy.copy(image_only)
         mirrored.mirror = True
         assert mirrored.predict_volume(prepared[0]).uncertainty is None
-        assert found.uncertainty is None  # one image, one probability: nothing to differ
-        assert found.reconstruction is None
-        np.testing.assert_array_equal(found.score, found.probability)
+        assert prediction.uncertainty is None  # one image, one probability: nothing to differ
+        assert prediction.reconstruction is None
+        np.testing.assert_array_equal(prediction.score, prediction.probability)
 
     def test_a_reconstructor_beside_a_segmenter_of_the_image_alone(
         self, detector: Detector, image_only: Detector, prepared: list[Prepared]
@@ -185,11 +185,13 @@ class TestThreeKinds:
             residual=detector.residual,
             fusion=Fusion(form="product", weight=0.5),
         )
-        found = both.predict_volume(prepared[0])
-        one, two = (each.predict_volume(prepared[0]) for each in (unmirrored(detector), image_only))
-        np.testing.assert_allclose(found.map, one.map, atol=1e-4)
-        np.testing.assert_allclose(found.probability, two.probability, atol=1e-4)
-        np.testing.assert_allclose(found.score, found.map**0.5 * found.probability, atol=1e-6)
+        prediction = both.predict_volume(prepared[0])
+        unmirrored_maps, image_maps = (
+            model.predict_volume(prepared[0]) for model in (unmirrored(detector), image_only)
+        )
+        np.testing.assert_allclose(prediction.map, unmirrored_maps.map, atol=1e-4)
+        np.testing.assert_allclose(prediction.probability, image_maps.probability, atol=1e-4)
+        np.testing.assert_allclose(prediction.score, prediction.map**0.5 * prediction.probability, atol=1e-6)
 
     def test_nothing_to_detect_with(self, detector: Detector) -> None:
         with pytest.raises(BundleError, match="without a reconstructor"):
@@ -200,9 +202,9 @@ class TestThreeKinds:
 
 class TestThresholds:
     def test_a_mask_needs_a_calibration(self, tiny_reconstructor: Path, prepared: list[Prepared]) -> None:
-        found = load_detector(tiny_reconstructor, device="cpu").predict_volume(prepared[0])
-        assert found.mask is None
-        assert found.threshold is None
+        prediction = load_detector(tiny_reconstructor, device="cpu").predict_volume(prepared[0])
+        assert prediction.mask is None
+        assert prediction.threshold is None
 
     def test_the_mask_is_the_score_at_the_threshold_of_the_rule(
         self, detector: Detector, prepared: list[Prepared]
@@ -210,25 +212,25 @@ class TestThresholds:
         score = detector.predict_volume(prepared[0]).score
         middle = float(np.median(score[prepared[0].brain]))
         values = {"best-dice": {"score": middle}, "strict": {"score": 1.1}, "map-only": {"map": 0.2}}
-        made = copy.copy(detector)
-        made.thresholds = Thresholds(values, "best-dice")
-        found = made.predict_volume(prepared[0])
-        np.testing.assert_array_equal(found.mask, (found.score >= middle) & found.brain)
-        assert found.threshold == middle
-        assert 0 < found.mask.sum() < found.brain.sum()
-        assert not made.predict_volume(prepared[0], rule="strict").mask.any()
-        assert made.predict_volume(prepared[0], rule="map-only").mask is None
+        calibrated = copy.copy(detector)
+        calibrated.thresholds = Thresholds(values, "best-dice")
+        prediction = calibrated.predict_volume(prepared[0])
+        np.testing.assert_array_equal(prediction.mask, (prediction.score >= middle) & prediction.brain)
+        assert prediction.threshold == middle
+        assert 0 < prediction.mask.sum() < prediction.brain.sum()
+        assert not calibrated.predict_volume(prepared[0], rule="strict").mask.any()
+        assert calibrated.predict_volume(prepared[0], rule="map-only").mask is None
         with pytest.raises(ConfigError, match=r"uncalibrated rule.*'false-positives'.*best-dice"):
-            made.predict_volume(prepared[0], rule="false-positives")
+            calibrated.predict_volume(prepared[0], rule="false-positives")
 
     def test_a_threshold_of_0_masks_no_background(self, detector: Detector, prepared: list[Prepared]) -> None:
-        made = Detector(
+        calibrated = Detector(
             anatomy=ANATOMY,
             direction="axial",
             reconstructor=detector.reconstructor,
             thresholds=Thresholds({"all": {"score": 0.0}}, "all"),
         )
-        np.testing.assert_array_equal(made.predict_volume(prepared[0]).mask, prepared[0].brain)
+        np.testing.assert_array_equal(calibrated.predict_volume(prepared[0]).mask, prepared[0].brain)
 
 
 class TestNeverRescaledPerScan:
@@ -244,11 +246,11 @@ class TestNeverRescaledPerScan:
         thick = replace(prepared[0], spacing_mm=(*prepared[0].spacing_mm[:2], 12.0))  # more than the median's window
         before = detector.predict_volume(thick)
         after = detector.predict_volume(self.altered(thick, 10))
-        others = [k for k in range(prepared[0].brain.shape[2]) if k != 10]
+        elsewhere = [k for k in range(prepared[0].brain.shape[2]) if k != 10]
         for part in PARTS:
-            one, two = getattr(before, part), getattr(after, part)
-            np.testing.assert_allclose(one[..., others], two[..., others], atol=1e-4, err_msg=part)
-            assert np.abs(one[..., 10] - two[..., 10]).max() > 1e-3, part
+            first, second = getattr(before, part), getattr(after, part)
+            np.testing.assert_allclose(first[..., elsewhere], second[..., elsewhere], atol=1e-4, err_msg=part)
+            assert np.abs(first[..., 10] - second[..., 10]).max() > 1e-3, part
 
     def test_the_median_filter_reaches_two_fine_slices(self, detector: Detector, prepared: list[Prepared]) -> None:
         fine = replace(prepared[0], spacing_mm=(2.3, 2.3, 2.3))
@@ -272,14 +274,14 @@ def test_the_map_is_filtered_by_the_configured_median(detector: Detector, prepar
 
     def map_with(length_mm: float) -> Any:
         residual = Residual(kind="absolute", median_mm=length_mm)
-        made = Detector(
+        filtering = Detector(
             anatomy=ANATOMY,
             direction="axial",
             reconstructor=detector.reconstructor,
             residual=residual,
             seed=detector.seed,
         )
-        return made.predict_volume(fine).map
+        return filtering.predict_volume(fine).map
 
     raw = map_with(0.0)
     filtered = map_with(9.0)
@@ -309,19 +311,19 @@ def test_where_a_contrast_does_not_reach_the_scores_are_those_of_the_other_alone
     detector = Detector(anatomy=both, direction="axial", reconstructor=model, segmenter=segmenter)
     for residual in (Residual(), Residual(kind="absolute", median_mm=0.0)):
         detector.residual = residual
-        found = [detector.predict_volume(one) for one in (whole, part, alone)]
+        predictions = [detector.predict_volume(case) for case in (whole, part, alone)]
         # In the upper half alike but for the slice at the edge, which the median filter reaches.
         for name in PARTS:
-            values = [getattr(one, name)[..., end + 1 :] for one in found]
+            values = [getattr(prediction, name)[..., end + 1 :] for prediction in predictions]
             np.testing.assert_allclose(values[1], values[2], atol=1e-4, err_msg=name)
             assert np.abs(values[0] - values[2]).max() > 0.01, name
-            lower = [getattr(one, name)[..., : end - 1] for one in found]
+            lower = [getattr(prediction, name)[..., : end - 1] for prediction in predictions]
             assert np.abs(lower[1] - lower[2]).max() > 0.01, name
-    assert found[1].notes["absent_contrasts"] == []
+    assert predictions[1].notes["absent_contrasts"] == []
     unseen = replace(part, valid=np.stack([part.valid[1]] * 2))  # neither covers the upper half
-    found = detector.predict_volume(unseen)
+    prediction = detector.predict_volume(unseen)
     for name in ("score", "probability", "map", "intensity"):
-        assert not getattr(found, name)[..., end:].any(), name
+        assert not getattr(prediction, name)[..., end:].any(), name
 
 
 def test_networks_are_frozen_in_evaluation_mode(detector: Detector) -> None:
@@ -339,16 +341,16 @@ class TestPrecisionAndDevice:
         rough = copy.copy(detector)
         rough.precision = "bfloat16"
         for case in prepared[:2]:
-            exact, found = detector.predict_volume(case), rough.predict_volume(case)
+            exact, rounded = detector.predict_volume(case), rough.predict_volume(case)
             for part, bound in bounds.items():
-                one, two = getattr(exact, part), getattr(found, part)
-                assert two.dtype == np.float32
-                difference = float(np.abs(one - two).max())
+                exact_values, rough_values = getattr(exact, part), getattr(rounded, part)
+                assert rough_values.dtype == np.float32
+                difference = float(np.abs(exact_values - rough_values).max())
                 assert 1e-4 < difference < bound, part  # the lower bound: it did compute in bfloat16
-                assert bound < 0.3 * one[case.brain].std(), "a bound that any two maps keep says nothing"
+                assert bound < 0.3 * exact_values[case.brain].std(), "a bound that any two maps keep says nothing"
             middle = np.median(exact.score[case.brain])
-            one, two = ((each.score >= middle) & case.brain for each in (exact, found))
-            assert 2 * (one & two).sum() / (one.sum() + two.sum()) > 0.98
+            first, second = ((prediction.score >= middle) & case.brain for prediction in (exact, rounded))
+            assert 2 * (first & second).sum() / (first.sum() + second.sum()) > 0.98
 
     @pytest.mark.parametrize("family", plugins.names("reconstructors"))
     def test_every_tensor_of_every_network_follows_the_device(self, family: str, tiny_detector: Path) -> None:
@@ -370,7 +372,7 @@ class TestPrecisionAndDevice:
                 for name, module in network.named_modules()
                 for key, value in vars(module).items()
                 if key not in ("_parameters", "_buffers", "_modules")
-                and any(isinstance(one, torch.Tensor | torch.nn.Module) for one in _held(value))
+                and any(isinstance(item, torch.Tensor | torch.nn.Module) for item in _held(value))
             ]
             assert stray == []
 

@@ -22,8 +22,12 @@ def test_both_forms_come_back_from_json() -> None:
     entry = json.loads(json.dumps(encoded(cutoffs) | {"figure": "Dice"}))
     assert cutoffs_of(entry) == cutoffs
     record = {"default": "a", "rules": {"a": entry, "b": {"values": {"score": 0.5}}}}
-    found = Thresholds.from_json(record)
-    assert (found.of("score"), found.of("score", "b"), found.of("probability")) == (CALIBRATION, 0.5, None)
+    thresholds = Thresholds.from_json(record)
+    assert (thresholds.of("score"), thresholds.of("score", "b"), thresholds.of("probability")) == (
+        CALIBRATION,
+        0.5,
+        None,
+    )
 
 
 @pytest.mark.parametrize(
@@ -56,7 +60,9 @@ def test_a_detector_cuts_its_mask_by_the_scan(tiny_detector: Path, tiny_cohort: 
     middle = float(np.median(plain.score[plain.brain]))
     calibration = Calibration(40.0, -40.0 * float(np.log(middle / (1 - middle))))
     detector.thresholds = Thresholds({"expected-dice": {"score": calibration}}, "expected-dice")
-    found = detector.predict_volume(prepared)
-    assert found.threshold == calibration.threshold(found.score[found.brain])
-    np.testing.assert_array_equal(found.mask, (found.score >= np.float32(found.threshold)) & found.brain)
-    assert 0 < found.mask.sum() < found.brain.sum()
+    prediction = detector.predict_volume(prepared)
+    assert prediction.threshold == calibration.threshold(prediction.score[prediction.brain])
+    np.testing.assert_array_equal(
+        prediction.mask, (prediction.score >= np.float32(prediction.threshold)) & prediction.brain
+    )
+    assert 0 < prediction.mask.sum() < prediction.brain.sum()

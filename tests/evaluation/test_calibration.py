@@ -60,9 +60,9 @@ class TestCalibrate:
         detector = load_detector(calibrated.folder, "cpu")
         figures = []
         for case in read_cohort(tiny_cohort)[:2]:
-            found = predict_case(detector, case, rule="best-dice")
-            truth = calibration.read_truth(case, found.brain, found.grid)
-            mask, region = truth.crop(found.mask), truth.region
+            prediction = predict_case(detector, case, rule="best-dice")
+            truth = calibration.read_truth(case, prediction.brain, prediction.grid)
+            mask, region = truth.crop(prediction.mask), truth.region
             figures.append(2 * (mask & truth.lesion & region).sum() / ((mask & region).sum() + truth.lesion.sum()))
         assert np.mean(figures) == pytest.approx(entry["reached"]["score"], abs=1e-9)
 
@@ -78,8 +78,8 @@ class TestCalibrate:
         bundles.write_record(bundle, record)
         out, cohort = tmp_path / "predictions", tiny_cohort
         predict_cohort(bundle, cohort, out=out, maps=("all",), rule="expected-dice", device="cpu")
-        found = evaluate(out, cohort, out=tmp_path / "scores", rule="expected-dice", draws=5, allow_leakage=True)
-        assert not found.failed
+        evaluation = evaluate(out, cohort, out=tmp_path / "scores", rule="expected-dice", draws=5, allow_leakage=True)
+        assert not evaluation.failed
         cutoff = bundles.verify(bundle).thresholds.of("score", "expected-dice")
         detector = load_detector(bundle, "cpu")
         with (tmp_path / "scores" / "cases.csv").open() as file:
@@ -95,8 +95,8 @@ class TestCalibrate:
             assert record["threshold"] == cutoff.threshold(score[brain > 0])
             assert float(rows[case.name, "score"]["threshold"]) == record["threshold"]
             np.testing.assert_array_equal(mask > 0, (score >= np.float32(record["threshold"])) & (brain > 0))
-            one = predict_case(detector, case, rule="expected-dice")
-            assert one.threshold == record["threshold"]
+            prediction = predict_case(detector, case, rule="expected-dice")
+            assert prediction.threshold == record["threshold"]
             thresholds.add(record["threshold"])
         assert len(thresholds) > 1
         text = (tmp_path / "scores" / "summary.md").read_text()
@@ -135,21 +135,21 @@ class TestCalibrate:
             return predict_case(detector, case, **options)
 
         monkeypatch.setattr(calibration, "predict_case", goes_on)
-        made = calibrate(tiny_detector, tiny_cohort, out=tmp_path / "b", device="cpu")
+        calibrated_bundle = calibrate(tiny_detector, tiny_cohort, out=tmp_path / "b", device="cpu")
         assert asked == ["sub-01", "sub-02", "sub-03"]
-        assert not list(made.folder.glob("cases*"))
+        assert not list(calibrated_bundle.folder.glob("cases*"))
         assert not (tmp_path / "b.partial").exists()
         # The rule of the parent that was named is replaced, and a second calibration keeps it.
         old = bundles.verify(tiny_detector)
-        assert made.thresholds.values["best-dice"] != old.thresholds.values["best-dice"]
+        assert calibrated_bundle.thresholds.values["best-dice"] != old.thresholds.values["best-dice"]
         second = calibrate(
-            made.folder,
+            calibrated_bundle.folder,
             tiny_cohort,
             out=tmp_path / "c",
             device="cpu",
             rules=("false-positives:false_positive_ml=1",),
         )
-        assert second.thresholds.values["best-dice"] == made.thresholds.values["best-dice"]
+        assert second.thresholds.values["best-dice"] == calibrated_bundle.thresholds.values["best-dice"]
         assert second.thresholds.default == "false-positives"
 
     def test_a_mask_edited_in_place_its_labels_and_the_reference_are_another_request(
@@ -189,10 +189,10 @@ class TestCalibrate:
             return predict_case(detector, case, **options) if case.name != "sub-02" else [][0]
 
         monkeypatch.setattr(calibration, "predict_case", faulty)
-        made = calibrate(tiny_detector, tiny_cohort, out=tmp_path / "b", device="cpu")
+        calibrated_bundle = calibrate(tiny_detector, tiny_cohort, out=tmp_path / "b", device="cpu")
         assert "sub-02 left out of the calibration: unexpected IndexError: list index out of range" in caplog.text
         cases = read_cohort(tiny_cohort)
-        assert made.used == identities([cases[0], cases[2]], "calibrate")
+        assert calibrated_bundle.used == identities([cases[0], cases[2]], "calibrate")
 
     def test_a_namesake_in_another_data_set_is_not_left_out_with_it(
         self, tiny_detector: Path, tiny_cohort: Path, tmp_path: Path
@@ -205,9 +205,9 @@ class TestCalibrate:
         shutil.copytree(tiny_detector, used)
         record = dict(bundles.verify(used).record)
         bundles.write_record(used, record | {"identities": {"a" * 64: "fit"}})  # so that it is looked at before
-        made = calibrate(used, tmp_path / "c.csv", out=tmp_path / "b", device="cpu")
-        assert made.record["thresholds"]["rules"]["best-dice"]["provenance"]["failed_cases"] == 1
-        assert made.used == {"a" * 64: "fit"} | identities([second], "calibrate")
+        calibrated_bundle = calibrate(used, tmp_path / "c.csv", out=tmp_path / "b", device="cpu")
+        assert calibrated_bundle.record["thresholds"]["rules"]["best-dice"]["provenance"]["failed_cases"] == 1
+        assert calibrated_bundle.used == {"a" * 64: "fit"} | identities([second], "calibrate")
 
     def test_cases_that_will_not_do_leave_nothing_in_the_way_of_others(
         self, tiny_detector: Path, tiny_cohort: Path, tmp_path: Path
@@ -227,8 +227,8 @@ class TestCalibrate:
         write_manifest(
             [replace(case, split=split) for case, split in zip(cases, splits, strict=True)], tmp_path / "c.csv"
         )
-        made = calibrate(tiny_detector, tmp_path / "c.csv", out=tmp_path / "b", device="cpu")
-        assert made.used == identities(cases[1:2], "calibrate")
+        calibrated_bundle = calibrate(tiny_detector, tmp_path / "c.csv", out=tmp_path / "b", device="cpu")
+        assert calibrated_bundle.used == identities(cases[1:2], "calibrate")
 
     def test_a_contrast_that_the_bundle_does_not_use_need_not_be_readable(
         self, tiny_detector: Path, tiny_cohort: Path, tmp_path: Path
@@ -237,8 +237,10 @@ class TestCalibrate:
         broken = tmp_path / "broken.nii.gz"
         broken.write_bytes(case.images["T1w"].read_bytes()[:2000])
         write_manifest([replace(case, images={**case.images, "T1w": broken})], tmp_path / "c.csv")
-        made = calibrate(tiny_detector, tmp_path / "c.csv", out=tmp_path / "b", device="cpu")
-        assert made.used == identities([replace(case, images={"FLAIR": case.images["FLAIR"]})], "calibrate")
+        calibrated_bundle = calibrate(tiny_detector, tmp_path / "c.csv", out=tmp_path / "b", device="cpu")
+        assert calibrated_bundle.used == identities(
+            [replace(case, images={"FLAIR": case.images["FLAIR"]})], "calibrate"
+        )
 
     def test_cases_that_the_model_was_fitted_on_are_refused(
         self, tiny_detector: Path, tiny_cohort: Path, tmp_path: Path

@@ -47,11 +47,11 @@ def lesion_mask(subject: int) -> np.ndarray:
 def maps_of(subject: int, lesion: np.ndarray, brain: np.ndarray) -> dict[str, np.ndarray]:
     """Random maps, the better the higher in QUALITY; a constant 0.9 outside the brain, where scores must not count."""
     rng = np.random.default_rng(subject)
-    made = {}
+    maps = {}
     for part, quality in QUALITY.items():
         logit = rng.normal(-1.5, 1, SHAPE) + quality * lesion
-        made[part] = np.where(brain, 1 / (1 + np.exp(-logit)), 0.9).astype(np.float32)
-    return made
+        maps[part] = np.where(brain, 1 / (1 + np.exp(-logit)), 0.9).astype(np.float32)
+    return maps
 
 
 class Study:
@@ -114,11 +114,11 @@ class Study:
         )
         self.cases.append(case)
         self.lesions[name], self.maps[name] = truth, dict(maps or maps_of(seed, truth, brain))
-        made = {**self.maps[name], "brain": brain, "reconstruction": scan - np.where(truth & brain, 50, 5)}
+        images = {**self.maps[name], "brain": brain, "reconstruction": scan - np.where(truth & brain, 50, 5)}
         parts = {}
         place = self.predictions / f"sub-{subject}" / "anat"
         place.mkdir(parents=True, exist_ok=True)
-        for part, values in made.items():
+        for part, values in images.items():
             end = SUFFIXES[part] + ("_FLAIR" if part == "reconstruction" else "")
             path = place / f"{name}_{end}.nii.gz"
             write_volume(path, values, GRID, np.uint8 if values.dtype == bool else np.float32)
@@ -159,11 +159,11 @@ def no_pictures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch)
 
 @pytest.fixture
 def study(tmp_path: Path) -> Study:
-    made = Study(tmp_path)
+    cohort = Study(tmp_path)
     for number in (1, 2, 3):
-        made.add(number, site="B" if number == 3 else "A")
-    made.add(4, healthy=True)
-    return made
+        cohort.add(number, site="B" if number == 3 else "A")
+    cohort.add(4, healthy=True)
+    return cohort
 
 
 def rows_of(path: Path) -> list[dict[str, str]]:
@@ -191,7 +191,7 @@ class TestFigures:
             assert result.value(part, "auprc").value == pytest.approx(mean, abs=2e-3)
             outlined = np.mean([dice(scores >= threshold, truth) for truth, scores in pairs])
             assert result.value(part, "dice").value == pytest.approx(outlined, abs=1e-12)
-            truth, scores = (np.concatenate(one) for one in zip(*pairs, strict=True))
+            truth, scores = (np.concatenate(values) for values in zip(*pairs, strict=True))
             pooled = result.value(part, "auprc", "pooled").value
             assert pooled == pytest.approx(average_precision_score(truth, scores), abs=2e-3)
             assert pooled != pytest.approx(mean, abs=1e-4), "pooled and per case are two figures"
@@ -200,7 +200,7 @@ class TestFigures:
             assert result.value(part, "dice", "pooled").value == pytest.approx(dice(alarms, truth))
             assert result.value(part, "precision", "pooled").value == pytest.approx(truth[alarms].mean())
             assert result.value(part, "sensitivity", "pooled").value == pytest.approx(alarms[truth].mean())
-            oracle = max(dice(scores >= one, truth) for one in np.unique(scores))
+            oracle = max(dice(scores >= value, truth) for value in np.unique(scores))
             assert result.value(part, "best_dice", "pooled").value == pytest.approx(oracle, abs=2e-3)
 
     def test_false_positive_rate_is_no_false_discovery_rate(self, study: Study) -> None:
@@ -224,13 +224,13 @@ class TestFigures:
         assert result.value("score", "lesion_free_scans_with_alarm").value == 1.0
         # Lesions lie in slices 2 and 3, and 10 mm are 2 slices: 6 to 10 are clear; the brain of the healthy has 10.
         clear = [(f"sub-0{number}", slice(6, 11)) for number in (1, 2, 3)] + [("sub-04", slice(1, 11))]
-        found = [
+        false_mls = [
             (study.maps[name]["score"][..., at][brain_mask()[..., at]] >= 0.5).sum() * VOXEL_ML for name, at in clear
         ]
         per_slice = result.value("score", "false_positive_ml_per_lesion_free_slice")
-        assert per_slice.value == pytest.approx(np.mean(np.array(found) / [5, 5, 5, 10]))
+        assert per_slice.value == pytest.approx(np.mean(np.array(false_mls) / [5, 5, 5, 10]))
         pooled = result.value("score", "false_positive_ml_per_lesion_free_slice", "pooled")
-        assert pooled.value == pytest.approx(sum(found) / 25)
+        assert pooled.value == pytest.approx(sum(false_mls) / 25)
 
     def test_slices_run_along_the_axis_of_acquisition_and_those_without_brain_are_none(self, tmp_path: Path) -> None:
         """Published mistake 3: "per slice" over another axis, and empty slices counted as free of alarms."""
@@ -327,8 +327,8 @@ class TestFigures:
         auprc = {row["case"]: float(row["auprc"]) for row in rows_of(tmp_path / "scores" / "cases.csv")[::4]}
         assert len(auprc) == 3
         expected = (auprc["sub-01"] + (auprc["sub-02_ses-a"] + auprc["sub-02_ses-b"]) / 2) / 2
-        found = result.value("score", "auprc")
-        assert (found.value, found.subjects) == (pytest.approx(expected), 2)
+        figure = result.value("score", "auprc")
+        assert (figure.value, figure.subjects) == (pytest.approx(expected), 2)
 
     def test_paired_differences_share_the_draws_and_say_whether_they_exclude_zero(self, study: Study) -> None:
         few = study.evaluate("few").value("score - intensity", "auprc")
@@ -473,9 +473,9 @@ class TestFolders:
     def test_predictions_of_another_version_are_refused(self, study: Study) -> None:
         place = study.predictions / "sub-02" / "anat" / "sub-02_desc-anomaly_probseg.json"
         place.write_text(json.dumps(json.loads(place.read_text()) | {"format": FORMAT + 1}))
-        found = study.evaluate()
-        assert len(found.done) == 3
-        assert re.search(r"of another version.*expected 1; predict again with --overwrite", found.failed["sub-02"])
+        result = study.evaluate()
+        assert len(result.done) == 3
+        assert re.search(r"of another version.*expected 1; predict again with --overwrite", result.failed["sub-02"])
         del study.model["format"]
         study.write_model()
         with pytest.raises(DataError, match=r"predictions of another version in .*model\.json: got format None"):
@@ -511,16 +511,18 @@ class TestCompare:
                 study.evaluate()
                 folders[name].append(study.root / "scores")
         rows = compare(list(folders.items()), out=tmp_path / "comparison", draws=50)
-        found = {(row.system, row.figure, row.how): row for row in rows}
-        gain = found["better - plain (score)", "auprc", "mean over subjects"]
+        figures = {(row.system, row.figure, row.how): row for row in rows}
+        gain = figures["better - plain (score)", "auprc", "mean over subjects"]
         assert gain.subjects == 6
         assert gain.excludes_zero
-        same = found["better - plain (map)", "auprc", "mean over subjects"]
+        same = figures["better - plain (map)", "auprc", "mean over subjects"]
         assert (same.value, same.excludes_zero) == (0.0, False)
-        own = found["better: score - map", "auprc", "mean over subjects"]
-        assert own.subjects == 6
-        assert own.value > found["plain: score - map", "auprc", "mean over subjects"].value
-        assert own.value - found["plain: score - map", "auprc", "mean over subjects"].value == pytest.approx(gain.value)
+        better = figures["better: score - map", "auprc", "mean over subjects"]
+        assert better.subjects == 6
+        assert better.value > figures["plain: score - map", "auprc", "mean over subjects"].value
+        assert better.value - figures["plain: score - map", "auprc", "mean over subjects"].value == pytest.approx(
+            gain.value
+        )
         assert "better - plain (score)" in (tmp_path / "comparison" / "comparison.md").read_text()
         with pytest.raises(DataError, match="case in two folds"):
             compare([("a", [folders["plain"][0]] * 2), ("b", folders["better"])], out=tmp_path / "x")
@@ -597,9 +599,9 @@ class TestTruth:
     def test_stored_figures_come_back(self, study: Study) -> None:
         study.evaluate()
         folder = study.root / "scores" / "cases"
-        one = evaluation_case.load_case(folder, "sub-04", {})
-        assert math.isnan(one.systems["score"]["dice"])
-        assert one.histograms["score"].negatives == brain_mask().sum()
+        scores = evaluation_case.load_case(folder, "sub-04", {})
+        assert math.isnan(scores.systems["score"]["dice"])
+        assert scores.histograms["score"].negatives == brain_mask().sum()
         (folder / "sub-04.npz").write_bytes(b"PK\x03\x04no")
         with pytest.raises(DataError, match="unreadable histograms"):
             evaluation_case.load_case(folder, "sub-04", {})

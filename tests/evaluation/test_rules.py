@@ -74,11 +74,11 @@ def study() -> list[Observation]:
     for number in range(10):
         scores, truth = voxels(number, 6000, 0.0 if number > 6 else 0.02 + 0.01 * number)
         free = voxels(100 + number, 1500, 0.0)[0]
-        one = observation(str(max(number, 1)), scores, truth, free, slices=5)
+        case = observation(str(max(number, 1)), scores, truth, free, slices=5)
         noise = np.random.default_rng(1000 + number).random(6000).astype(np.float32)
         part = histogram(np.where(truth, np.sqrt(noise), noise), truth)
-        clear = dict.fromkeys(("score", "map"), one.clear["score"])
-        observed.append(replace(one, whole=one.whole | {"map": part}, clear=clear))
+        clear = dict.fromkeys(("score", "map"), case.clear["score"])
+        observed.append(replace(case, whole=case.whole | {"map": part}, clear=clear))
     return observed
 
 
@@ -101,8 +101,8 @@ class TestContract:
         assert first == again
         fresh = voxels(50, 6000, 0.05)[0]
         for part, cutoff in first.cutoffs.items():
-            other = scan_threshold(turned.cutoffs[part], fresh)
-            assert scan_threshold(cutoff, fresh) == pytest.approx(other, rel=1e-5)
+            reversed_threshold = scan_threshold(turned.cutoffs[part], fresh)
+            assert scan_threshold(cutoff, fresh) == pytest.approx(reversed_threshold, rel=1e-5)
             assert first.reached[part] == pytest.approx(turned.reached[part], rel=1e-6)
 
     def test_its_masks_find_lesions_and_hold_no_background(self, name: str, study: list[Observation]) -> None:
@@ -127,29 +127,32 @@ class TestBestDice:
     def test_mean_over_subjects_against_every_threshold(self) -> None:
         # A large lesion, a small one seen twice, and a healthy case: pooled voxels or means over cases give others.
         sets = {"a": [voxels(1, 4000, 0.4, base=0.2)], "b": [voxels(2, 900, 0.02), voxels(3, 900, 0.03)]}
-        observed = [observation(name, *one, np.zeros(1)) for name, all_of in sets.items() for one in all_of]
+        observed = [observation(name, *case, np.zeros(1)) for name, all_of in sets.items() for case in all_of]
         observed.append(observation("c", np.full(50, 0.9, np.float32), np.zeros(50, bool), np.zeros(1)))
         candidates = np.unique(np.concatenate([scores for all_of in sets.values() for scores, _ in all_of]))
 
         def mean(at: float) -> float:
-            return float(np.mean([np.mean([dice(*one, at) for one in all_of]) for all_of in sets.values()]))
+            return float(np.mean([np.mean([dice(*case, at) for case in all_of]) for all_of in sets.values()]))
 
         figures = np.array([mean(at) for at in candidates])
         entry = best(observed)
-        found = entry["values"]["score"]
-        assert entry["reached"]["score"] == pytest.approx(mean(found), abs=1e-12)
-        assert figures.max() - best_dice.PLATEAU <= mean(found) <= figures.max()
+        threshold = entry["values"]["score"]
+        assert entry["reached"]["score"] == pytest.approx(mean(threshold), abs=1e-12)
+        assert figures.max() - best_dice.PLATEAU <= mean(threshold) <= figures.max()
         run = candidates[figures >= figures.max() - best_dice.PLATEAU]
-        assert run.min() <= found <= run.max()
+        assert run.min() <= threshold <= run.max()
         assert best(observed[::-1])["values"] == entry["values"]
         assert (entry["cases"], entry["subjects"]) == (3, 2)
-        own = [max(np.mean([dice(*one, at) for one in all_of]) for at in candidates) for all_of in sets.values()]
-        assert entry["subjects_own_best"]["score"] == pytest.approx(np.mean(own), abs=1e-3)
+        best_dices = [
+            max(np.mean([dice(*case, at) for case in all_of]) for at in candidates) for all_of in sets.values()
+        ]
+        assert entry["subjects_own_best"]["score"] == pytest.approx(np.mean(best_dices), abs=1e-3)
         scores, truth = (
-            np.concatenate(one) for one in zip(*[one for all_of in sets.values() for one in all_of], strict=True)
+            np.concatenate(values)
+            for values in zip(*[values for all_of in sets.values() for values in all_of], strict=True)
         )
         pooled = max(candidates, key=lambda at: dice(scores, truth, at))
-        assert abs(found - pooled) > 0.01
+        assert abs(threshold - pooled) > 0.01
 
     def test_subjects_of_two_kinds_get_a_threshold_that_serves_one_of_them(
         self, caplog: pytest.LogCaptureFixture
@@ -166,7 +169,7 @@ class TestBestDice:
             observed.append(observation(str(number), *sets[-1], np.zeros(1)))
         entry = best(observed)
         at = entry["values"]["score"]
-        assert np.mean([dice(*one, at) for one in sets]) == pytest.approx(entry["reached"]["score"], abs=1e-9)
+        assert np.mean([dice(*case, at) for case in sets]) == pytest.approx(entry["reached"]["score"], abs=1e-9)
         assert entry["reached"]["score"] > 0.49
         assert entry["subjects_own_best"]["score"] > 0.99
         assert entry["serves_all_subjects"] == {"score": False}
@@ -210,10 +213,10 @@ class TestFalsePositives:
 
         for per, units in (("slice", 5), ("scan", 2)):
             entry = false_positives(observed, 0.8, per)
-            found = entry["values"]["score"]
-            assert volume(found) / units <= 0.8
-            assert volume(found * (1 - 1 / 2048)) / units > 0.8
-            assert entry["reached"]["score"] == pytest.approx(volume(found) / units)
+            threshold = entry["values"]["score"]
+            assert volume(threshold) / units <= 0.8
+            assert volume(threshold * (1 - 1 / 2048)) / units > 0.8
+            assert entry["reached"]["score"] == pytest.approx(volume(threshold) / units)
             assert entry[f"{per}s"] == units
             assert entry["limit"] == {"false_positive_ml": 0.8, "per": per}
 
@@ -222,13 +225,13 @@ class TestFalsePositives:
         bright = np.full(1000, 0.99, np.float32)
         with_lesion = observation("a", np.r_[clear, bright], np.r_[clear < 0, bright > 0], clear)
         without = observation("a", clear, np.zeros(100, bool), clear)
-        found = [false_positives([one], 0.1)["values"]["score"] for one in (with_lesion, without)]
-        assert found[0] == found[1]
-        assert clear[89] < found[0] <= clear[90], "ten voxels of 0.01 ml are left"
+        thresholds = [false_positives([case], 0.1)["values"]["score"] for case in (with_lesion, without)]
+        assert thresholds[0] == thresholds[1]
+        assert clear[89] < thresholds[0] <= clear[90], "ten voxels of 0.01 ml are left"
 
     def test_no_false_positive_at_all(self) -> None:
-        ones = np.ones(5, np.float32)
-        entry = false_positives([observation("a", ones, np.zeros(5, bool), ones)], 0.0)
+        scores = np.ones(5, np.float32)
+        entry = false_positives([observation("a", scores, np.zeros(5, bool), scores)], 0.0)
         assert entry["values"]["score"] > 1
         assert entry["reached"]["score"] == 0.0
 
@@ -244,10 +247,10 @@ def poisson_binomial_dice(p: np.ndarray, k: int) -> float:
     """The exact expected Dice of the mask of the k likeliest of independent voxels, p (N,) descending."""
     total = 0.0
     for index in range(k):
-        others = np.ones(1)
+        counts = np.ones(1)
         for chance in np.delete(p, index):
-            others = np.convolve(others, [1 - chance, chance])
-        total += 2 * p[index] * float((others / (k + 1 + np.arange(len(others)))).sum())
+            counts = np.convolve(counts, [1 - chance, chance])
+        total += 2 * p[index] * float((counts / (k + 1 + np.arange(len(counts)))).sum())
     return total
 
 
@@ -278,9 +281,9 @@ class TestExpectedDice:
             truth = rng.random(count) < 1 / (1 + np.exp(-logits))
             scores = (1 / (1 + np.exp(-(logits - 1) / 2))).astype(np.float32)
             observed.append(observation(str(number), scores, truth, np.zeros(0), slices=0))
-        found = expected(observed).cutoffs["score"]
-        assert (found.slope, found.intercept) == (pytest.approx(2, abs=0.15), pytest.approx(1, abs=0.15))
-        assert found.probability(np.array([0.5])) == pytest.approx(1 / (1 + np.exp(-found.intercept)))
+        calibration = expected(observed).cutoffs["score"]
+        assert (calibration.slope, calibration.intercept) == (pytest.approx(2, abs=0.15), pytest.approx(1, abs=0.15))
+        assert calibration.probability(np.array([0.5])) == pytest.approx(1 / (1 + np.exp(-calibration.intercept)))
 
     def test_each_scan_gets_its_own_threshold_and_the_mean_dice_rises(self) -> None:
         """Voxels as doubtful as those of a faint lesion are, beside a bright one, better left out: half of the Dice
@@ -290,27 +293,29 @@ class TestExpectedDice:
             rng = np.random.default_rng(number)
             p = np.r_[rng.uniform(0.001, 0.01, 20_000), rng.uniform(0.1, 0.25, 2000), rng.uniform(0.8, 0.99, bright)]
             sets.append((p.astype(np.float32), rng.random(len(p)) < p))
-        observed = [observation(str(number), *one, np.zeros(0), slices=0) for number, one in enumerate(sets)]
+        observed = [observation(str(number), *case, np.zeros(0), slices=0) for number, case in enumerate(sets)]
         finding = expected(observed)
         thresholds = [scan_threshold(finding.cutoffs["score"], scores) for scores, _ in sets]
         assert min(thresholds[:2]) > 0.7 > 0.3 > thresholds[-1]
-        reached = [dice(*one, np.float32(at)) for one, at in zip(sets, thresholds, strict=True)]
+        reached = [dice(*case, np.float32(at)) for case, at in zip(sets, thresholds, strict=True)]
         assert finding.reached["score"] == pytest.approx(np.mean(reached), abs=2e-3)
         assert finding.reached["score"] > best(observed)["reached"]["score"] + 0.02
 
     def test_scans_without_a_lesion_stay_empty_under_the_floor(self, caplog: pytest.LogCaptureFixture) -> None:
         sick = [observation(str(i), *voxels(i, 6000, 0.03, base=0.2), np.zeros(0), slices=0) for i in range(5)]
         free = [voxels(20 + i, 6000, 0.0, base=0.2)[0] for i in range(8)]
-        healthy = [observation(f"h{i}", one, np.zeros(6000, bool), one, slices=9) for i, one in enumerate(free[:5])]
+        healthy = [
+            observation(f"h{i}", scores, np.zeros(6000, bool), scores, slices=9) for i, scores in enumerate(free[:5])
+        ]
         finding = expected(sick + healthy)
         cutoff = finding.cutoffs["score"]
         assert cutoff.floor > 0
         assert finding.facts["floor_on"] == {"material": "lesion-free scans", "scans": 5}
         assert finding.facts["scans_with_lesion_left_empty"] == {"score": 0}
-        assert sum((one >= np.float32(scan_threshold(cutoff, one))).any() for one in free[:5]) == 0
-        assert sum((one >= np.float32(scan_threshold(cutoff, one))).any() for one in free[5:]) <= 1
+        assert sum((scores >= np.float32(scan_threshold(cutoff, scores))).any() for scores in free[:5]) == 0
+        assert sum((scores >= np.float32(scan_threshold(cutoff, scores))).any() for scores in free[5:]) <= 1
         # Without healthy scans: on the slices away from lesions.
-        slices = [replace(one, clear=other.clear, slices=9) for one, other in zip(sick, healthy, strict=True)]
+        slices = [replace(ill, clear=free_case.clear, slices=9) for ill, free_case in zip(sick, healthy, strict=True)]
         assert expected(slices).facts["floor_on"]["material"] == "lesion-free slices of each annotated scan"
         assert expected(slices).cutoffs["score"].floor == pytest.approx(cutoff.floor)
         assert not caplog.text
@@ -327,7 +332,7 @@ class TestExpectedDice:
 
     def test_a_part_that_ranks_lesions_low_has_no_calibration(self, caplog: pytest.LogCaptureFixture) -> None:
         scores, truth = voxels(1, 4000, 0.05)
-        good, bad = (observation("a", one, truth, np.zeros(0), slices=0) for one in (scores, 1 - scores))
+        good, bad = (observation("a", values, truth, np.zeros(0), slices=0) for values in (scores, 1 - scores))
         both = replace(good, whole=good.whole | {"intensity": bad.whole["score"]}, clear=good.clear | bad.clear)
         assert set(expected([both]).cutoffs) == {"score"}
         assert "intensity: higher scores are no likelier lesion" in caplog.text

@@ -55,7 +55,7 @@ THRESHOLDS = {"default": "best-dice", "rules": {"best-dice": {"values": {"score"
 def main() -> None:
     """Write the bundle, untrained but with weights of some size, and its prediction of a phantom on the model grid."""
     shutil.rmtree(BUNDLE, ignore_errors=True)
-    made = make_subject(21, 1, pathology="glioma", contrasts=("FLAIR",), spacing_mm=(5.0, 5.0, 8.0))
+    phantom = make_subject(21, 1, pathology="glioma", contrasts=("FLAIR",), spacing_mm=(5.0, 5.0, 8.0))
     first = configs.parse(RECONSTRUCTOR, "golden", "reconstructor")
     second = configs.parse(DETECTOR, "golden", "detector")
     torch.manual_seed(rng.fold(0, "golden"))
@@ -70,7 +70,7 @@ def main() -> None:
     shutil.rmtree(alone)
     with tempfile.TemporaryDirectory() as folder:
         scan = Path(folder) / "sub-golden_FLAIR.nii.gz"
-        write_volume(scan, made.images["FLAIR"], VolumeGrid.make(made.brain.shape, made.affine))
+        write_volume(scan, phantom.images["FLAIR"], VolumeGrid.make(phantom.brain.shape, phantom.affine))
         case = prepare(Case("golden", "golden", {"FLAIR": scan}), first.anatomy, "axial")
     write_prediction(case)
 
@@ -79,8 +79,8 @@ def write_prediction(case: Prepared) -> None:
     """Write some slices of a case and what the bundle says of them; to be run alone where a mend moves the score."""
     few = np.zeros_like(case.brain)
     few[..., SLICES] = case.brain[..., SLICES]
-    found = load_detector(BUNDLE, "cpu").predict_volume(replace(case, brain=few))
-    parts = {name: getattr(found, name)[..., SLICES] for name in ("score", "probability", "map")}
+    prediction = load_detector(BUNDLE, "cpu").predict_volume(replace(case, brain=few))
+    parts = {name: getattr(prediction, name)[..., SLICES] for name in ("score", "probability", "map")}
     np.savez_compressed(
         PREDICTION,
         image=case.image[..., SLICES],

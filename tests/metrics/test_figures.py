@@ -250,9 +250,9 @@ def test_a_component_is_false_when_under_ten_percent_lies_on_a_lesion():
 
 def test_lesion_figures_where_there_is_nothing():
     none = np.zeros((4, 4, 4), bool)
-    one = none.copy()
-    one[1, 1, 1] = True
-    healthy, missed, alarm = (metrics.lesion_detection(m, t) for m, t in ((none, none), (none, one), (one, none)))
+    voxel = none.copy()
+    voxel[1, 1, 1] = True
+    healthy, missed, alarm = (metrics.lesion_detection(m, t) for m, t in ((none, none), (none, voxel), (voxel, none)))
     assert healthy == (0, 0, 0, 0)
     assert math.isnan(metrics.lesion_recall(healthy))
     assert math.isnan(metrics.lesion_precision(missed))

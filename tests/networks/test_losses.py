@@ -160,9 +160,9 @@ def test_reconstruction_l1():
     weight[0, 1:3, 1:4] = True
     expected = (prediction - target).abs().permute(0, 2, 3, 1)[weight].mean()
     torch.testing.assert_close(losses.reconstruction_l1(prediction, target, weight), expected)
-    ones = torch.ones(2, 3, 5, 5)
+    everywhere = torch.ones(2, 3, 5, 5)
     torch.testing.assert_close(
-        losses.reconstruction_l1(prediction, target, ones), functional.l1_loss(prediction, target)
+        losses.reconstruction_l1(prediction, target, everywhere), functional.l1_loss(prediction, target)
     )
     prediction.requires_grad_()
     nothing = losses.reconstruction_l1(prediction, target, weight & False)

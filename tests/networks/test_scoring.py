@@ -76,14 +76,14 @@ def test_scores_are_not_rescaled_per_scan():
 
 def test_residuals_have_their_signs_and_ranges():
     image = torch.tensor([-1.0, 0.0, 1.0, 0.5]).reshape(1, 1, 2, 2)
-    other = torch.tensor([1.0, 0.0, -1.0, 3.0]).reshape(1, 1, 2, 2)
+    reconstruction = torch.tensor([1.0, 0.0, -1.0, 3.0]).reshape(1, 1, 2, 2)
     expected = {
         "absolute": [1.0, 0.0, 1.0, 0.25],
         "positive": [0.0, 0.0, 1.0, 0.0],
         "negative": [1.0, 0.0, 0.0, 0.25],
     }
     for kind, values in expected.items():
-        assert scoring.residual_map(image, other, kind).flatten().tolist() == values
+        assert scoring.residual_map(image, reconstruction, kind).flatten().tolist() == values
     a, b = smooth_images(0), -smooth_images(0)
     ssim = scoring.residual_map(a, b, "ssim")
     assert ssim.min() >= 0
@@ -92,32 +92,32 @@ def test_residuals_have_their_signs_and_ranges():
 
 
 def test_only_present_contrasts_count():
-    image, other = smooth_images(0), smooth_images(1)
+    image, reconstruction = smooth_images(0), smooth_images(1)
     valid = torch.zeros(image.shape, dtype=torch.bool)
     valid[0, 0] = True
-    result = scoring.residual_map(image, other, "absolute", valid)
-    alone = scoring.residual_map(image[:, :1], other[:, :1], "absolute")
+    result = scoring.residual_map(image, reconstruction, "absolute", valid)
+    alone = scoring.residual_map(image[:, :1], reconstruction[:, :1], "absolute")
     torch.testing.assert_close(result[0], alone[0])
     assert torch.count_nonzero(result[1]) == 0
-    both = scoring.residual_map(image, other, "absolute", torch.ones_like(valid))
-    torch.testing.assert_close(both, scoring.residual_map(image, other, "absolute"))
+    both = scoring.residual_map(image, reconstruction, "absolute", torch.ones_like(valid))
+    torch.testing.assert_close(both, scoring.residual_map(image, reconstruction, "absolute"))
     image[:, 1] = float("nan")
-    assert torch.equal(scoring.residual_map(image, other, "absolute", valid), result)
+    assert torch.equal(scoring.residual_map(image, reconstruction, "absolute", valid), result)
 
 
 @pytest.mark.parametrize("kind", ["ssim", "absolute", "positive", "negative"])
 def test_a_contrast_counts_where_it_covers(kind):
-    image, other = smooth_images(0), smooth_images(1)
+    image, reconstruction = smooth_images(0), smooth_images(1)
     valid = torch.ones(image.shape, dtype=torch.bool)
     valid[:, 1, 20:] = False
     image = torch.where(valid, image, -1.0)
-    found = scoring.residual_map(image, other, kind, valid)
-    first, second = (scoring.residual_map(image[:, c : c + 1], other[:, c : c + 1], kind) for c in (0, 1))
-    assert torch.equal(found[:, 20:], first[:, 20:])
+    residual = scoring.residual_map(image, reconstruction, kind, valid)
+    first, second = (scoring.residual_map(image[:, c : c + 1], reconstruction[:, c : c + 1], kind) for c in (0, 1))
+    assert torch.equal(residual[:, 20:], first[:, 20:])
     away = 20 - (scoring.SSIM_RADIUS if kind == "ssim" else 0)  # along the edge windows reach beyond it
-    torch.testing.assert_close(found[:, :away], (first + second)[:, :away] / 2)
-    other[:, 1, 20:] = torch.rand(2, 20, 40)  # whatever is made of what is not there
-    assert torch.equal(scoring.residual_map(image, other, kind, valid), found)
+    torch.testing.assert_close(residual[:, :away], (first + second)[:, :away] / 2)
+    reconstruction[:, 1, 20:] = torch.rand(2, 20, 40)  # whatever is made of what is not there
+    assert torch.equal(scoring.residual_map(image, reconstruction, kind, valid), residual)
 
 
 def test_levels_combine():

@@ -53,9 +53,9 @@ def test_a_size_that_is_no_multiple_of_32_is_seen_with_more_background(layout: s
 
 
 def test_one_encoder_serves_every_input_of_a_siamese_network() -> None:
-    one, two, three = (make(layout="siamese", inputs=ALL[:n]) for n in (1, 2, 3))
-    assert count(one.encoder) == count(two.encoder) == count(three.encoder)
-    assert count(one.decoder) < count(two.decoder) < count(three.decoder)
+    single, double, triple = (make(layout="siamese", inputs=ALL[:n]) for n in (1, 2, 3))
+    assert count(single.encoder) == count(double.encoder) == count(triple.encoder)
+    assert count(single.decoder) < count(double.decoder) < count(triple.decoder)
     assert make(2, layout="stacked", inputs=ALL).encoder.conv1.in_channels == 6
     assert make(2, layout="siamese", inputs=ALL).encoder.conv1.in_channels == 2
 

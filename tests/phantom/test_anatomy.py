@@ -58,12 +58,12 @@ def mirrored_residual(images: dict[str, np.ndarray], brain: np.ndarray) -> dict[
 
 
 def test_a_healthy_phantom_is_as_asymmetric_as_a_real_brain() -> None:
-    found = []
+    residuals = []
     for subject in range(2):
-        made = make_subject(3, subject, spacing_mm=(3.0, 3.0, 3.0))
-        found.append(mirrored_residual(dict(made.images), made.brain))
+        phantom = make_subject(3, subject, spacing_mm=(3.0, 3.0, 3.0))
+        residuals.append(mirrored_residual(dict(phantom.images), phantom.brain))
     for name, real in KIRBY21.items():
-        mean = np.mean([residual[name] for residual in found])
+        mean = np.mean([residual[name] for residual in residuals])
         assert real / 2 < mean < real * 2, name
 
 
@@ -134,7 +134,7 @@ def test_resample_agrees_with_scipy() -> None:
     rng = np.random.default_rng(0)
     maps = rng.random((2, 7, 8, 9), dtype=np.float32)
     points = rng.uniform(0, 6, (3, 50))
-    expected = np.stack([ndimage.map_coordinates(one, points, order=1) for one in maps])
+    expected = np.stack([ndimage.map_coordinates(values, points, order=1) for values in maps])
     np.testing.assert_allclose(resample(torch.from_numpy(maps), points), expected, atol=1e-5)
 
 

@@ -54,15 +54,15 @@ def test_a_cohort_is_bids_with_a_manifest(tmp_path: Path) -> None:
     assert [case.health for case in cases] == ["lesion", "healthy", "lesion", "healthy"]
     assert [case.attributes["pathology"] for case in cases] == ["glioma", "none", "stroke", "none"]
     for i, case in enumerate(cases):
-        made = make_subject(4, i, pathology=pathology_of(i, "mixed", 0.5), **TINY)
+        phantom = make_subject(4, i, pathology=pathology_of(i, "mixed", 0.5), **TINY)
         image = read_volume(case.images["FLAIR"])
         assert set(case.images) == {"T1w", "FLAIR"}
-        np.testing.assert_allclose(image.data, made.images["FLAIR"], atol=0.51)  # rounded to int16
-        np.testing.assert_allclose(image.affine, made.affine)
-        np.testing.assert_array_equal(read_mask(case.brain).data, made.brain)
+        np.testing.assert_allclose(image.data, phantom.images["FLAIR"], atol=0.51)  # rounded to int16
+        np.testing.assert_allclose(image.affine, phantom.affine)
+        np.testing.assert_array_equal(read_mask(case.brain).data, phantom.brain)
         assert (case.lesion is None) == (case.health == "healthy")
         if case.lesion is not None:
-            np.testing.assert_array_equal(read_mask(case.lesion).data, made.lesion)
+            np.testing.assert_array_equal(read_mask(case.lesion).data, phantom.lesion)
     with (root / "participants.tsv").open() as file:
         people = list(csv.DictReader(file, delimiter="\t"))
     assert list(people[0]) == ["participant_id", "site", "age", "sex", "health", "pathology"]

@@ -71,9 +71,9 @@ def test_plain_intensity_does_not_solve_it() -> None:
     for kind in PATHOLOGIES:
         of_kind = []
         for subject in range(6):
-            made = make_subject(11, subject, pathology=kind, contrasts=("FLAIR",), spacing_mm=(4.0, 4.0, 5.0))
-            image = made.images["FLAIR"] / np.percentile(made.images["FLAIR"][made.brain], 99)
-            of_kind.append((ndimage.median_filter(image, (3, 3, 1))[made.brain], made.lesion[made.brain]))
+            phantom = make_subject(11, subject, pathology=kind, contrasts=("FLAIR",), spacing_mm=(4.0, 4.0, 5.0))
+            image = phantom.images["FLAIR"] / np.percentile(phantom.images["FLAIR"][phantom.brain], 99)
+            of_kind.append((ndimage.median_filter(image, (3, 3, 1))[phantom.brain], phantom.lesion[phantom.brain]))
         score, truth = (np.concatenate(part) for part in zip(*of_kind, strict=True))
         assert truth.mean() < average_precision_score(truth, score) < 0.5, kind
         scores.append(score)

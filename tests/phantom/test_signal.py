@@ -35,8 +35,8 @@ def test_inversion_recovery_is_the_bloch_equation_and_vanishes_at_the_null() -> 
     at_pulse = PD + (-before - PD) * np.exp(-inversion / T1)
     expected = at_pulse * np.exp(-120.0 / T2)
     # The closed form lets the echo come at once: before * exp(-TI/T1) holds the difference.
-    found = signal.inversion_recovery(T1, T2, PD, repetition + inversion, 120.0, inversion)
-    np.testing.assert_allclose(found, expected, atol=2e-3)
+    values = signal.inversion_recovery(T1, T2, PD, repetition + inversion, 120.0, inversion)
+    np.testing.assert_allclose(values, expected, atol=2e-3)
     null = signal.null_inversion_ms(T1[CSF], 9000.0)
     assert signal.inversion_recovery(T1, T2, PD, 9000.0, 120.0, null)[CSF] == pytest.approx(0, abs=1e-12)
     assert 1500 < null < T1[CSF] * np.log(2)
@@ -49,10 +49,10 @@ def test_spin_echo_decays_with_t2() -> None:
 
 
 def test_each_contrast_orders_the_tissues_as_radiologists_know_them() -> None:
-    made = make_subject(0, 0, spacing_mm=(3.0, 3.0, 3.0))
+    phantom = make_subject(0, 0, spacing_mm=(3.0, 3.0, 3.0))
     mean = {
-        name: [image[made.brain & (made.tissue[tissue] > 0.9)].mean() for tissue in (GREY, WHITE, CSF)]
-        for name, image in made.images.items()
+        name: [image[phantom.brain & (phantom.tissue[tissue] > 0.9)].mean() for tissue in (GREY, WHITE, CSF)]
+        for name, image in phantom.images.items()
     }
     assert mean["T1w"][WHITE] > 1.1 * mean["T1w"][GREY] > 1.3 * mean["T1w"][CSF]
     assert mean["T2w"][CSF] > 1.5 * mean["T2w"][GREY] > 1.5 * mean["T2w"][WHITE]

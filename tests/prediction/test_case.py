@@ -36,8 +36,8 @@ def judged(prepared: Prepared) -> np.ndarray:
 
 def returned(values: np.ndarray, prepared: Prepared, case: Case, detector: Detector) -> Prediction:
     """A score on the model grid, brought back."""
-    found = Prediction(np.array(prepared.brain), score=values.astype(np.float32), notes=dict(prepared.notes))
-    return on_scan_grid(found, prepared, case, detector)
+    prediction = Prediction(np.array(prepared.brain), score=values.astype(np.float32), notes=dict(prepared.notes))
+    return on_scan_grid(prediction, prepared, case, detector)
 
 
 @pytest.mark.parametrize("size", [32, 48])
@@ -48,8 +48,8 @@ def test_the_brain_is_the_given_mask_whatever_the_model_grid(
     anatomy = ANATOMY.model_copy(update={"size": size})
     prepared = PreparedCache(tmp_path).get(case, anatomy) if cached else prepare(case, anatomy)
     given = np.asarray(nib.load(case.brain).dataobj) > 0
-    found = returned(0.5 * judged(prepared), prepared, case, detector)
-    np.testing.assert_array_equal(found.brain, given)
+    prediction = returned(0.5 * judged(prepared), prepared, case, detector)
+    np.testing.assert_array_equal(prediction.brain, given)
     copied = restore(prepared.brain, prepared.grid, order=0)
     assert size == 48 or (copied != given).any(), "what the coarser of the models makes of it is another"
 
@@ -65,13 +65,13 @@ def test_a_map_keeps_its_value_up_to_the_rim_of_the_brain(case: Case, detector: 
     """No value is lost to the background beside it, and none is 0 where the model's brain ends too early."""
     prepared = prepare(case, ANATOMY)
     inside = judged(prepared)
-    found = returned(0.8 * inside, prepared, case, detector)
+    prediction = returned(0.8 * inside, prepared, case, detector)
     slices = inside.any(axis=(0, 1))
     assert slices.any()
     assert not slices.all()
-    there = found.brain & slices
-    np.testing.assert_allclose(found.score[there], 0.8, atol=1e-6)
-    assert not found.score[~there].any(), "neither outside the brain nor in slices that were not judged"
+    there = prediction.brain & slices
+    np.testing.assert_allclose(prediction.score[there], 0.8, atol=1e-6)
+    assert not prediction.score[~there].any(), "neither outside the brain nor in slices that were not judged"
     plain = restore((0.8 * inside).astype(np.float32), prepared.grid, order=1)
     assert (plain[there] < 0.75).mean() > 0.05, "what interpolation alone would have lost"
 
@@ -79,11 +79,11 @@ def test_a_map_keeps_its_value_up_to_the_rim_of_the_brain(case: Case, detector: 
 def test_what_lies_deep_in_the_brain_is_interpolated_as_ever(case: Case, detector: Detector) -> None:
     prepared = prepare(case, ANATOMY)
     values = np.random.default_rng(0).random(prepared.brain.shape).astype(np.float32) * judged(prepared)
-    found = returned(values, prepared, case, detector)
+    prediction = returned(values, prepared, case, detector)
     whole = restore((judged(prepared)).astype(np.float32), prepared.grid, order=1) > 0.999
-    deep = found.brain & whole
+    deep = prediction.brain & whole
     assert deep.sum() > 500
-    np.testing.assert_allclose(found.score[deep], restore(values, prepared.grid, order=1)[deep], atol=1e-5)
+    np.testing.assert_allclose(prediction.score[deep], restore(values, prepared.grid, order=1)[deep], atol=1e-5)
 
 
 def test_a_cached_case_gives_the_same_prediction(case: Case, detector: Detector, tmp_path: Path) -> None:

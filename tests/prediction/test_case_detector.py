@@ -19,13 +19,13 @@ from hybriduad.detector.loading import load_detector
 def test_predicts_on_the_scans_own_grid(tiny_cohort: Path, tiny_detector: Path) -> None:
     case = hu.read_cohort(tiny_cohort)[0]
     detector = hu.load_detector(tiny_detector, device="cpu")
-    found = detector.predict(case)
+    prediction = detector.predict(case)
     scan = nib.load(case.images["FLAIR"])
-    assert found.score.shape == found.mask.shape == scan.shape
-    assert found.mask.dtype == bool
-    assert np.array_equal(found.mask, (found.score >= 0.6) & found.brain)
+    assert prediction.score.shape == prediction.mask.shape == scan.shape
+    assert prediction.mask.dtype == bool
+    assert np.array_equal(prediction.mask, (prediction.score >= 0.6) & prediction.brain)
     again = hu.predict_case(detector, case)
-    assert np.array_equal(found.score, again.score)
+    assert np.array_equal(prediction.score, again.score)
 
 
 def test_keeps_all_that_the_bundle_says(tiny_detector: Path, monkeypatch: pytest.MonkeyPatch) -> None:

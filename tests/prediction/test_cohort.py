@@ -54,15 +54,15 @@ def test_a_table_of_the_components_of_the_mask(predicted: Path) -> None:
     rows = (predicted / "sub-01/anat/sub-01_desc-anomaly_lesions.tsv").read_text().splitlines()
     names, first = (rows[number].split("\t") for number in (0, 1))
     assert len(rows) == 1 + count
-    found = {name: float(value) for name, value in zip(names, first, strict=True)}
+    row = {name: float(value) for name, value in zip(names, first, strict=True)}
     largest = labels == 1 + np.bincount(labels.ravel())[1:].argmax()
-    assert found["number"] == 1
-    assert found["volume_ml"] == pytest.approx(largest.sum() * abs(np.linalg.det(mask.affine)) / 1000, abs=1e-3)
+    assert row["number"] == 1
+    assert row["volume_ml"] == pytest.approx(largest.sum() * abs(np.linalg.det(mask.affine)) / 1000, abs=1e-3)
     centroid = nib.affines.apply_affine(mask.affine, np.argwhere(largest).mean(axis=0))
-    np.testing.assert_allclose([found[f"{axis}_mm"] for axis in "xyz"], centroid, atol=0.06)
+    np.testing.assert_allclose([row[f"{axis}_mm"] for axis in "xyz"], centroid, atol=0.06)
     score = np.asarray(nib.load(part(predicted, "sub-01", "score")).dataobj)[largest]
-    assert found["mean_score"] == pytest.approx(score.mean(), abs=1e-4)
-    assert found["maximum_score"] == pytest.approx(score.max(), abs=1e-4)
+    assert row["mean_score"] == pytest.approx(score.mean(), abs=1e-4)
+    assert row["maximum_score"] == pytest.approx(score.max(), abs=1e-4)
     volumes = [float(row.split("\t")[1]) for row in rows[1:]]
     assert volumes == sorted(volumes, reverse=True)
 
@@ -98,10 +98,10 @@ def oriented(case: Case, codes: str, folder: Path) -> Case:
         scan = nib.load(path)
         wanted = nib.orientations.axcodes2ornt(codes)
         turned = scan.as_reoriented(nib.orientations.ornt_transform(nib.io_orientation(scan.affine), wanted))
-        made = nib.Nifti1Image(np.asarray(turned.dataobj), turn @ turned.affine)
-        made.set_sform(made.affine, 2)
-        made.set_qform(made.affine, 1)
-        nib.save(made, folder / f"{case.name}_{codes}_{name}.nii.gz")
+        image = nib.Nifti1Image(np.asarray(turned.dataobj), turn @ turned.affine)
+        image.set_sform(image.affine, 2)
+        image.set_qform(image.affine, 1)
+        nib.save(image, folder / f"{case.name}_{codes}_{name}.nii.gz")
         moved[name] = folder / f"{case.name}_{codes}_{name}.nii.gz"
     return replace(case, images={"FLAIR": moved["FLAIR"]}, brain=moved["brain"], lesion=moved["lesion"])
 
@@ -119,15 +119,15 @@ class TestOneCase:
         assert not outcome.failed
         scan = nib.load(case.images["FLAIR"])
         for what in SUFFIXES:
-            found = nib.load(part(out, "sub-01", what))
-            assert found.shape == scan.shape, what
-            np.testing.assert_array_equal(found.affine, scan.affine)
-            np.testing.assert_array_equal(found.get_sform(), scan.get_sform())
-            np.testing.assert_array_equal(found.get_qform(), scan.get_qform())
-            assert int(found.header["sform_code"]) == 2
-            assert int(found.header["qform_code"]) == 1
-            assert found.header.get_xyzt_units()[0] == "mm"
-            assert found.header.get_zooms() == scan.header.get_zooms()
+            image = nib.load(part(out, "sub-01", what))
+            assert image.shape == scan.shape, what
+            np.testing.assert_array_equal(image.affine, scan.affine)
+            np.testing.assert_array_equal(image.get_sform(), scan.get_sform())
+            np.testing.assert_array_equal(image.get_qform(), scan.get_qform())
+            assert int(image.header["sform_code"]) == 2
+            assert int(image.header["qform_code"]) == 1
+            assert image.header.get_xyzt_units()[0] == "mm"
+            assert image.header.get_zooms() == scan.header.get_zooms()
         # The same head, whatever the order of its voxels in the file.
         straight = nib.load(part(predicted, "sub-01", "score"))
         back = nib.orientations.ornt_transform(nib.io_orientation(scan.affine), nib.io_orientation(straight.affine))
@@ -135,21 +135,21 @@ class TestOneCase:
         np.testing.assert_allclose(turned, load(part(predicted, "sub-01", "score")), atol=1e-4)
 
     def test_parts_agree_with_each_other(self, predicted: Path, cases: list[Case], tiny_detector: Path) -> None:
-        found = {what: load(part(predicted, "sub-01", what)) for what in SUFFIXES}
-        brain = found["brain"] > 0
+        maps = {what: load(part(predicted, "sub-01", what)) for what in SUFFIXES}
+        brain = maps["brain"] > 0
         for what in ("score", "probability", "map", "intensity"):
-            assert found[what].dtype == np.float32
-            assert found[what].min() >= 0
-            assert found[what].max() <= 1
-            assert not found[what][~brain].any()
-            assert found[what][brain].any()
-        np.testing.assert_array_equal(found["mask"] > 0, (found["score"] >= np.float32(0.6)) & brain)
+            assert maps[what].dtype == np.float32
+            assert maps[what].min() >= 0
+            assert maps[what].max() <= 1
+            assert not maps[what][~brain].any()
+            assert maps[what][brain].any()
+        np.testing.assert_array_equal(maps["mask"] > 0, (maps["score"] >= np.float32(0.6)) & brain)
         scan = load(cases[0].images["FLAIR"])
-        np.testing.assert_allclose(found["reconstruction"][~brain], scan[~brain], rtol=1e-6)
-        assert np.abs(found["reconstruction"] - scan)[brain].mean() > 0.02 * scan[brain].mean()
-        one = predict_case(load_detector(tiny_detector, "cpu"), cases[0])
+        np.testing.assert_allclose(maps["reconstruction"][~brain], scan[~brain], rtol=1e-6)
+        assert np.abs(maps["reconstruction"] - scan)[brain].mean() > 0.02 * scan[brain].mean()
+        direct = predict_case(load_detector(tiny_detector, "cpu"), cases[0])
         for what in ("score", "probability", "map", "intensity", "brain", "mask"):
-            np.testing.assert_array_equal(getattr(one, what), found[what].astype(getattr(one, what).dtype))
+            np.testing.assert_array_equal(getattr(direct, what), maps[what].astype(getattr(direct, what).dtype))
 
     def test_a_reference_that_the_bundle_does_not_know(
         self, tiny_detector: Path, cases: list[Case], tmp_path: Path
@@ -162,12 +162,12 @@ class TestOneCase:
         cohort, out = cohort_of([case], tmp_path), tmp_path / "out"
         outcome = predict_cohort(tiny_detector, cohort, out=out, maps=("all",), device="cpu")
         assert outcome.failed == {}
-        made = nib.load(part(out, "sub-01", "reconstruction"))  # of FLAIR, which the bundle knows
-        assert made.shape == cut.shape
-        np.testing.assert_array_equal(made.affine, cut.affine)
+        image = nib.load(part(out, "sub-01", "reconstruction"))  # of FLAIR, which the bundle knows
+        assert image.shape == cut.shape
+        np.testing.assert_array_equal(image.affine, cut.affine)
         flair, brain = load(case.images["FLAIR"])[2:, :, 1:], load(part(out, "sub-01", "brain")) > 0
-        np.testing.assert_allclose(load(made.get_filename())[~brain], flair[~brain], rtol=1e-4, atol=1e-2)
-        assert 0.2 < np.median(load(made.get_filename())[brain]) / np.median(flair[brain]) < 5
+        np.testing.assert_allclose(load(image.get_filename())[~brain], flair[~brain], rtol=1e-4, atol=1e-2)
+        assert 0.2 < np.median(load(image.get_filename())[brain]) / np.median(flair[brain]) < 5
         record = json.loads((out / "sub-01/anat/sub-01_desc-anomaly_probseg.json").read_text())
         assert (record["notes"]["reference"], record["notes"]["shown"]) == ("T1w", "FLAIR")
         assert set(record["inputs"]) == {"FLAIR", "T1w", "brain"}
@@ -189,10 +189,10 @@ class TestOneCase:
 
     def test_names_and_paths_change_nothing(self, cases: list[Case], tiny_detector: Path, tmp_path: Path) -> None:
         copy = Path(shutil.copy(cases[0].images["FLAIR"], tmp_path / "renamed.nii.gz"))
-        other = replace(cases[0], dataset="else", subject="99", images={"FLAIR": copy})
+        renamed = replace(cases[0], dataset="else", subject="99", images={"FLAIR": copy})
         detector = load_detector(tiny_detector, "cpu")
-        one, two = predict_case(detector, cases[0]), predict_case(detector, other)
-        np.testing.assert_array_equal(one.score, two.score)
+        first, second = predict_case(detector, cases[0]), predict_case(detector, renamed)
+        np.testing.assert_array_equal(first.score, second.score)
 
 
 class TestCohort:
@@ -221,7 +221,7 @@ class TestCohort:
             for path in images.values():
                 sidecar = path.with_name(path.name.replace(".nii.gz", ".json"))
                 assert isinstance(json.loads(sidecar.read_text())["SkullStripped"], bool)
-                expected |= {each.relative_to(predicted).as_posix() for each in (path, sidecar)}
+                expected |= {file.relative_to(predicted).as_posix() for file in (path, sidecar)}
             record = json.loads(images["score"].with_name(f"{case.name}_desc-anomaly_probseg.json").read_text())
             assert record["parts"] == {w: p.relative_to(predicted).as_posix() for w, p in images.items()}
             assert (record["case"], record["dataset"], record["subject"]) == (case.name, "tiny", case.subject)
@@ -308,7 +308,9 @@ class TestCohort:
         cohort = cohort_of([replace(cases[0], brain=None), case], tmp_path)
         outcome = predict_cohort(tiny_detector, cohort, out=tmp_path / "out", device="cpu")
         assert not outcome.failed
-        warned = [one.message for one in caplog.records if "states no orientation in its header" in one.message]
+        warned = [
+            record.message for record in caplog.records if "states no orientation in its header" in record.message
+        ]
         assert [message.split()[0] for message in warned] == ["sub-bare"]
 
     def test_one_bad_case_never_ends_a_cohort(
@@ -347,7 +349,7 @@ class TestCohort:
         outcome = predict_cohort(tiny_detector, cohort_of(cases[:2], tmp_path), out=tmp_path / "out", device="cpu")
         assert (outcome.done, list(outcome.failed)) == (["sub-02"], ["sub-01"])
         assert outcome.failed["sub-01"].startswith("unexpected IndexError: list index out of range; leave the case out")
-        (traceback,) = [one for one in caplog.records if one.exc_info]
+        (traceback,) = [record for record in caplog.records if record.exc_info]
         assert (traceback.levelname, traceback.exc_info[0]) == ("DEBUG", IndexError)
 
     def test_a_stopped_run_redoes_the_case_without_a_record(
@@ -453,6 +455,6 @@ class TestCohort:
         scan = Path(shutil.copy(cases[0].images["FLAIR"], tmp_path / "sub-07_FLAIR.nii.gz"))
         outcome = predict_cohort(tiny_detector, scan, out=tmp_path / "out", cache=tmp_path / "cache", device="cpu")
         assert outcome.done == ["sub-07"]
-        found = predict_case(load_detector(tiny_detector, "cpu"), read_case(scan))
-        np.testing.assert_array_equal(load(part(tmp_path / "out", "sub-07", "score")), found.score)
+        direct = predict_case(load_detector(tiny_detector, "cpu"), read_case(scan))
+        np.testing.assert_array_equal(load(part(tmp_path / "out", "sub-07", "score")), direct.score)
         assert list((tmp_path / "cache").iterdir())

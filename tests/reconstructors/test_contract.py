@@ -85,9 +85,9 @@ def painted(tmp_path_factory: pytest.TempPathFactory) -> Batch:
     folder = tmp_path_factory.mktemp("unseen")
     cases = []
     for subject in ("11", "12"):
-        made = make_subject(7, int(subject), contrasts=("FLAIR",), spacing_mm=SPACING_MM)
-        image = write_nifti(folder / f"{subject}_FLAIR.nii.gz", made.images["FLAIR"], made.affine)
-        brain = write_nifti(folder / f"{subject}_brain.nii.gz", made.brain.astype(np.uint8), made.affine)
+        phantom = make_subject(7, int(subject), contrasts=("FLAIR",), spacing_mm=SPACING_MM)
+        image = write_nifti(folder / f"{subject}_FLAIR.nii.gz", phantom.images["FLAIR"], phantom.affine)
+        brain = write_nifti(folder / f"{subject}_brain.nii.gz", phantom.brain.astype(np.uint8), phantom.affine)
         cases.append(prepare(Case("unseen", subject, {"FLAIR": image}, brain=brain, health="healthy"), ANATOMY))
     stream = SampleStream(
         build_pool(cases, ["healthy"] * 2, lesion_margin_mm=0.0),
@@ -109,12 +109,12 @@ def shortcomings(reconstruct: Reconstruct, painted: Batch, mean: torch.Tensor) -
     changes it changes nearly everywhere alike.
     """
     with torch.inference_mode():
-        found = reconstruct(painted.image, painted.brain, painted.keys).mean(dim=0)
+        reconstruction = reconstruct(painted.image, painted.brain, painted.keys).mean(dim=0)
     change = (painted.image - painted.healthy).abs()[:, 0]
     lesion = painted.lesion & (change > 0.1)
     tissue = painted.brain & ~painted.lesion & ~painted.ignore
-    error = (found - painted.healthy).abs()[:, 0]
-    residual = (found - painted.image).abs()[:, 0]
+    error = (reconstruction - painted.healthy).abs()[:, 0]
+    residual = (reconstruction - painted.image).abs()[:, 0]
     of_mean = (mean - painted.healthy).abs()[:, 0]
     reached = {
         "healthy tissue is twice as close as the mean image": error[tissue].mean() < 0.5 * of_mean[tissue].mean(),
@@ -176,16 +176,16 @@ class TestContract:
     ) -> None:
         model, batch = make(family, contrasts).eval(), some_batch(prepared[0], 3, contrasts)
         with torch.inference_mode():
-            found = model.reconstruct(batch.image, batch.brain, batch.keys)
+            members = model.reconstruct(batch.image, batch.brain, batch.keys)
             mixed = model.reconstruct_member(
                 batch.image, batch.brain, batch.keys, torch.tensor([0, model.members - 1, 0])
             )
-        assert found.shape == (model.members, 3, contrasts, SIZE, SIZE)
-        assert found.dtype == torch.float32
-        assert float(found.min()) >= -1
-        assert float(found.max()) <= 1
+        assert members.shape == (model.members, 3, contrasts, SIZE, SIZE)
+        assert members.dtype == torch.float32
+        assert float(members.min()) >= -1
+        assert float(members.max()) <= 1
         for row, member in enumerate((0, model.members - 1, 0)):
-            torch.testing.assert_close(mixed[row], found[member, row], atol=1e-4, rtol=0)
+            torch.testing.assert_close(mixed[row], members[member, row], atol=1e-4, rtol=0)
 
     def test_a_slice_alone_and_in_a_batch_agrees(self, family: str, contrasts: int, prepared: list[Prepared]) -> None:
         model, batch = make(family, contrasts).eval(), some_batch(prepared[0], 5, contrasts)
@@ -195,9 +195,9 @@ class TestContract:
             backwards = model.reconstruct(batch.image.flip(0), batch.brain.flip(0), batch.keys.flip(0)).flip(1)
             torch.testing.assert_close(backwards, together, atol=1e-4, rtol=0)
             for row in range(5):
-                one = [values[row : row + 1] for values in (batch.image, batch.brain, batch.keys)]
-                torch.testing.assert_close(model.reconstruct(*one)[:, 0], together[:, row], atol=1e-4, rtol=0)
-                torch.testing.assert_close(model.features(*one)[0], features[row], atol=1e-4, rtol=0)
+                alone = [values[row : row + 1] for values in (batch.image, batch.brain, batch.keys)]
+                torch.testing.assert_close(model.reconstruct(*alone)[:, 0], together[:, row], atol=1e-4, rtol=0)
+                torch.testing.assert_close(model.features(*alone)[0], features[row], atol=1e-4, rtol=0)
         assert features.shape[0] == 5
         assert features.dim() == 2
 
@@ -207,27 +207,27 @@ class TestContract:
         model, batch = make(family, contrasts).eval(), some_batch(prepared[0], 4, contrasts)
         with torch.inference_mode():
             members = model.reconstruct(batch.image, batch.brain, batch.keys)
-            one = model.reconstruct_for_training(batch.image, batch.brain, batch.keys, "inference")
+            known_level = model.reconstruct_for_training(batch.image, batch.brain, batch.keys, "inference")
             any_level = model.reconstruct_for_training(batch.image, batch.brain, batch.keys, "all")
             alone = model.reconstruct_for_training(batch.image[2:3], batch.brain[2:3], batch.keys[2:3], "all")
-        assert all(min(float((one[row] - m[row]).abs().max()) for m in members) < 1e-4 for row in range(4))
+        assert all(min(float((known_level[row] - m[row]).abs().max()) for m in members) < 1e-4 for row in range(4))
         torch.testing.assert_close(alone[0], any_level[2], atol=1e-4, rtol=0)
-        for found in (one, any_level):
-            assert found.shape == batch.image.shape
-            assert found.dtype == torch.float32
-            assert float(found.abs().max()) <= 1
+        for drawn in (known_level, any_level):
+            assert drawn.shape == batch.image.shape
+            assert drawn.dtype == torch.float32
+            assert float(drawn.abs().max()) <= 1
 
     def test_noise_belongs_to_the_key_of_a_slice(self, family: str, contrasts: int, prepared: list[Prepared]) -> None:
         """Published mistake: one noise field repeated over the whole batch."""
-        model, one = make(family, contrasts), some_batch(prepared[0], 1, contrasts)
-        twins = Batch.stack([one, one])
+        model, sample = make(family, contrasts), some_batch(prepared[0], 1, contrasts)
+        twins = Batch.stack([sample, sample])
 
         def loss(batch: Batch, *keys: int) -> float:
             with torch.no_grad():
                 return float(sum(model.loss(batch, torch.tensor(keys), player)["loss"] for player in model.players))
 
-        first, second = loss(one, 11), loss(one, 12)
-        assert first == loss(one, 11)
+        first, second = loss(sample, 11), loss(sample, 12)
+        assert first == loss(sample, 11)
         assert abs(first - second) > 1e-5
         assert loss(twins, 11, 12) == pytest.approx((first + second) / 2, abs=1e-5)
 
@@ -264,10 +264,10 @@ class TestContract:
     def test_the_anomaly_map_lies_in_the_brain(self, family: str, contrasts: int, prepared: list[Prepared]) -> None:
         model, batch = make(family, contrasts).eval(), some_batch(prepared[0], 2, contrasts)
         with torch.inference_mode():
-            found = model.reconstruct(batch.image, batch.brain, batch.keys)
+            members = model.reconstruct(batch.image, batch.brain, batch.keys)
             for kind in ("ssim", "absolute", "positive", "negative"):
                 residual = Residual(kind=kind, combine="geometric")
-                values = model.anomaly_map(batch.image, batch.valid, batch.brain, found, residual)
+                values = model.anomaly_map(batch.image, batch.valid, batch.brain, members, residual)
                 assert values.shape == (2, SIZE, SIZE)
                 assert float(values.min()) >= 0
                 assert float(values.max()) <= 1
@@ -285,8 +285,8 @@ class TestContract:
             assert not gradient[~batch.valid].any()
             assert (gradient[batch.valid] != 0).float().mean() > 0.9
         with torch.inference_mode():
-            found = model.eval().reconstruct(batch.image, batch.brain, batch.keys)
-            values = model.anomaly_map(batch.image, batch.valid, batch.brain, found, Residual(kind="absolute"))
+            members = model.eval().reconstruct(batch.image, batch.brain, batch.keys)
+            values = model.anomaly_map(batch.image, batch.valid, batch.brain, members, Residual(kind="absolute"))
         if contrasts == 1:
             assert not values[:, : SIZE // 2].any()
 
@@ -305,11 +305,11 @@ class TestContract:
         with torch.no_grad():
             for weight in model.parameters():
                 weight += 0.01
-        other = make(family, contrasts).eval()
-        other.load_state_dict(model.state_dict(), strict=True)
+        loaded = make(family, contrasts).eval()
+        loaded.load_state_dict(model.state_dict(), strict=True)
         with torch.inference_mode():
-            one, two = (m.reconstruct(batch.image, batch.brain, batch.keys) for m in (model, other))
-        assert torch.equal(one, two)
+            first, second = (m.reconstruct(batch.image, batch.brain, batch.keys) for m in (model, loaded))
+        assert torch.equal(first, second)
 
 
 @pytest.mark.parametrize(
@@ -362,10 +362,10 @@ class TestForwardProcess:
     def test_levels_of_training_fill_their_range(
         self, prepared: list[Prepared], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        model, one = make("ddpm", train_levels=[100, 400]), some_batch(prepared[0], 1)
+        model, sample = make("ddpm", train_levels=[100, 400]), some_batch(prepared[0], 1)
         seen: list[int] = []
         monkeypatch.setattr(model, "denoise", lambda x, level, _: seen.extend(level.tolist()) or x)
-        model.loss(Batch.stack([one] * 300), torch.arange(300))
+        model.loss(Batch.stack([sample] * 300), torch.arange(300))
         assert min(seen) >= 100
         assert max(seen) < 400
         assert len(set(seen)) > 150
@@ -384,8 +384,8 @@ class TestForwardProcess:
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         """Stage 2 saw the levels of inference alone; the paper draws t from the whole range."""
-        model, one = make("ddpm", train_levels=[50, 400]), some_batch(prepared[0], 1)
-        many = Batch.stack([one] * 400)
+        model, sample = make("ddpm", train_levels=[50, 400]), some_batch(prepared[0], 1)
+        many = Batch.stack([sample] * 400)
         seen: list[int] = []
         monkeypatch.setattr(model, "denoise", lambda x, level, _: seen.extend(level.tolist()) or x)
         model.reconstruct_for_training(many.image, many.brain, torch.arange(400), levels)

@@ -151,13 +151,13 @@ def test_storage_orientation_does_not_matter(tmp_path):
     scan, lesion = stripped_brain(shape, affine), ball(shape, affine, [20, -30, 8], 14).astype(np.uint8)
     first = prepare(case_of(tmp_path, {"FLAIR": (scan, affine)}, lesion=(lesion, affine)), FLAIR)
     for codes in ("LPS", "SLA", "IPR"):
-        other = case_of(tmp_path, {"FLAIR": turned(scan, affine, codes)}, lesion=turned(lesion, affine, codes))
-        prepared = prepare(other, FLAIR)
+        case = case_of(tmp_path, {"FLAIR": turned(scan, affine, codes)}, lesion=turned(lesion, affine, codes))
+        prepared = prepare(case, FLAIR)
         np.testing.assert_array_equal(prepared.image, first.image)
         np.testing.assert_array_equal(prepared.lesion, first.lesion)
         back = restore(first.lesion, prepared.grid, order=0)
-        assert back.shape == nib.load(other.images["FLAIR"]).shape
-        assert dice(back, nib.load(other.lesion).get_fdata() > 0) > 0.85
+        assert back.shape == nib.load(case.images["FLAIR"]).shape
+        assert dice(back, nib.load(case.lesion).get_fdata() > 0) > 0.85
 
 
 @pytest.mark.parametrize("direction", AFFINES)
@@ -169,9 +169,9 @@ def test_slice_direction(tmp_path, direction):
     prepared = prepare(case, FLAIR, direction=direction)
     assert prepared.notes["direction"] == direction
     assert prepared.spacing_mm[2] == 6.0
-    other = next(name for name in AFFINES if name != direction)
-    with pytest.raises(DataError, match=f"got {direction}, expected {other}"):
-        prepare(case, FLAIR, direction=other)
+    expected = next(name for name in AFFINES if name != direction)
+    with pytest.raises(DataError, match=f"got {direction}, expected {expected}"):
+        prepare(case, FLAIR, direction=expected)
 
 
 def test_slice_axis_rule():
@@ -198,12 +198,12 @@ def test_weights_give_the_same_bits_on_any_number_of_threads():
     rng = np.random.default_rng(0)
     data = rng.random((240, 200, 30), dtype=np.float32)
     h, w = area_weights(240, 3.3, 2.1, 96), area_weights(200, -5.0, 2.1, 96)
-    made = []
+    results = []
     for threads in (1, 2, 3):
         with threadpool_limits(threads):
-            made.append(apply_weights(data, h, w))
-    assert made[0].tobytes() == made[1].tobytes() == made[2].tobytes()
-    np.testing.assert_allclose(made[0], np.einsum("hx,wy,xys->hws", h, w, data, optimize=True), rtol=1e-5, atol=1e-6)
+            results.append(apply_weights(data, h, w))
+    assert results[0].tobytes() == results[1].tobytes() == results[2].tobytes()
+    np.testing.assert_allclose(results[0], np.einsum("hx,wy,xys->hws", h, w, data, optimize=True), rtol=1e-5, atol=1e-6)
 
 
 def test_fine_stripes_are_averaged_not_aliased(tmp_path):
@@ -315,8 +315,8 @@ def test_another_grid_is_resampled_in_space(tmp_path):
     prepared = prepare(case, Anatomy(contrasts=("FLAIR", "T1w"), size=64))
     assert prepared.notes["resampled"] == ["T1w"]
     core = ndimage.binary_erosion(prepared.brain, iterations=2)
-    flair, other = (intensity_from_model(prepared.image[c], prepared.grid, c)[core] for c in (0, 1))
-    assert np.abs(flair - other).max() < 1.5
+    flair, t1w = (intensity_from_model(prepared.image[c], prepared.grid, c)[core] for c in (0, 1))
+    assert np.abs(flair - t1w).max() < 1.5
     expected = ball(shape, affine, [20, 10, 6], 14)
     assert dice(restore(prepared.lesion, prepared.grid, order=0), expected) > 0.85
 
@@ -579,8 +579,11 @@ def test_a_damaged_image_that_is_not_used_spoils_no_mask(tmp_path):
 
 def test_reference_column_decides_the_grid(tmp_path):
     shape, affine = (60, 70, 10), centred((60, 70, 10), (2.7, 2.7, 6.0))
-    other_shape, other = (80, 90, 14), centred((80, 90, 14), (2.1, 2.1, 4.5))
-    images = {"FLAIR": (stripped_brain(shape, affine), affine), "T1w": (stripped_brain(other_shape, other), other)}
+    other_shape, other_affine = (80, 90, 14), centred((80, 90, 14), (2.1, 2.1, 4.5))
+    images = {
+        "FLAIR": (stripped_brain(shape, affine), affine),
+        "T1w": (stripped_brain(other_shape, other_affine), other_affine),
+    }
     case = case_of(tmp_path, images)
     chosen = Case("set", "01", case.images, reference="T1w")
     prepared = prepare(chosen, FLAIR)
@@ -631,6 +634,6 @@ def test_labels_that_never_occur_do_not_make_a_patient_healthy(tmp_path):
         prepare(case, anatomy)
     assert prepare(replace(case, attributes={"lesion_labels": "3 4"}), anatomy).lesion.any()
     # Only what is ignored, or nothing at all: a lesion-free file.
-    others = replace(case, ignore=case.lesion, attributes={"lesion_labels": "4", "ignore_labels": "1 3"})
-    assert not prepare(others, anatomy).lesion.any()
+    ignored = replace(case, ignore=case.lesion, attributes={"lesion_labels": "4", "ignore_labels": "1 3"})
+    assert not prepare(ignored, anatomy).lesion.any()
     assert prepare(replace(case, lesion=tmp_path / "nothing.nii.gz"), anatomy).has_lesion_mask

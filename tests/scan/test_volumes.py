@@ -135,12 +135,12 @@ def broken_files(folder):
     plain = save(folder / "good.nii", voxels((20, 20, 20))).read_bytes()
 
     def header(shape, dtype=np.float32, affine=AFFINE):
-        made = nib.Nifti1Header()
-        made.set_data_shape(shape)
-        made.set_data_dtype(dtype)
-        made.set_sform(affine, 1)
-        made["vox_offset"], made["magic"] = 352, b"n+1"
-        return made.binaryblock + b"\0" * 4
+        fields = nib.Nifti1Header()
+        fields.set_data_shape(shape)
+        fields.set_data_dtype(dtype)
+        fields.set_sform(affine, 1)
+        fields["vox_offset"], fields["magic"] = 352, b"n+1"
+        return fields.binaryblock + b"\0" * 4
 
     def nan():
         data = voxels()

@@ -87,8 +87,8 @@ def test_whole_sequence_twice(tmp_path: Path, cohort: Path, tiny_configs: dict[s
     out = tmp_path / "out"
     code, calls = script(tmp_path, str(cohort), str(out), *TINY, of=SCRIPT, DEVICE="cpu", **tiny_configs)
     assert code == 0
-    each = ["calibrate", "predict", "evaluate"]
-    verbs = ["index", "fit-reconstructor", "fit-detector", "fit-detector", *each, *each]
+    per_detector = ["calibrate", "predict", "evaluate"]
+    verbs = ["index", "fit-reconstructor", "fit-detector", "fit-detector", *per_detector, *per_detector]
     assert [call[0] for call in calls] == verbs
     with (out / "cohort.csv").open() as stream:
         rows = list(csv.DictReader(stream))
@@ -100,10 +100,10 @@ def test_whole_sequence_twice(tmp_path: Path, cohort: Path, tiny_configs: dict[s
         assert set(record["thresholds"]["rules"]) == {"best-dice", "false-positives"}
         assert record["thresholds"]["default"] == "best-dice"
         assert record["thresholds"]["rules"]["false-positives"]["limit"] == {"false_positive_ml": 0.1, "per": "slice"}
-        found = sorted((out / f"predictions-{name}").rglob("*_desc-anomaly_probseg.nii.gz"))
-        assert {path.name.split("_")[0] for path in found} == {f"sub-{subject}" for subject in test}
-        scan = nib.load(next(cohort.glob(f"{found[0].name.split('_')[0]}/anat/*_FLAIR.nii.gz")))
-        assert nib.load(found[0]).shape == scan.shape
+        scores = sorted((out / f"predictions-{name}").rglob("*_desc-anomaly_probseg.nii.gz"))
+        assert {path.name.split("_")[0] for path in scores} == {f"sub-{subject}" for subject in test}
+        scan = nib.load(next(cohort.glob(f"{scores[0].name.split('_')[0]}/anat/*_FLAIR.nii.gz")))
+        assert nib.load(scores[0]).shape == scan.shape
         summary = json.loads((out / f"scores-{name}" / "summary.json").read_text())
         assert len(summary["cases"]) == 2
         assert any(figure["group"].startswith("site=") for figure in summary["figures"])

@@ -94,9 +94,9 @@ def test_a_step_trains_and_a_reconstruction_does_not(scans: Path) -> None:
     step, reconstruct = reconstruction_step(bench, model, batch), reconstruction(bench, model, [batch])
     forward = count_gflops(lambda: model.loss(batch, batch.keys))
     assert 2 * forward < count_gflops(step) < 3 * forward + 1e-9
-    (made,) = reconstruct()
-    assert made.shape == (2, 2, 1, 32, 32)
-    assert not made.requires_grad
+    (members,) = reconstruct()
+    assert members.shape == (2, 2, 1, 32, 32)
+    assert not members.requires_grad
 
 
 def test_a_command_that_fails_is_an_error(scans: Path, tmp_path: Path) -> None:
@@ -113,7 +113,7 @@ def test_whole_benchmark(tmp_path: Path) -> None:
     larger = RECONSTRUCTOR | {"model": RECONSTRUCTOR["model"] | {"widths": [32, 32], "levels": [250]}}
     for name, run in (("tiny", RECONSTRUCTOR), ("larger", larger), ("detector", DETECTOR)):
         (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(run))
-    found = benchmark(
+    result = benchmark(
         str(tmp_path / "tiny.yaml"),
         out=tmp_path / "out",
         device="cpu",
@@ -123,16 +123,16 @@ def test_whole_benchmark(tmp_path: Path) -> None:
     )
     written = json.loads((tmp_path / "out" / "benchmark.json").read_text())
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["benchmark.json", "benchmark.md"]
-    assert (tmp_path / "out" / "benchmark.md").read_text() == str(found)
+    assert (tmp_path / "out" / "benchmark.md").read_text() == str(result)
     assert written["measures"]["samples of a step, stage 1"]["gflops"] is None
-    assert found.case["scans"] == 2
-    assert found.case["seconds"] > 0
+    assert result.case["scans"] == 2
+    assert result.case["seconds"] > 0
     # The process holds at least torch itself, and this test's process does not count.
-    assert 100 < found.case["peak_mb"] < 4000
+    assert 100 < result.case["peak_mb"] < 4000
     # Twice the width of every layer, one level: between twice and four times the operations.
-    assert 2 < found.beside["flop_ratio"] < 4
-    assert found.beside["larger"]["parameters"] > 2 * found.beside["this"]["parameters"]
-    assert set(found.products) == {"float32", "bfloat16"}
+    assert 2 < result.beside["flop_ratio"] < 4
+    assert result.beside["larger"]["parameters"] > 2 * result.beside["this"]["parameters"]
+    assert set(result.products) == {"float32", "bfloat16"}
 
 
 class TestOperations:

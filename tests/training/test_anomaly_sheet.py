@@ -39,16 +39,16 @@ def test_rows_hold_a_slice_its_anomaly_and_the_lesion(
 
 
 def test_writes_a_picture_and_another_seed_another(scan: Path, tmp_path: Path) -> None:
-    one, same = (
+    first, same = (
         imread(draw_anomalies("synthetic", scan, tmp_path / name, count=1)) for name in ("one.png", "same.png")
     )
-    other = imread(draw_anomalies("synthetic", scan, tmp_path / "other.png", count=1, overrides=["seed=1"]))
+    reseeded = imread(draw_anomalies("synthetic", scan, tmp_path / "other.png", count=1, overrides=["seed=1"]))
     few = draw_anomalies("few-labels", scan, tmp_path / "few.png", count=1)  # without the transplants of its mix
     assert imread(few).std() > 0.05
-    assert one.ndim == 3
-    assert one.std() > 0.05
-    assert np.array_equal(one, same)
-    assert one.shape != other.shape or not np.array_equal(one, other)
+    assert first.ndim == 3
+    assert first.std() > 0.05
+    assert np.array_equal(first, same)
+    assert first.shape != reseeded.shape or not np.array_equal(first, reseeded)
 
 
 def test_refuses(scan: Path, tmp_path: Path) -> None:

@@ -48,8 +48,8 @@ def test_the_draw_is_by_the_seed_and_who_the_patients_are(data: TrainingData) ->
         prepared = (*data.prepared, data.prepared[0])
         more = replace(data, cases=(*data.cases, Case("set", "c", {}, session="2")), prepared=prepared)
         assert subjects(more, labelled_cases(more, 2, seed)) == subjects(data, labelled_cases(data, 2, seed))
-        other = replace(more, cases=(*data.cases, Case("set", "z", {})))
-        kept = subjects(other, labelled_cases(other, 3, seed)) & subjects(data, labelled_cases(data, 3, seed))
+        larger = replace(more, cases=(*data.cases, Case("set", "z", {})))
+        kept = subjects(larger, labelled_cases(larger, 3, seed)) & subjects(data, labelled_cases(data, 3, seed))
         assert len(kept) >= 2
 
 

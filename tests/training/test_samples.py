@@ -57,9 +57,9 @@ def stream(pool: SlicePool, mix: Mix, **changes: Any) -> SampleStream:
     return SampleStream(pool, mix=mix, anomalies=(anomaly(),), **{**settings, **changes})
 
 
-def assert_same(one: Batch, two: Batch) -> None:
+def assert_same(first: Batch, second: Batch) -> None:
     for entry in fields(Batch):
-        assert torch.equal(getattr(one, entry.name), getattr(two, entry.name)), entry.name
+        assert torch.equal(getattr(first, entry.name), getattr(second, entry.name)), entry.name
 
 
 class TestPool:
@@ -117,7 +117,7 @@ class TestPool:
         shrunk = [prepared[0], replace(prepared[1], brain=brain), prepared[2]]
         assert not enough_brain(brain, prepared[1].spacing_mm)[k]
         again = build_pool(shrunk, HEALTH, lesion_margin_mm=8.0, labelled=[1])
-        assert again.labelled == tuple(one for one in pool.labelled if one != (1, k))
+        assert again.labelled == tuple(place for place in pool.labelled if place != (1, k))
 
 
 class TestStream:
@@ -128,14 +128,14 @@ class TestStream:
         return build_pool(prepared, HEALTH, lesion_margin_mm=8.0, labelled=[0, 1])
 
     def test_a_sample_is_a_pure_function_of_seed_step_and_index(self, pool: SlicePool) -> None:
-        one, before = stream(pool, self.MIX), generators()
-        steps = [one[step] for step in (0, 1, 2, 3)]
+        shorter, before = stream(pool, self.MIX), generators()
+        steps = [shorter[step] for step in (0, 1, 2, 3)]
         assert generators() == before
         np.random.seed(1)  # noqa: NPY002 - no sample may care
-        other = stream(pool, self.MIX, steps=99)
+        longer = stream(pool, self.MIX, steps=99)
         for step in (3, 1, 0, 2):
-            assert_same(other[step], steps[step])
-        assert_same(other.samples(2, 2), Batch.stack([other.sample(2, 0), other.sample(2, 1)]))
+            assert_same(longer[step], steps[step])
+        assert_same(longer.samples(2, 2), Batch.stack([longer.sample(2, 0), longer.sample(2, 1)]))
         assert not torch.equal(steps[0].image, steps[1].image)
         assert not torch.equal(stream(pool, self.MIX, seed=4)[0].image, steps[0].image)
         keys = torch.cat([batch.keys for batch in steps])
@@ -144,9 +144,9 @@ class TestStream:
     def test_workers_and_a_restart_change_nothing(self, pool: SlicePool) -> None:
         whole = stream(pool, self.MIX, steps=5)
         loader = DataLoader(whole, batch_size=None, sampler=RemainingSteps(2, 5), num_workers=2)
-        found = list(loader)
-        assert len(found) == 3
-        for step, batch in zip((2, 3, 4), found, strict=True):
+        batches = list(loader)
+        assert len(batches) == 3
+        for step, batch in zip((2, 3, 4), batches, strict=True):
             assert_same(batch, whole[step])
 
     @pytest.mark.parametrize("kind", ["healthy", "synthetic", "labelled"])
@@ -253,14 +253,14 @@ class TestStream:
         turned = [replace(case, grid=replace(case.grid, slice_axis=axis)) for case in prepared]
         pool = build_pool(turned, HEALTH, lesion_margin_mm=8.0, labelled=[0, 1])
         always = Augmentation(**{**STILL.model_dump(), "flip": 1.0})
-        made = stream(pool, Mix(), augmentation=always)
+        flipped = stream(pool, Mix(), augmentation=always)
         for index in range(4):
-            sample = made.sample(0, index)
+            sample = flipped.sample(0, index)
             case, place = int(sample.case_index), int(sample.slice_index)
             whole = prepared[case].image[..., place]
             np.testing.assert_array_equal(sample.image[0].numpy(), whole[:, ::-1] if sided else whole)
         labelled = {prepared[case].lesion[..., place].tobytes() for case, place in pool.labelled}
-        donors = [made._donor(numpy_rng(0, key)) for key in range(30)]
+        donors = [flipped._donor(numpy_rng(0, key)) for key in range(30)]
         kept = [lesion.tobytes() in labelled for _, _, lesion in donors]
         backwards = [np.ascontiguousarray(lesion[::-1]).tobytes() in labelled for _, _, lesion in donors]
         assert any(kept)
@@ -390,8 +390,8 @@ class TestTrainingData:
         ]
         prepared = prepared_cases(tiny_cohort)
         data = TrainingData(tuple(cases), tuple(prepared), "axial", 0)
-        found = training_summary(data, build_pool(prepared, HEALTH, lesion_margin_mm=8.0), ())
-        assert found["attributes"] == {
+        summary = training_summary(data, build_pool(prepared, HEALTH, lesion_margin_mm=8.0), ())
+        assert summary["attributes"] == {
             "Age_years": [41.0, 63.0],
             "magnetic field strength": [1.5, 3.0],
             "Site": {"1": 2, "(others)": 1},

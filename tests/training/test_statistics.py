@@ -46,16 +46,16 @@ def test_a_bounded_number_of_slices_is_judged_by_themselves(
     tiny_detector: Path, pool: SlicePool, judged: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(statistics, "SLICES", 7)
-    found = reference_statistics(load_detector(tiny_detector, "cpu"), pool, batch=2)
+    tensors = reference_statistics(load_detector(tiny_detector, "cpu"), pool, batch=2)
     assert sum(judged) == 7
     assert max(judged) <= 2
-    totals = {int(found[f"histogram_{part}"].sum()) for part in ("score", "probability", "map", "intensity")}
+    totals = {int(tensors[f"histogram_{part}"].sum()) for part in ("score", "probability", "map", "intensity")}
     assert len(totals) == 1
 
 
 def test_the_histograms_are_those_of_single_slices(tiny_detector: Path, pool: SlicePool, judged: list[int]) -> None:
     detector = load_detector(tiny_detector, "cpu")
-    found = reference_statistics(detector, pool)
+    tensors = reference_statistics(detector, pool)
     assert sum(judged) == len(pool.healthy) < SLICES  # all there are
     expected = np.zeros(len(BINS) - 1, dtype=np.int64)
     for case, index in pool.healthy:
@@ -63,11 +63,13 @@ def test_the_histograms_are_those_of_single_slices(tiny_detector: Path, pool: Sl
         values = detector.slice_maps(batch).map
         assert values is not None
         expected += np.histogram(values[batch.brain].numpy(), bins=BINS)[0]
-    np.testing.assert_allclose(found["histogram_map"].numpy(), expected, atol=3)  # a value on an edge, in another batch
+    np.testing.assert_allclose(
+        tensors["histogram_map"].numpy(), expected, atol=3
+    )  # a value on an edge, in another batch
     plain = np.concatenate([slices_of(pool.prepared[c], [k], 0).image.numpy().ravel() for c, k in pool.healthy])
     inside = np.concatenate([slices_of(pool.prepared[c], [k], 0).brain.numpy().ravel() for c, k in pool.healthy])
     counts = np.histogram((plain[inside].clip(-1, 1) + 1) / 2, bins=BINS)[0]
-    np.testing.assert_array_equal(found["histogram_intensity"].numpy(), counts)
+    np.testing.assert_array_equal(tensors["histogram_intensity"].numpy(), counts)
 
 
 def test_the_slices_are_spread_over_the_cases_and_drawn_by_the_seed() -> None:
@@ -88,11 +90,11 @@ def test_the_slices_are_spread_over_the_cases_and_drawn_by_the_seed() -> None:
 
 def test_the_reference_features_are_those_of_the_reconstructor(tiny_detector: Path, pool: SlicePool) -> None:
     detector = load_detector(tiny_detector, "cpu")
-    found = reference_statistics(detector, pool)
+    tensors = reference_statistics(detector, pool)
     assert detector.reconstructor is not None
     features = []
     with torch.inference_mode():
         for case, index in pool.healthy:
             batch = slices_of(pool.prepared[case], [index], detector.seed)
             features.append(detector.reconstructor.features(batch.image, batch.brain, batch.keys))
-    torch.testing.assert_close(found["feature_mean"], torch.cat(features).mean(dim=0), atol=1e-4, rtol=0)
+    torch.testing.assert_close(tensors["feature_mean"], torch.cat(features).mean(dim=0), atol=1e-4, rtol=0)

@@ -24,7 +24,7 @@ def test_a_segmenter_learns_beside_the_image_itself_where_a_contrast_is_missing(
         torch.manual_seed(3)
         model = family.Model(family.Config(name="ddpm", widths=(16,), blocks=1, unshuffle=2, levels=(250,)), 2, 32)
         task = SegmentationTask(run, Segmenter(run.segmenter, 2), model.eval())
-    made = task._reconstruction(batch)
-    assert made is not None
-    assert torch.equal(made[~batch.valid], batch.image[~batch.valid])
-    assert (made - batch.image)[batch.valid].abs().mean() > 0.05
+    drawn = task._reconstruction(batch)
+    assert drawn is not None
+    assert torch.equal(drawn[~batch.valid], batch.image[~batch.valid])
+    assert (drawn - batch.image)[batch.valid].abs().mean() > 0.05

@@ -44,19 +44,19 @@ def test_painted_slices_of_validation_cases(
     """A few dozen, whole as they are but for what was painted; a config without anomalies gets the paper's."""
     cohort = with_splits(tiny_cohort, tmp_path / "c.csv", s01="train", s02="validation", s03="validation")
     before = generators()
-    found = painted(cohort, tmp_path, pool, run)
+    slices = painted(cohort, tmp_path, pool, run)
     assert generators() == before
-    assert found.source == "2 of 2 validation cases"
-    together = Batch.stack(list(found.batches))
+    assert slices.source == "2 of 2 validation cases"
+    together = Batch.stack(list(slices.batches))
     assert len(together) == 32
     change = (together.image - together.healthy).abs().amax(dim=1)
     assert (change[~(together.lesion | together.ignore)] < 1e-6).all()
     assert float((together.lesion.flatten(1).sum(dim=1) > 0).float().mean()) > 0.8
     mine = [prepared_cases(cohort)[number] for number in (1, 2)]
     clean = {case.image[..., index].tobytes() for case in mine for index in range(case.image.shape[-1])}
-    assert {np.ascontiguousarray(one).tobytes() for one in together.healthy.numpy()} <= clean
+    assert {np.ascontiguousarray(image).tobytes() for image in together.healthy.numpy()} <= clean
     again = painted(cohort, tmp_path, pool, run)
-    assert all(torch.equal(a.image, b.image) for a, b in zip(found.batches, again.batches, strict=True))
+    assert all(torch.equal(a.image, b.image) for a, b in zip(slices.batches, again.batches, strict=True))
 
 
 def test_without_a_usable_validation_case_they_are_training_slices_under_other_keys(
@@ -68,11 +68,11 @@ def test_without_a_usable_validation_case_they_are_training_slices_under_other_k
     cases[0] = replace(cases[0], images={"FLAIR": tmp_path / "broken_FLAIR.nii.gz"})
     write_manifest(cases, cohort)
     with caplog.at_level(logging.WARNING):
-        found = painted(cohort, tmp_path, pool, DETECTOR)
-    assert found.source == "training cases, as none of 1 validation cases can be used"
+        slices = painted(cohort, tmp_path, pool, DETECTOR)
+    assert slices.source == "training cases, as none of 1 validation cases can be used"
     assert "sub-01 left out of the validation" in caplog.text
     run = configs.parse(DETECTOR, "tests")
-    keys = {int(key) for batch in found.batches for key in batch.keys}
+    keys = {int(key) for batch in slices.batches for key in batch.keys}
     stream = SampleStream(
         pool,
         seed=run.seed,
@@ -87,9 +87,9 @@ def test_without_a_usable_validation_case_they_are_training_slices_under_other_k
 
 def test_what_carries_annotated_lesions_is_not_painted(tiny_cohort: Path, tmp_path: Path, pool: SlicePool) -> None:
     both = {**DETECTOR, "anomalies": [{"name": "transplant"}, {"name": "perlin"}]}
-    one = painted(tiny_cohort, tmp_path, pool, both).batches[0]
-    other = painted(tiny_cohort, tmp_path, pool, DETECTOR).batches[0]
-    assert torch.equal(one.image, other.image)
+    without_labels = painted(tiny_cohort, tmp_path, pool, both).batches[0]
+    perlin_alone = painted(tiny_cohort, tmp_path, pool, DETECTOR).batches[0]
+    assert torch.equal(without_labels.image, perlin_alone.image)
 
 
 def test_the_auprc_is_that_of_the_voxels_in_the_brain(tiny_detector: Path, tiny_cohort: Path, pool: SlicePool) -> None:
@@ -98,7 +98,7 @@ def test_the_auprc_is_that_of_the_voxels_in_the_brain(tiny_detector: Path, tiny_
     detector = load_detector(tiny_detector, "cpu")
     counts = iter((1.0, 2.0))
     task: Any = SimpleNamespace(losses=lambda batch: {"loss": torch.tensor(next(counts))})
-    found = figures(task, detector, batches)
+    values_by_name = figures(task, detector, batches)
     scores, truth = [], []
     for batch in batches:
         values = detector.slice_maps(batch).probability
@@ -107,4 +107,4 @@ def test_the_auprc_is_that_of_the_voxels_in_the_brain(tiny_detector: Path, tiny_
         scores.append(values[inside].numpy())
         truth.append(batch.lesion[inside].numpy())
     expected = average_precision_score(np.concatenate(truth), np.concatenate(scores))
-    assert found == {"validation_loss": 1.5, AUPRC: pytest.approx(expected, abs=1e-3)}
+    assert values_by_name == {"validation_loss": 1.5, AUPRC: pytest.approx(expected, abs=1e-3)}

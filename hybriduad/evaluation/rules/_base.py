@@ -37,7 +37,7 @@ DICE_FIGURE = "mean over subjects with a lesion of the Dice of their cases"
 class Observation:
     """What calibration keeps of a case: for each part its scores against the truth, and on lesion-free slices alone.
 
-    ``whole`` counts the voxels of the region of :mod:`hybriduad.cohort.truth`, ``clear`` those of it in lesion-free
+    ``whole`` counts the voxels of the region of :mod:`hybriduad.cohort.truth`, ``clear`` those in its lesion-free
     slices, which are ``slices`` many; ``voxel_ml`` is the volume of a voxel of the scan's own grid.
     """
 
@@ -86,7 +86,7 @@ def with_lesion(observed: Sequence[Observation]) -> list[Observation]:
     """The cases with a lesion.
 
     Raises:
-        DataError: none has one.
+        DataError: no case has a lesion.
     """
     sick = [case for case in observed if case.has_lesion]
     if not sick:

@@ -22,9 +22,9 @@ from hybriduad.evaluation.rules._base import (
 log = logging.getLogger(__name__)
 
 PLATEAU = 0.01
-"""Thresholds whose mean Dice is this close to the best are as good as it, for all that a few subjects can tell."""
+"""Thresholds whose mean Dice is this close to the best count as equally good: few subjects cannot tell them apart."""
 FAR = 0.15
-"""So far under the mean of the subjects' own best Dice, one threshold does not serve them."""
+"""One threshold does not serve subjects if its mean Dice is so far under the mean of their best Dice."""
 
 
 class Config(PluginConfig):
@@ -52,7 +52,7 @@ def find(config: Config, observed: Sequence[Observation]) -> Finding:
         best[part] = float(curves.max(axis=1).mean())
         if best[part] - reached[part] > FAR:
             log.warning(
-                "best-dice, %s: one threshold does not serve all of these subjects (mean Dice %.2f, of each one's "
+                "best-dice, %s: one threshold does not serve all of these subjects (mean Dice %.2f, of each subject's "
                 "best threshold %.2f)",
                 part,
                 reached[part],
@@ -79,5 +79,5 @@ def _middle(keys: np.ndarray, mean: np.ndarray) -> tuple[int, int]:
     first = int(refused[place - 1]) + 1 if place > 0 else 0
     last = int(refused[place]) - 1 if place < len(refused) else len(mean) - 1
     key = int(keys[first] + keys[last]) // 2
-    # Between two occupied bins the mask is that of the upper one.
+    # Between two occupied bins the mask is that of the upper bin.
     return key, int(np.searchsorted(-keys, -key, side="right")) - 1

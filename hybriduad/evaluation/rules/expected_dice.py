@@ -30,7 +30,7 @@ from hybriduad.metrics.voxels import ratio
 log = logging.getLogger(__name__)
 
 PENALTY = 1e-6
-"""Weight of the squared slope beside a subject's mean loss: a perfect score gets a steep slope, not an endless one."""
+"""Weight of the squared slope beside a subject's mean loss: it keeps the slope of a perfect score finite."""
 
 
 class Config(PluginConfig):
@@ -42,14 +42,14 @@ class Config(PluginConfig):
 def find(config: Config, observed: Sequence[Observation]) -> Finding:
     """A logistic regression of the truth on the logit of the score, and a floor, for each part.
 
-    Slope and intercept are fitted on the scans with a lesion, every subject with the same weight: they answer how
-    likely a voxel is one of a lesion if the scan has any. Whether it has is what the floor decides, on the largest
+    Slope and intercept are fitted on the scans with a lesion, every subject with the same weight: they give the
+    probability that a voxel is lesion if the scan has a lesion. Whether it has is decided by the floor of the largest
     expected Dice, which is high where a few voxels stand out and low where none does, whatever the size of the brain.
 
     The floor is set on material without a lesion: the lesion-free scans or, without any, the lesion-free slices of each
-    annotated scan as a scan of their own. It is the expected Dice that best tells them from the scans with a lesion:
+    annotated scan as a separate scan. It is the expected Dice that best tells them from the scans with a lesion:
     the largest share of them at or under it less the share of scans with a lesion there (Youden 1950,
-    doi:10.1002/1097-0142(1950)3:1<32::AID-CNCR2820030106>3.0.CO;2-3), of equal ones the lowest. Without such material
+    doi:10.1002/1097-0142(1950)3:1<32::AID-CNCR2820030106>3.0.CO;2-3), of equal floors the lowest. Without such material
     it is 0: then every scan gets a mask, and the rule is for cohorts that are known to be ill.
 
     A part whose higher scores are no likelier lesion gets no calibration.
@@ -120,7 +120,7 @@ def _expected(fitted: Calibration, histogram: ScoreHistogram) -> float:
 
 
 def _floor(ill: np.ndarray, ill_weights: Sequence[float], free: np.ndarray, free_weights: Sequence[float]) -> float:
-    """The floor that parts the two best, half-way between two neighbours; 0 where none parts them better."""
+    """The floor that best parts ``ill`` from ``free``, half-way between neighbouring values; of equals the lowest."""
     if not len(free):
         return 0.0
     values = np.unique(np.concatenate([[0.0], free, ill]))

@@ -23,7 +23,7 @@ from hybriduad.metrics.histogram import BINS
 
 class Config(PluginConfig):
     """``false_positive_ml``: millilitres that the mask may hold on average ``per`` lesion-free slice (of healthy scans,
-    and of annotated ones away from lesions) or lesion-free scan."""
+    and of annotated scans away from lesions) or lesion-free scan."""
 
     name: Literal["false-positives"] = "false-positives"
     false_positive_ml: float = Field(ge=0)
@@ -48,7 +48,7 @@ def find(config: Config, observed: Sequence[Observation]) -> Finding:
         for case in sorted(usable, key=lambda case: case.subject):
             volume += case.voxel_ml * _negatives(case.clear[part] if per == "slice" else case.whole[part])
         alarms = np.cumsum(volume[::-1])[::-1] / units  # at bin k: millilitres a unit of score >= its edge
-        # Rounding in the sum must not refuse a volume that equals the limit; it falls with k, so the first is lowest.
+        # The volume falls with k, so the first bin is the lowest; rounding must not refuse a volume equal to the limit.
         allowed = np.flatnonzero(alarms[1:] <= config.false_positive_ml * (1 + 1e-9))
         key = int(allowed[0]) + 1 if len(allowed) else BINS
         values[part], reached[part] = edge(key), float(alarms[key]) if key < BINS else 0.0
