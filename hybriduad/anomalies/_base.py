@@ -1,4 +1,4 @@
-"""The contract of an anomaly generator, and the one place that enforces it.
+"""The contract of an anomaly generator, and its enforcement.
 
 A generator is one file ``hybriduad/anomalies/<name>.py`` with a ``Config``, a subclass of
 :class:`~hybriduad.config.strict.PluginConfig`, and::
@@ -8,9 +8,9 @@ A generator is one file ``hybriduad/anomalies/<name>.py`` with a ``Config``, a s
 ``image`` (C, *space) float32 in [-1, 1], two or three spatial axes; ``brain`` (*space) bool; ``rng`` the only source of
 randomness; ``spacing_mm`` one number an axis; ``donors`` gives other prepared images, or is ``None``. It is pure: the
 arguments are not modified. The lesion lies inside the brain where some contrast changed by more than
-:data:`VISIBLE_CHANGE`; nothing changes outside lesion and ignore; every present contrast changes, an absent one (all
-background) stays. Where the brain is too small, or the draw too faint, the image comes back unchanged with an empty
-lesion; that is rare.
+:data:`VISIBLE_CHANGE`; nothing changes outside lesion and ignore; every present contrast changes, an absent contrast
+(all background) stays. Where the brain is too small, or the draw too faint, the image comes back unchanged with an
+empty lesion; that is rare.
 
 A generator that carries lesions over from its donors says ``NEEDS_LABELS = True``: it is only used where there are
 labelled slices, and its donors are these.
@@ -41,7 +41,7 @@ MINIMUM_BRAIN_VOXELS = 64
 
 
 def present(image: np.ndarray) -> np.ndarray:
-    """Which contrasts the image has: (C,) bool, False for one that is background throughout."""
+    """Which contrasts the image has: (C,) bool, False for a contrast that is background throughout."""
     return (image != BACKGROUND).any(axis=tuple(range(1, image.ndim)))
 
 

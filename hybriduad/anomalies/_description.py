@@ -1,6 +1,6 @@
 """A lesion as numbers: what was drawn, apart from the image that it is painted into, so that it can be written down.
 
-``model_dump_json`` writes a description and :func:`~hybriduad.config.strict.checked` reads one; every number survives.
+``model_dump_json`` writes a description and :func:`~hybriduad.config.strict.checked` reads it; every number survives.
 Sampling apart from applying is torchio's idea (arXiv 2003.04696).
 """
 
@@ -61,8 +61,8 @@ class Lesion(Strict):
     voxel's own; ``outline``: the share of lesion in a voxel from which it counts as lesion. ``push``: how far the
     tissue around is displaced at the border, relative to the radius of the largest focus, or None. ``texture_noise``:
     as the foci's. ``core``: the depth at which it starts and the width of its border, both relative to the radius, or
-    None. ``fillings``: one a contrast of the image, None for one that was absent; ``least_contrast``: below this room
-    on the side of a filling the other side is taken.
+    None. ``fillings``: one a contrast of the image, None for an absent contrast; ``least_contrast``: with less room
+    than this on a filling's side (bright or dark) the other side is taken.
     """
 
     foci: Annotated[tuple[Focus, ...], Field(min_length=1)]

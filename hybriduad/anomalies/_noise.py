@@ -70,7 +70,7 @@ def fractal(
         shape: one size an axis.
         steps: knot distance of the coarsest octave, in voxels along each axis.
         octaves: how many at most, at least 1.
-        persistence: amplitude of an octave relative to the one before.
+        persistence: amplitude of an octave relative to the octave before.
         rng: the only source of randomness.
 
     Returns:
@@ -88,7 +88,7 @@ def fractal(
 def record_fractal(shape: Sequence[int], steps: Sequence[float], octaves: int, rng: np.random.Generator) -> str:
     """The state of ``rng`` as text for :func:`replay`, which then gives :func:`fractal` the numbers it would draw here.
 
-    ``rng`` is left where :func:`fractal` would leave it; the field itself, which takes most of the time, is not made.
+    ``rng`` is left where :func:`fractal` would leave it; the field itself, the costly part, is not computed.
     """
     before = rng.bit_generator.state
     for scale in _scales(steps, octaves):

@@ -30,7 +30,7 @@ class Shape:
 
 
 def paint(lesion: Lesion, image: np.ndarray, brain: np.ndarray, *, spacing_mm: tuple[float, ...]) -> Corruption:
-    """Paint a described lesion into an image: the one that it was drawn for, or any other.
+    """Paint a described lesion into the image that it was drawn for, or any other image.
 
     On the grid it was drawn for it is the same lesion bit by bit. In another brain a centre lies as far from the middle
     of the bounding box, moved to the nearest brain voxel, and the noise is another sample of the same kind.
@@ -76,7 +76,7 @@ def paint(lesion: Lesion, image: np.ndarray, brain: np.ndarray, *, spacing_mm: t
     marked = np.zeros(brain.shape, bool)
     ignore = np.zeros(brain.shape, bool)
     marked[box] = outlined
-    # Where the lesion happens to look like the tissue it replaced nothing can be seen, yet it is not healthy either.
+    # Lesion that happens to look like the tissue it replaced is ignored: not visible, yet not healthy either.
     ignore[box] = outlined | (change > VISIBLE_CHANGE)
     changed = image.astype(np.float32)
     changed[:, *box] = filled
@@ -141,15 +141,15 @@ def _grow(lesion: Lesion, guide: np.ndarray, brain: np.ndarray, spacing_mm: tupl
         noise = fractal(brain.shape, outline_steps(radius, spacing_mm), OUTLINE_OCTAVES, 0.5, replay(focus.noise))
         level += np.float32(radius * lesion.roughness) * noise
         if lesion.follow_tissue > 0:
-            # The centre's own tissue, kept within the parenchyma: lesions spare CSF more than they fill it.
-            own = np.clip(tissue[tuple(place)], low, high)
-            unlike = np.minimum(np.abs(tissue - own) / max(high - low, 1e-3), 2)
+            # The tissue at the centre, kept within the parenchyma: lesions spare CSF more than they fill it.
+            centre_tissue = np.clip(tissue[tuple(place)], low, high)
+            unlike = np.minimum(np.abs(tissue - centre_tissue) / max(high - low, 1e-3), 2)
             level += np.float32(radius * lesion.follow_tissue) * unlike
         size = np.pi / 4 * focus.diameter_mm**2 if axes == 2 else np.pi / 6 * focus.diameter_mm**3
         voxels = int(np.clip(round(size / float(spacing.prod())), 1, 0.4 * len(places)))
         level -= np.partition(level[brain], voxels - 1)[voxels - 1]
         share = np.where(brain, _ramp(0.5 - level / border_mm), 0)
-        # A focus of the size of the border would be faint everywhere; its middle has the full contrast.
+        # Scaled, so that the middle of a focus as small as its border still has the full contrast.
         weight = np.maximum(weight, share / max(float(share.max()), 1e-6))
         depth = np.maximum(depth, np.clip(-level / radius, 0, 1))
     assert main is not None
@@ -165,7 +165,7 @@ def _ramp(values: np.ndarray) -> np.ndarray:
 def _push(
     image: np.ndarray, brain: np.ndarray, shape: Shape, strength: float, spacing_mm: tuple[float, ...]
 ) -> np.ndarray:
-    """Push tissue away from the centre of the largest focus, and nothing at the border of the brain.
+    """Push tissue away from the centre of the largest focus; tissue at the border of the brain stays.
 
     ``strength``: the push at the focus' border, relative to its radius.
     """

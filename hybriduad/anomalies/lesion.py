@@ -1,10 +1,10 @@
-"""Realistic lesions: one or several foci grown inside the brain, with irregular soft borders and their own texture.
+"""Realistic lesions: one or several foci grown inside the brain, with irregular soft borders and a texture.
 
 A focus is an ellipsoid's level set, roughened by noise on several scales and drawn towards tissue like that at its
 centre, cut where it has the wanted area (2D) or volume (3D). Sizes are log-normal in millimetres. Inside, detail is
-blurred and partly replaced by the local mean, then shifted brighter or darker under a texture, sometimes with a core of
-its own, down to a cavity as dark as fluid behind a thin rim; tissue around may be pushed outwards. The draws are broad
-on purpose (subtle to obvious): the idea is that of the intensity-bias and mass-effect generators (DISYRE, arXiv
+blurred and partly replaced by the local mean, then shifted brighter or darker under a texture, sometimes with a
+core, down to a cavity as dark as fluid behind a thin rim; tissue around may be pushed outwards. The draws are broad on
+purpose (subtle to obvious): the idea is that of the intensity-bias and mass-effect generators (DISYRE, arXiv
 2311.15453; UNA, see ``method.md``).
 
 :func:`draw` samples a description and :func:`~hybriduad.anomalies._painting.paint` applies it, so that a lesion can be
@@ -45,11 +45,11 @@ class Config(PluginConfig):
     cut to the pair. ``several``: probability of 2 to ``most_foci`` foci. ``softness_mm``: width of the border, beside
     the voxel's own. ``outline``: the share of lesion in a voxel from which it counts as lesion; less is ignored.
     ``bright``: probability of a lesion brighter than its tissue, one number or one a contrast in the bundle's order
-    (about 0.8 FLAIR, 0.1 T1w, 0.9 T2w). ``contrast``: how much brighter or darker, faint ones somewhat more often.
+    (about 0.8 FLAIR, 0.1 T1w, 0.9 T2w). ``contrast``: how much brighter or darker, more often faint.
     ``texture``: its variation inside, relative to ``contrast``. ``core``, ``mass_effect``, ``follow_tissue``:
-    probabilities; ``cavity``: that a core is one. The defaults cover the gliomas of 32 patients on FLAIR (slices:
+    probabilities; ``cavity``: that a core is hollow. The defaults cover the gliomas of 32 patients on FLAIR (slices:
     diameter 20 to 69 mm, contrast to the tissue around 0.17 to 0.76, 10th to 90th percentile) and go further to small
-    and faint ones.
+    and faint lesions.
     """
 
     name: Literal["lesion"] = "lesion"
@@ -97,7 +97,7 @@ def corrupt(
         brain: (*space) bool.
         rng: the only source of randomness.
         spacing_mm: voxel size, one number a spatial axis.
-        donors: not used; the lesion is made from the image itself.
+        donors: not used.
 
     Returns:
         The corrupted image, its lesion, visibility and ignored voxels (faint border, tissue that moved).
@@ -181,8 +181,8 @@ def _diameters(config: Config, rng: np.random.Generator) -> np.ndarray:
     """Equivalent diameters of the foci in mm, the largest first."""
     first = config.median_mm * np.exp(config.ln_sigma * rng.standard_normal())
     foci = int(rng.integers(2, config.most_foci + 1)) if rng.random() < config.several else 1
-    others = first * rng.uniform(0.2, 0.8, foci - 1)
-    return np.clip(np.sort(np.append(others, first))[::-1], *config.diameter_mm)
+    smaller = first * rng.uniform(0.2, 0.8, foci - 1)
+    return np.clip(np.sort(np.append(smaller, first))[::-1], *config.diameter_mm)
 
 
 def _draw_focus(

@@ -57,7 +57,7 @@ def corrupt(
 ) -> Corruption:
     """Blend a Perlin texture into the image where other Perlin noise exceeds a threshold.
 
-    Every contrast has a texture of its own under the same mask.
+    Every contrast gets another texture under the same mask.
 
     Args:
         config: resolution, threshold and opacity.

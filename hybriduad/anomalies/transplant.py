@@ -1,9 +1,9 @@
-"""Real lesions of labelled slices, carried into lesion-free slices of others (CarveMix, arXiv 2108.06883).
+"""Real lesions of labelled slices, carried into lesion-free slices of other subjects (CarveMix, arXiv 2108.06883).
 
 The lesion is turned, scaled and shifted, and blended into the slice with a margin; its surroundings are brought to the
-intensity of the tissue that they meet there. A few labelled patients thus show their lesions in the brains of all the
-others; mirrored too, where whoever hands out the donors mirrors them. It needs labelled slices to draw from, so it is
-no generator for the first stage.
+intensity of the tissue that they meet there. The lesions of a few labelled patients thus appear in the brains of all
+others, mirrored too where the donors are mirrored. It needs labelled slices to draw from, so it is no generator for the
+first stage.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def corrupt(
 
     Returns:
         The image with the lesion, its mask and visibility; the blended border is ignored. Unchanged where no donor that
-        was tried has a lesion and every contrast of the image, or none of their lesions found room.
+        was tried has a lesion and every contrast of the image, or no such lesion has room.
 
     Raises:
         DataError: no donors at all.

@@ -1,4 +1,4 @@
-"""A cohort as one digest: work is known again by the content of its files, whatever they are called."""
+"""The digest of a cohort: work is recognised by the content of its files, whatever their names."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def cohort_digest(cases: Sequence[Case]) -> str:
     """The sha256 (hex) of all that work on these cases depends on, in their order.
 
     That is who they are, their health and reference contrast, the content of their images and masks, and which labels
-    of a mask count. A file that cannot be read is known as that: whoever uses it says so, and leaves its case out.
+    of a mask count. An unreadable file enters as unreadable: whoever uses it says so, and leaves its case out.
     """
     listed = []
     for case in cases:

@@ -1,4 +1,4 @@
-"""Who was used to make a model: scans and people known again by digests, and cases that it has never seen."""
+"""Scans and people behind a model, recognised by digests, and cases that it has never seen."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ Identity = tuple[str, str]
 
 
 def identity_digests(case: Case, contrasts: Collection[str] | None = None) -> dict[str, str | list[str]]:
-    """What a bundle keeps of a case to know it again, and no name: ``"subject"``, the sha256 of (dataset, subject), and
+    """A case without its name, as a bundle recognises it: ``"subject"``, the sha256 of (dataset, subject), and
     ``"voxels"``, the sha256 of the canonical voxels of each image, in the order of their contrasts' names.
 
-    ``contrasts`` are those that a bundle uses: an image of another one that cannot be read is then left out.
+    ``contrasts`` are those that a bundle uses: an unreadable image of another contrast is then left out.
 
     Raises:
         DataError: an image cannot be read, of those ``contrasts`` where they are given.
@@ -53,19 +53,19 @@ def check_leakage(cases: Sequence[Case], used: Mapping[str, str], contrasts: Col
     Every image that can be read is looked at; ``contrasts``, by default all, are those that must be readable.
 
     Raises:
-        LeakageError: some are; the sentence names each with its role and how it was known.
+        LeakageError: some are; the sentence names them with their role and how they were recognised.
         DataError: an image cannot be read, of those ``contrasts`` where they are given.
     """
-    found = []
+    leaks = []
     for case in cases:
         if role := used.get(_person(case)):
-            found.append(f"{case.name} of {case.dataset!r} (same subject, role {role})")
+            leaks.append(f"{case.name} of {case.dataset!r} (same subject, role {role})")
         elif role := next((used[digest] for digest in _voxels(case, contrasts) if digest in used), None):
-            found.append(f"{case.name} of {case.dataset!r} (same voxels, role {role})")
-    if found:
+            leaks.append(f"{case.name} of {case.dataset!r} (same voxels, role {role})")
+    if leaks:
         raise LeakageError(
-            f"{len(found)} of {len(cases)} cases were already used to make the model",
-            got=", ".join(found),
+            f"{len(leaks)} of {len(cases)} cases were already used to make the model",
+            got=", ".join(leaks),
             mend="leave them out, or give cohorts of different people different values of dataset",
         )
 
@@ -73,24 +73,24 @@ def check_leakage(cases: Sequence[Case], used: Mapping[str, str], contrasts: Col
 def identities(cases: Sequence[Case], role: str, contrasts: Collection[str] | None = None) -> dict[str, str]:
     """Digest -> role for the voxels and the subject of each case; no names.
 
-    ``contrasts``, by default all, are those that must be readable; of others what can be read is kept.
+    ``contrasts``, by default all, are those that must be readable; of other contrasts readable images are kept.
 
     Raises:
         DataError: an image of these cannot be read.
     """
-    found: dict[str, str] = {}
+    roles: dict[str, str] = {}
     for case in cases:
         digests = identity_digests(case, contrasts)
         for digest in [digests["subject"], *digests["voxels"]]:
-            found[str(digest)] = role
-    return found
+            roles[str(digest)] = role
+    return roles
 
 
 def check_unseen(cases: Sequence[Case], used: Mapping[str, str], contrasts: Collection[str]) -> dict[Identity, str]:
-    """As :func:`hybriduad.cohort.leakage.check_leakage`, but one unreadable image ends nothing.
+    """As :func:`hybriduad.cohort.leakage.check_leakage`, but an unreadable image fails its case alone.
 
-    Returns (dataset, name) of the cases of which an image of ``contrasts``, those that the model uses, cannot be read,
-    so that nobody can vouch for them, with the reason. Of other contrasts what can be read is looked at.
+    Returns, by (dataset, name), the reason for every case with an unreadable image of ``contrasts``, those that the
+    model uses: leakage cannot be ruled out there. Of other contrasts the readable images are checked.
 
     Raises:
         LeakageError: some of the readable cases were used to make the model.
@@ -104,11 +104,11 @@ def check_unseen(cases: Sequence[Case], used: Mapping[str, str], contrasts: Coll
             check_leakage([case], used, contrasts)
         except LeakageError:
             leaked = True
-        except Exception as error:  # whatever it is, it is of this case
+        except Exception as error:  # whatever it is, it concerns this case alone
             failed[case.dataset, case.name] = reason_of(error)
             log.debug("traceback of %s", case.name, exc_info=True)
             continue
         readable.append(case)
     if leaked:
-        check_leakage(readable, used, contrasts)  # of all of them in one sentence
+        check_leakage(readable, used, contrasts)  # raises one sentence about all of them
     return failed

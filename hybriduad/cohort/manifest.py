@@ -50,7 +50,7 @@ PREFIXES = {"subject": "sub-", "session": "ses-", "run": "run-"}
 def read_cohort(cohort: str | Path, *, split: Split | None = None, contrast: str | None = None) -> list[Case]:
     """The cases of a manifest CSV, a BIDS folder or one image; with ``split``, those of that split only.
 
-    ``contrast`` names the contrast of one image whose file name does not.
+    ``contrast`` names the contrast of an image whose file name does not.
 
     Raises:
         DataError: ``cohort`` is none of the three, cannot be used, or has no case (of that split).
@@ -88,8 +88,8 @@ def read_case(image: str | Path, contrast: str | None = None) -> Case:
     if not path.is_file():
         raise DataError("missing file", where=path)
     stem = path.name.removesuffix(".gz").removesuffix(".nii")
-    found, suffix = entities(path.name) or ({}, stem.rpartition("_")[2])
-    contrast = contrast or contrast_of(found, suffix)
+    labels, suffix = entities(path.name) or ({}, stem.rpartition("_")[2])
+    contrast = contrast or contrast_of(labels, suffix)
     if contrast not in CONTRASTS:
         near = difflib.get_close_matches(contrast or suffix, CONTRASTS, n=1, cutoff=0.3)
         raise DataError(
@@ -99,24 +99,24 @@ def read_case(image: str | Path, contrast: str | None = None) -> Case:
             expected=f"one of {list(CONTRASTS)}",
             mend=f"name it, as in --contrast {near[0] if near else CONTRASTS[0]}, or rename to sub-X_FLAIR.nii.gz",
         )
-    root = next((p.parent for p in path.parents if found and p.name == f"sub-{found['sub']}"), path.parent)
-    subject = found.get("sub", stem.removesuffix(suffix) if suffix in CONTRASTS else stem)
+    root = next((p.parent for p in path.parents if labels and p.name == f"sub-{labels['sub']}"), path.parent)
+    subject = labels.get("sub", stem.removesuffix(suffix) if suffix in CONTRASTS else stem)
     subject = label(subject) or label(path.parent.name) or "scan"
-    return Case(dataset_name(root), subject, {contrast: path}, found.get("ses", ""), found.get("run", ""))
+    return Case(dataset_name(root), subject, {contrast: path}, labels.get("ses", ""), labels.get("run", ""))
 
 
 def read_manifest(path: str | Path, *, root: str | Path | None = None) -> list[Case]:
     """Read a manifest: UTF-8, comma-separated, one row a case.
 
-    Columns: ``dataset`` and ``subject`` (required), ``session``, ``run``; one a contrast (:data:`CONTRASTS`), at
+    Columns: ``dataset`` and ``subject`` (required), ``session``, ``run``; the contrasts (:data:`CONTRASTS`), at
     least one of them filled in each row; ``reference``; ``brain``, ``lesion``, ``ignore``; ``health`` (healthy,
     lesion or unknown); ``split`` (train, validation or test). Every other column is an attribute. Subjects, sessions
     and runs are reduced to letters and digits, as BIDS names want. A row with a lesion mask that states no health has
     health "lesion".
 
     Paths: a relative path is below the manifest's folder and may not leave it, by ``..`` or by a link; an absolute path
-    is its author's express word and may be anywhere. With ``root``, relative paths start there and *every* path,
-    absolute ones too, must end inside it: for a manifest that someone else wrote.
+    may be anywhere. With ``root``, relative paths start there and *every* path, absolute paths too, must end inside it:
+    for a manifest that someone else wrote.
 
     Raises:
         DataError: not a readable table, a missing or misspelt column, no row, or bad rows, all of them with their
@@ -302,7 +302,7 @@ def index(
 ) -> list[Case]:
     """Write the manifest of a data set in a known ``layout`` (a plug-in of ``hybriduad/datasets``), split if asked.
 
-    With the layout ``csv`` the data set is a manifest, and what is new are its splits.
+    With the layout ``csv`` the data set is a manifest, and only its splits are new.
     ``split``, ``seed``, ``stratify`` and ``fold`` as in :func:`split_cases`. An equal manifest there stays.
 
     Raises:

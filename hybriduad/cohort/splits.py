@@ -1,4 +1,4 @@
-"""Who may be used together: splits and folds by subject, and the identity of scans that shows leakage.
+"""Splits and folds of a cohort by subject.
 
 Import these from :mod:`hybriduad.cohort.manifest`.
 """
@@ -85,7 +85,7 @@ def split_summary(cases: Sequence[Case]) -> list[str]:
 def split_warnings(cases: Sequence[Case]) -> list[str]:
     """What a split will be missing later: lesions to find a threshold on, or to measure on, where the cohort has some.
 
-    A cohort without lesions, or one without splits, has nothing to be warned of.
+    A cohort without lesions, or without splits, gets no warning.
     """
     splits = {case.split for case in cases} - {""}
     sick = {case.split for case in cases if case.health == "lesion"}
@@ -98,17 +98,17 @@ def split_warnings(cases: Sequence[Case]) -> list[str]:
 
 
 def _strata(cases: Sequence[Case], stratify: Sequence[str] | None) -> dict[Subject, str]:
-    """The stratum of each person; several values in several sessions are a stratum of their own."""
+    """The stratum of each person; different values in several sessions make a combined stratum."""
     columns = [_column(cases, name) for name in (("site", "health") if stratify is None else stratify)]
     if stratify and (absent := [name for name, values in zip(stratify, columns, strict=True) if not any(values)]):
         known = sorted({"dataset", "health", *(name for case in cases for name in case.attributes)})
         raise ConfigError("column to stratify by that no case has", got=absent, expected=f"some of {known}")
     # A column with one value says nothing, and must not change who is drawn.
     telling = [values for values in columns if len(set(values)) > 1]
-    found: dict[Subject, set[str]] = defaultdict(set)
+    strata: dict[Subject, set[str]] = defaultdict(set)
     for number, case in enumerate(cases):
-        found[case.dataset, case.subject].add("/".join(values[number] for values in telling))
-    return {person: "+".join(sorted(values)) for person, values in found.items()}
+        strata[case.dataset, case.subject].add("/".join(values[number] for values in telling))
+    return {person: "+".join(sorted(values)) for person, values in strata.items()}
 
 
 def _column(cases: Sequence[Case], name: str) -> list[str]:
@@ -146,8 +146,8 @@ def _deal(people: Mapping[Subject, str], sizes: Mapping[str, int], seed: int) ->
     drawn: dict[Subject, str] = {}
     for part, size in sizes.items():
         left = sum(map(len, waiting.values()))
-        # Integers, so that a share without remainder is exact. A quota never exceeds its stratum, nor does it plus one
-        # where it has a remainder, so nothing runs dry.
+        # Integers, so that a share without remainder is exact. No stratum runs out: a quota never exceeds it, and
+        # neither does the quota + 1 where there is a remainder.
         quota = {name: divmod(size * len(queue), left) for name, queue in waiting.items()} if left else {}
         taken = Counter({name: whole for name, (whole, _) in quota.items()})
         order = sorted(quota, key=lambda name: (-quota[name][1], fold(seed, "stratum", part, name)))

@@ -1,7 +1,7 @@
-"""The truth of a case on the grid of its prediction, and the region over which every figure is made.
+"""The truth of a case on the grid of its prediction, and the region over which every figure is computed.
 
 Region: the scan's brain *or* the lesion, without ``ignore`` voxels. The brain is the given mask on the scan's own grid,
-or the one estimated there, whatever the grid of a model, so all systems are compared over the same voxels. Outside the
+or the estimate there, whatever the grid of a model, so all systems are compared over the same voxels. Outside the
 brain a score is 0 and a mask empty, so a lesion voxel there counts as missed: a small brain mask cannot raise a figure.
 """
 
@@ -50,7 +50,7 @@ REGION = (
 class Truth:
     """One case's truth, cropped to the box of its region; arrays (H, W, S), the acquired slices last.
 
-    ``lesion`` and ``brain`` bool; ``region`` bool, where figures are made; ``clear`` (S,) bool, the lesion-free
+    ``lesion`` and ``brain`` bool; ``region`` bool, where figures are computed; ``clear`` (S,) bool, the lesion-free
     slices; ``spacing_mm`` along H, W, S; ``ignored`` counts voxels left out, ``outside`` lesion voxels outside the
     brain; ``region_digest`` is a sha256 of the region, the same in two evaluations that may be compared. :meth:`crop`
     brings any volume of the case's grid to the same arrays.
@@ -120,7 +120,7 @@ def read_truth(case: Case, brain: np.ndarray, grid: VolumeGrid, direction: str |
     region = (inside | marked) & ~ignore
     if not (inside & ~ignore).any():
         raise DataError("no brain to evaluate in", where=case.name, got="an empty brain mask")
-    spans = [np.flatnonzero(region.any(axis=tuple(other for other in range(3) if other != k))) for k in range(3)]
+    spans = [np.flatnonzero(region.any(axis=in_plane(k))) for k in range(3)]
     box = (_span(spans[0]), _span(spans[1]), _span(spans[2]))
     near = (marked | ignore).any(axis=(0, 1))
     margin = max(1, math.ceil(CLEAR_MM / spacing[axis]))

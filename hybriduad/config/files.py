@@ -1,4 +1,4 @@
-"""Run configs as files: the shipped ones by name, others by path, changed by ``dotted.key=value``."""
+"""Run configs as files: shipped configs by name, others by path, changed by ``dotted.key=value``."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def shipped() -> list[str]:
 
 
 def load(config: str | Path, overrides: list[str] | None = None, kind: str | None = None) -> Any:
-    """Read a run config: a path, or the name of a shipped one; ``overrides`` are ``dotted.key=value`` in YAML.
+    """Read a run config: a path, or the name of a shipped config; ``overrides`` are ``dotted.key=value`` in YAML.
 
     Raises:
         ConfigError: no such config, not YAML, unknown key or bad value, or another ``kind`` than asked for.
@@ -45,13 +45,14 @@ def load(config: str | Path, overrides: list[str] | None = None, kind: str | Non
     try:
         return parse(override(data, overrides or []), str(path), kind)
     except ConfigError:
-        # Whoever is at fault is named: the file if it is wrong by itself, else what was set.
+        # The error names the file if the file is wrong by itself, else the overrides.
         parse(data, str(path), kind)
-        return parse(override(data, overrides or []), " ".join(f"--set {one}" for one in overrides or []), kind)
+        options = " ".join(f"--set {assignment}" for assignment in overrides or [])
+        return parse(override(data, overrides or []), options, kind)
 
 
 def load_resolved(path: Path, kind: str) -> Any:
-    """The resolved config beside an output, of which an earlier version may have known options that are gone.
+    """The resolved config beside an output; options of earlier versions that are gone are translated.
 
     Raises:
         ConfigError: as :func:`load`.
@@ -82,8 +83,8 @@ def parse(data: Any, where: str, kind: str | None = None) -> Any:
         ConfigError: as :func:`load`.
     """
     if not isinstance(data, dict) or data.get("kind") not in list(RUNS):
-        found = data.get("kind") if isinstance(data, dict) else type(data).__name__
-        raise ConfigError("config without a known kind", where=where, got=found, expected=f"kind: one of {list(RUNS)}")
+        stated = data.get("kind") if isinstance(data, dict) else type(data).__name__
+        raise ConfigError("config without a known kind", where=where, got=stated, expected=f"kind: one of {list(RUNS)}")
     if kind is not None and data["kind"] != kind:
         raise ConfigError("config of the wrong kind", where=where, got=data["kind"], expected=kind)
     return checked(RUNS[data["kind"]], data, where)
@@ -95,7 +96,7 @@ def override(data: Any, assignments: list[str]) -> Any:
     Raises:
         ConfigError: an assignment without ``=``, through something that is no mapping, or of no YAML.
     """
-    # Ten lines of our own: pydantic checks the result but knows no dotted keys, and what does (OmegaConf, Hydra,
+    # Not by a library: pydantic checks the result but knows no dotted keys, and what does (OmegaConf, Hydra,
     # jsonargparse) is a dependency more, with interpolation and merging that a flat config is meant not to have.
     result = copy.deepcopy(data)
     for assignment in assignments:

@@ -1,4 +1,4 @@
-"""What a run config holds: frozen pydantic models, of which unknown keys are errors. Files: ``config_files``."""
+"""What a run config holds: frozen pydantic models that refuse unknown keys. Files: :mod:`hybriduad.config.files`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MEDIAN_MM = 11.5
 
 
 def _plugin_block(kind: plugins.Kind) -> BeforeValidator:
-    """Resolve ``{name: perlin, ...}`` to the plug-in's own Config before pydantic looks at it."""
+    """Resolve ``{name: perlin, ...}`` to the plug-in's Config before pydantic looks at it."""
 
     def resolve(value: Any) -> Any:
         if isinstance(value, PluginConfig):
@@ -50,7 +50,7 @@ class Augmentation(Strict):
 
 
 class Train(Strict):
-    """A budget in steps, 0 to keep the weights one starts from. Time is reported, never a stopping rule.
+    """A budget in steps, 0 to keep the starting weights. Time is reported, never a stopping rule.
 
     Every ``picture_every`` steps, and at the end, samples are drawn and loss and AUPRC on validation slices are logged.
     """

@@ -1,4 +1,4 @@
-"""Frozen pydantic models of which unknown keys are errors, and the sentence for what is wrong with one."""
+"""Frozen pydantic models that refuse unknown keys, and the sentence for an invalid value."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ def checked(model: type[M], data: Any, where: str) -> M:
     """Validate ``data`` as ``model``.
 
     Raises:
-        ConfigError: one sentence with the dotted key at fault; for an unknown key, the nearest known one.
+        ConfigError: one sentence with the dotted key at fault; for an unknown key, the nearest known key.
     """
     try:
         return model.model_validate(data)
     except ValidationError as error:
-        first = min(error.errors(), key=lambda found: found["type"] != "extra_forbidden")
+        first = min(error.errors(), key=lambda fault: fault["type"] != "extra_forbidden")
         key = ".".join(str(part) for part in first["loc"]) or "(top level)"
         if first["type"] == "extra_forbidden":
             known = sorted(_siblings(model, first["loc"][:-1]))
@@ -55,6 +55,6 @@ def _siblings(model: type[BaseModel], path: tuple[int | str, ...]) -> list[str]:
         info = getattr(current, "model_fields", {}).get(str(part))
         if info is None:
             return []
-        options = [one for one in get_args(info.annotation) if hasattr(one, "model_fields")]  # of "Block | None"
-        current = options[0] if options else info.annotation
+        models = [kind for kind in get_args(info.annotation) if hasattr(kind, "model_fields")]  # of "Block | None"
+        current = models[0] if models else info.annotation
     return list(getattr(current, "model_fields", {}))

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 TRUTH_COLOUR, MASK_COLOUR = "lime", "white"
-"""Of the outlines that :func:`panel_sheet` draws."""
+"""Colours of the outlines that :func:`panel_sheet` draws."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ def slice_grid(
     are shown over [-1, 0.6], float64 maps in [0, 1] in colour over [0, 1]), bool is white on black.
     """
     figure = _figure(inch * len(titles), inch * len(rows))
-    # One axes for all: with one for each slice nearly all of the time, 0.9 s for 40 of them, would go into their ticks.
+    # All slices share an axes: with an axes a slice, nearly all of the time, 0.9 s for 40 slices, would go into ticks.
     axes = figure.add_axes((0.0, 0.0, 1.0, 1.0))
     for row, pictures in enumerate(rows):
         for column, picture in enumerate(pictures):
@@ -108,7 +108,7 @@ class Chart(NamedTuple):
 
 
 def curves(path: Path, charts: Sequence[Chart], *, x: str) -> None:
-    """Draw charts side by side, each curve smoothed over a fiftieth of its length beside its own faint trace.
+    """Draw charts side by side, each curve smoothed over a fiftieth of its length beside its faint trace.
 
     Curves of a few points are drawn with the points.
     """
@@ -126,13 +126,13 @@ def curves(path: Path, charts: Sequence[Chart], *, x: str) -> None:
         if chart.logarithmic:
             axis.set_yscale("log")
             axis.yaxis.set_major_formatter("{x:g}")  # powers of ten as formulas would take half of the time
-            axis.yaxis.set_minor_formatter(_some)
+            axis.yaxis.set_minor_formatter(_tick_label)
         axis.legend(fontsize=7)
     save_figure(figure, path)
 
 
-def _some(value: float, _: float) -> str:
-    """Of the ticks between two powers of ten, 2, 3 and 5 times the lower are labelled."""
+def _tick_label(value: float, _: float) -> str:
+    """The label of a tick between two powers of ten: empty but for 2, 3 and 5 times the lower power."""
     return f"{value:g}" if f"{value:e}"[0] in "235" else ""
 
 

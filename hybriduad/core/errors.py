@@ -38,7 +38,7 @@ class HybridUADError(Exception):
         super().__init__(sentence + ".")
 
     def __reduce__(self) -> tuple[Callable[..., HybridUADError], tuple[type[HybridUADError], str]]:
-        """How it comes back from another process: with its sentence, not with a sentence about its sentence."""
+        """Between processes the finished sentence travels: ``__init__`` would end it with a second full stop."""
         return _again, (type(self), str(self))
 
 
@@ -67,8 +67,8 @@ class LeakageError(HybridUADError):
 def reason_of(error: Exception) -> str:
     """Why a case failed, in one sentence, for tables and logs that go on with the next case.
 
-    An error raised on purpose says it itself, and so do the system and a lack of memory. Any other is called unexpected
-    by its type: most likely a fault of this package, whose traceback the caller logs.
+    It is the text of an error raised on purpose, by the system or for lack of memory. Any other error is called
+    unexpected, by its type: most likely a fault of this package, whose traceback the caller logs.
     """
     text = " ".join(str(error).split())
     if isinstance(error, HybridUADError | OSError | MemoryError):

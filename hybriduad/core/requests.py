@@ -1,4 +1,4 @@
-"""In what two requests for the same place differ, for the sentence that refuses the second."""
+"""The differences between two requests for the same folder, for the error that refuses the second request."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ def fold(seed: int, *keys: Key) -> int:
 
 
 def numpy_rng(seed: int, *keys: Key) -> np.random.Generator:
-    """A numpy generator of its own for (seed, keys)."""
+    """A new numpy generator, seeded by (seed, keys)."""
     return np.random.Generator(np.random.PCG64(fold(seed, *keys)))
 
 

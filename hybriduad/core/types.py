@@ -91,7 +91,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Corruption:
-    """What an anomaly generator made of an image.
+    """An image that an anomaly generator altered, and where.
 
     ``image`` (C, *space) float32 in [-1, 1]; ``lesion`` (*space) bool, the voxels to be found; ``visibility`` (*space)
     float32 in [0, 1], how visible the change is; ``ignore`` (*space) bool, tissue that moved outside the lesion, and
@@ -132,7 +132,7 @@ class Batch:
 
     @property
     def present(self) -> Tensor:
-        """Which contrasts a slice has anything of: (B, C) bool."""
+        """Which contrasts cover at least a voxel of the slice: (B, C) bool."""
         return self.valid.flatten(2).any(dim=2)
 
     def to(self, device: torch.device | str) -> Batch:
@@ -143,7 +143,8 @@ class Batch:
     def mirrored(self) -> Batch:
         """The slices mirrored along H; ``keys`` stay, so noise does too.
 
-        For directions of :data:`hybriduad.scan.grid.SIDED`, where that is left to right; in others it is no brain.
+        Only for the directions of :data:`hybriduad.scan.grid.SIDED`, where H runs from left to right: a sagittal slice
+        would have front and back swapped.
         """
         spatial = ("image", "healthy", "valid", "brain", "lesion", "ignore", "target")
         return replace(self, **{name: getattr(self, name).flip(-2) for name in spatial})
@@ -163,8 +164,8 @@ class Prediction:
     the model grid (H, W, S) as the detector gives them.
     ``score`` is the fused anomaly score, ``probability`` the segmenter's, ``map`` the reconstruction's anomaly map,
     ``uncertainty`` the spread of the probability over the reconstructions, in [0, 0.5]; ``intensity`` plain intensity,
-    the baseline; ``reconstruction`` is in the scan's intensity units, (C, X, Y, Z);
-    ``brain`` the region where scores count. ``threshold`` is what made ``mask``. ``notes`` goes into the sidecar.
+    the baseline; ``reconstruction`` is in the scan's intensity units, (C, X, Y, Z); ``brain`` the region where scores
+    count. ``mask`` is where the score reaches ``threshold``. ``notes`` goes into the sidecar.
     """
 
     brain: np.ndarray

@@ -1,1 +1,1 @@
-"""Known data-set layouts: one a file, each with ``cases(root) -> Iterator[Case]``."""
+"""Known data-set layouts: one layout a file, with ``cases(root) -> Iterator[Case]``."""

@@ -34,15 +34,15 @@ def entities(name: str) -> tuple[dict[str, str], str] | None:
     """``sub-01_ce-gad_T1w.nii.gz`` -> ``({"sub": "01", "ce": "gad"}, "T1w")``; None for a name that is not BIDS."""
     match = _IMAGE.fullmatch(name)
     *pairs, suffix = match["stem"].split("_") if match else [""]
-    found = dict(pair.partition("-")[::2] for pair in pairs)
-    return (found, suffix) if "sub" in found and all(found.values()) else None
+    labels = dict(pair.partition("-")[::2] for pair in pairs)
+    return (labels, suffix) if "sub" in labels and all(labels.values()) else None
 
 
-def contrast_of(found: Mapping[str, str], suffix: str) -> str:
-    """The contrast that BIDS entities and a suffix stand for; "" for what is no usable scan (phase, contrast FLAIR)."""
-    if suffix not in CONTRASTS or found.get("part", "mag") != "mag" or "desc" in found:
+def contrast_of(labels: Mapping[str, str], suffix: str) -> str:
+    """The contrast that BIDS labels and a suffix stand for; "" for what is no usable scan (phase, contrast FLAIR)."""
+    if suffix not in CONTRASTS or labels.get("part", "mag") != "mag" or "desc" in labels:
         return ""
-    if "ce" in found:
+    if "ce" in labels:
         return "T1wCE" if suffix == "T1w" else ""
     return suffix
 
@@ -63,9 +63,9 @@ def dataset_name(root: Path) -> str:
     return str(name or root.absolute().name)
 
 
-def listing(found: Iterable[object]) -> str:
-    """Things in a row for an error sentence, the first ten by name."""
-    shown = [str(item) for item in found]
+def listing(items: Iterable[object]) -> str:
+    """Items in a row for an error sentence, the first ten by name."""
+    shown = [str(item) for item in items]
     return ", ".join(shown[:10]) + (f" and {len(shown) - 10} more" if len(shown) > 10 else "")
 
 
@@ -78,15 +78,15 @@ def files(root: str | Path, *patterns: str) -> list[Path]:
     root = Path(root)
     if not root.is_dir():
         raise DataError("no such folder", got=root, expected="the folder of a data set")
-    found = sorted({path for pattern in patterns for path in root.glob(pattern) if not path.name.startswith(".")})
-    broken = [path for path in found if path.is_symlink() and not path.exists()]
+    paths = sorted({path for pattern in patterns for path in root.glob(pattern) if not path.name.startswith(".")})
+    broken = [path for path in paths if path.is_symlink() and not path.exists()]
     if broken:
         raise DataError("links to nothing", where=root, got=listing(broken), mend="fetch them, as with 'datalad get'")
-    return [path for path in found if path.is_file()]
+    return [path for path in paths if path.is_file()]
 
 
 @dataclass(frozen=True)
-class Found:
+class CaseFiles:
     """The files of one case: ``labels`` from their names, ``images`` by contrast, and every file by its part."""
 
     labels: Mapping[str, str]
@@ -94,7 +94,7 @@ class Found:
     parts: Mapping[str, Path]
 
 
-def gather(root: str | Path, pattern: str, contrasts: Mapping[str, str], layout: str) -> list[Found]:
+def gather(root: str | Path, pattern: str, contrasts: Mapping[str, str], layout: str) -> list[CaseFiles]:
     """Group the NIfTI files under ``root`` by the named groups of ``pattern``, a regular expression for their relative
     paths, all but the group ``part``, which ``contrasts`` translates to a contrast where it is a scan.
 
@@ -121,10 +121,10 @@ def gather(root: str | Path, pattern: str, contrasts: Mapping[str, str], layout:
         parts[part] = path
     if not groups:
         raise DataError("no case of this layout", where=root, expected=layout)
-    found = []
+    gathered = []
     for key, parts in sorted(groups.items()):
         images = {contrast: parts[part] for part, contrast in contrasts.items() if part in parts}
         if not images:
             raise DataError("mask without a scan", got=listing(parts.values()), expected=layout)
-        found.append(Found(dict(key), images, parts))
-    return found
+        gathered.append(CaseFiles(dict(key), images, parts))
+    return gathered

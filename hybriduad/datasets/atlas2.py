@@ -33,14 +33,14 @@ def cases(root: str | Path) -> Iterator[Case]:
     Raises:
         DataError: nothing of this layout, or a mask without a scan.
     """
-    for found in gather(root, PATTERN, {"T1w": "T1w"}, LAYOUT):
-        attributes = {"site": found.labels["site"], "half": found.labels["half"].lower()}
+    for files in gather(root, PATTERN, {"T1w": "T1w"}, LAYOUT):
+        attributes = {"site": files.labels["site"], "half": files.labels["half"].lower()}
         yield Case(
             "ATLAS2",
-            found.labels["subject"],
-            found.images,
-            found.labels["session"],
-            lesion=found.parts.get("label-L_desc-T1lesion_mask"),
+            files.labels["subject"],
+            files.images,
+            files.labels["session"],
+            lesion=files.parts.get("label-L_desc-T1lesion_mask"),
             health="lesion",
             attributes={key: value for key, value in attributes.items() if value},
         )

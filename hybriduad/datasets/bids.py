@@ -2,14 +2,14 @@
 
 Layout: ``sub-X[/ses-Y]/anat/sub-X[_ses-Y][_ce-L][_run-N]_{FLAIR,T1w,T2w,PDw,T2starw}.nii[.gz]`` and
 ``derivatives/<any>/sub-X[/ses-Y]/anat/sub-X[_...]_label-{lesion,brain,ignore}_mask.nii[.gz]``, or ``desc-`` for
-``label-``; columns of ``participants.tsv`` become attributes, but ``health`` and ``split``, which are the case's own.
+``label-``; columns of ``participants.tsv`` become attributes, but ``health`` and ``split``, fields of the case.
 Where, licence: as the data set at hand says; OpenNeuro holds many.
 Traps: ``ce-gad_T1w`` is another contrast (T1wCE) than ``T1w``; a scan without run belongs to every run of its
-session; masks in another space (``space-MNI...``) are left out; our own predictions (``desc-anomaly``) are not truth
+session; masks in another space (``space-MNI...``) are left out; predictions (``desc-anomaly``) are not truth
 and are left out; ``n/a`` is no value; content of DataLad sets must be fetched first.
 
-File names are read here and not by ancpbids, which turns run ``01`` into the number 1 (the name can not be made
-again), lists ``sourcedata`` among the raw scans, and ends in an AttributeError on a damaged JSON file.
+File names are read here and not by ancpbids, which turns run ``01`` into the number 1 (the name cannot be
+rebuilt), lists ``sourcedata`` among the raw scans, and ends in an AttributeError on a damaged JSON file.
 """
 
 from __future__ import annotations
@@ -59,24 +59,24 @@ def cases(root: str | Path) -> Iterator[Case]:
             ``participants.tsv``.
     """
     root = Path(root)
-    found_images = files(root, *_anat(""))
-    scans = _grouped(file for path in found_images if (file := _image(path)))
+    image_paths = files(root, *_anat(""))
+    scans = _grouped(file for path in image_paths if (file := _image(path)))
     if not scans:
         raise DataError("no scan in BIDS layout", where=root, expected=LAYOUT)
-    if strangers := [path.name for path in found_images if _image(path) is None]:
+    if strangers := [path.name for path in image_paths if _image(path) is None]:
         known = ", ".join(CONTRASTS)
         log.warning("%d images are none of %s and left out: %s", len(strangers), known, listing(strangers))
     masks, people, name = _grouped(_masks(root)), _participants(root), dataset_name(root)
     sessions = Counter(subject for subject, _ in scans)
     for (subject, session), images in sorted(scans.items()):
-        # A mask that names no session or run is of the only one, or of nobody in particular.
+        # A mask whose name has no session or run is of the only session or run; where there are several, of none.
         of_session = masks.get((subject, session), [])
         if session and sessions[subject] == 1:
             of_session = of_session + masks.get((subject, ""), [])
         runs = sorted({file.run for file in images if file.run}) or [""]
         for run in runs:
             of_run = [mask for mask in of_session if mask.run == run or len(runs) == 1]
-            found = {contrast: path for contrast in CONTRASTS if (path := _best(images, contrast, run))}
+            chosen = {contrast: path for contrast in CONTRASTS if (path := _best(images, contrast, run))}
             brain, lesion, ignore = (_best(of_run, kind, run) for kind in MASKS)
             attributes = dict(people.get(subject, {}))
             health = attributes.pop("health", "lesion" if lesion else "unknown")
@@ -84,7 +84,7 @@ def cases(root: str | Path) -> Iterator[Case]:
             yield Case(
                 name,
                 subject,
-                found,
+                chosen,
                 session,
                 run,
                 brain=brain,
@@ -96,10 +96,10 @@ def cases(root: str | Path) -> Iterator[Case]:
             )
 
 
-def _grouped(found: Iterable[_File]) -> dict[tuple[str, str], list[_File]]:
+def _grouped(candidates: Iterable[_File]) -> dict[tuple[str, str], list[_File]]:
     """By subject and session."""
     groups: dict[tuple[str, str], list[_File]] = defaultdict(list)
-    for file in found:
+    for file in candidates:
         groups[file.subject, file.session].append(file)
     return dict(groups)
 
@@ -114,28 +114,28 @@ def _image(path: Path) -> _File | None:
     return _file(path, contrast, parsed[0], 0) if parsed and contrast else None
 
 
-def _file(path: Path, kind: str, found: dict[str, str], order: int) -> _File:
-    return _File(path, kind, found["sub"], found.get("ses", ""), found.get("run", ""), (order, len(found)))
+def _file(path: Path, kind: str, labels: dict[str, str], order: int) -> _File:
+    return _File(path, kind, labels["sub"], labels.get("ses", ""), labels.get("run", ""), (order, len(labels)))
 
 
 def _masks(root: Path) -> list[_File]:
-    everything = files(root, *_anat("derivatives/*/"))
+    paths = files(root, *_anat("derivatives/*/"))
     depth = len(root.parts) + 1
-    predicted = {path.parts[depth] for path in everything if "_desc-anomaly_" in path.name}
+    predicted = {path.parts[depth] for path in paths if "_desc-anomaly_" in path.name}
     masks = []
-    for path in everything:
+    for path in paths:
         parsed = entities(path.name)
         if parsed is None or parsed[1] != "mask" or path.parts[depth] in predicted:
             continue
-        found = parsed[0]
-        kind = found.get("label") or found.get("desc", "")
-        if kind in MASKS and found.get("space", "orig") in ("orig", "individual", *CONTRASTS):
-            masks.append(_file(path, kind, found, int(path.parts[depth] != "manual")))
+        labels = parsed[0]
+        kind = labels.get("label") or labels.get("desc", "")
+        if kind in MASKS and labels.get("space", "orig") in ("orig", "individual", *CONTRASTS):
+            masks.append(_file(path, kind, labels, int(path.parts[depth] != "manual")))
     return masks
 
 
 def _best(candidates: Sequence[_File], kind: str, run: str) -> Path | None:
-    """The file of a kind: of this run before one of no run, manual before others, then the plainest name."""
+    """The file of a kind: with this run before without a run, then ``manual`` masks, then the fewest labels."""
     fitting = [file for file in candidates if file.kind == kind and file.run in ("", run)]
     ranks = [(file.run != run, *file.rank) for file in fitting]
     best = [file.path for file, rank in zip(fitting, ranks, strict=True) if rank == min(ranks)]

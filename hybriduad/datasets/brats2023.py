@@ -26,14 +26,14 @@ def cases(root: str | Path) -> Iterator[Case]:
     Raises:
         DataError: nothing of this layout, or a segmentation without a scan.
     """
-    for found in gather(root, PATTERN, CONTRASTS, LAYOUT):
-        cohort, number, session = (found.labels[key] for key in ("cohort", "number", "session"))
+    for files in gather(root, PATTERN, CONTRASTS, LAYOUT):
+        cohort, number, session = (files.labels[key] for key in ("cohort", "number", "session"))
         yield Case(
             "BraTS2023",
             f"{cohort}{number}",
-            found.images,
+            files.images,
             session,
-            lesion=found.parts.get("seg"),
+            lesion=files.parts.get("seg"),
             health="lesion",
             attributes={"cohort": cohort},
         )

@@ -4,7 +4,7 @@ Layout: ``IXI-T1/IXI002-Guys-0828-T1.nii.gz``, ``IXI-T2/...-T2.nii.gz``, ``IXI-P
 Where: the IXI project, https://brain-development.org/ixi-dataset/. Licence: CC BY-SA 3.0.
 Traps: the hospital is in the name only (Guys and HH Philips 1.5 T and 3 T, IOP GE 1.5 T); there is no FLAIR; T1w is on
 another grid than T2w and PDw; heads are not stripped; some subjects lack a contrast; OpenBHB contains these subjects,
-so training on one and testing on the other is leakage that only the voxels can show.
+so training on OpenBHB and testing on IXI is leakage that only the voxels can show.
 """
 
 from __future__ import annotations
@@ -26,6 +26,6 @@ def cases(root: str | Path) -> Iterator[Case]:
     Raises:
         DataError: nothing of this layout, or two files for one contrast of a subject.
     """
-    for found in gather(root, PATTERN, CONTRASTS, LAYOUT):
-        attributes = {"site": found.labels["site"], "scan": found.labels["scan"]}
-        yield Case("IXI", found.labels["subject"], found.images, health="healthy", attributes=attributes)
+    for files in gather(root, PATTERN, CONTRASTS, LAYOUT):
+        attributes = {"site": files.labels["site"], "scan": files.labels["scan"]}
+        yield Case("IXI", files.labels["subject"], files.images, health="healthy", attributes=attributes)

@@ -5,8 +5,9 @@ Where: Laboratory of Imaging Technologies, University of Ljubljana,
 https://lit.fe.uni-lj.si/en/research/resources/3D-MR-MS/. DOI 10.1007/s12021-017-9348-7. Licence: Creative Commons;
 read the variant at the source.
 Traps: T1WKS is the T1w *with* contrast agent ("kontrastno sredstvo"); copies of the set hold raw, co-registered and
-resampled scans side by side, and the consensus fits the co-registered ones: name that folder; the longitudinal scans of
-the same group have other names and their masks show *changes*, not lesions; lesions are many and often under 1 ml.
+resampled scans side by side, and the consensus fits the co-registered scans: name their folder; the longitudinal
+scans of the same group have other names and their masks show *changes*, not lesions; lesions are many and often under
+1 ml.
 """
 
 from __future__ import annotations
@@ -28,12 +29,12 @@ def cases(root: str | Path) -> Iterator[Case]:
     Raises:
         DataError: nothing of this layout, masks without a scan, or raw and co-registered scans under one root.
     """
-    for found in gather(root, PATTERN, CONTRASTS, LAYOUT):
+    for files in gather(root, PATTERN, CONTRASTS, LAYOUT):
         yield Case(
             "MSLUB",
-            found.labels["subject"],
-            found.images,
-            brain=found.parts.get("brainmask"),
-            lesion=found.parts.get("consensus_gt"),
+            files.labels["subject"],
+            files.images,
+            brain=files.parts.get("brainmask"),
+            lesion=files.parts.get("consensus_gt"),
             health="lesion",
         )

@@ -4,7 +4,7 @@ Layout: ``training/Utrecht/0/{pre/FLAIR,pre/T1,wmh}.nii.gz``, ``training/Amsterd
 Where: DataverseNL, DOI 10.34894/AECRSD; https://wmh.isi.uu.nl. DOI 10.1109/TMI.2019.2905770. Licence: read
 the terms at the source.
 Traps: label 2 of ``wmh.nii.gz`` is other pathology: neither lesion nor healthy, so it goes to ``ignore`` by the
-attributes ``lesion_labels`` and ``ignore_labels``, which say which values of the one file stand for what; numbers
+attributes ``lesion_labels`` and ``ignore_labels``, which give the values of that file for either mask; numbers
 repeat between scanners, so the subject here is scanner and number; ``pre/T1`` is resampled to the FLAIR,
 ``orig/3DT1`` is not; ``additional_annotations`` holds other raters and is not read; voxel sizes and the slices'
 direction differ by scanner.
@@ -32,16 +32,16 @@ def cases(root: str | Path) -> Iterator[Case]:
     Raises:
         DataError: nothing of this layout, or a mask without a scan.
     """
-    for found in gather(root, PATTERN, CONTRASTS, LAYOUT):
-        site, mask = label(found.labels["site"]), found.parts.get("wmh")
-        attributes = {"site": site, "half": found.labels["half"]}
+    for files in gather(root, PATTERN, CONTRASTS, LAYOUT):
+        site, mask = label(files.labels["site"]), files.parts.get("wmh")
+        attributes = {"site": site, "half": files.labels["half"]}
         if mask is not None:
             attributes |= {"lesion_labels": "1", "ignore_labels": "2"}
         yield Case(
             "WMH2017",
-            site + found.labels["number"],
-            found.images,
-            reference="FLAIR" if "FLAIR" in found.images else "",
+            site + files.labels["number"],
+            files.images,
+            reference="FLAIR" if "FLAIR" in files.images else "",
             lesion=mask,
             ignore=mask,
             health="lesion",

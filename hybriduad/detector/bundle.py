@@ -66,26 +66,26 @@ class Bundle:
 
     @property
     def residual(self) -> Residual | None:
-        """How its maps are made: as its config states, else as its reconstructor's does; None without a reconstructor.
+        """The residual of its maps, from its config, else its reconstructor's; None without a reconstructor.
 
-        A detector's config holds it resolved; those of older ones may leave it to the reconstructor.
+        A detector's config holds it resolved; those of older detectors may leave it to the reconstructor.
         """
         stated: Residual | None = self.run.residual
         return stated or (self.reconstructor.residual if self.reconstructor is not None else None)
 
     @property
     def generation(self) -> int:
-        """Which training of its kind it is: 1, or that of the detector that it was started from and 1.
+        """How many trainings of its kind led to it: 1, or 1 more than those of the detector it was started from.
 
-        Older records lack it: theirs is 2 where labels were learnt from, as few-label fine-tuning does, else 1.
+        Older records lack it and count as 2 where labels were learnt from (few-label fine-tuning), else as 1.
         """
         return int(self.record.get("generation", 2 if self.record["training"].get("labelled_cases") else 1))
 
     @property
     def used(self) -> dict[str, str]:
         """Identity digest -> role ("fit" or "calibrate") of every scan and subject behind it, parents included."""
-        own = dict(self.record["identities"])
-        return (self.reconstructor.used if self.reconstructor else {}) | own
+        identities = dict(self.record["identities"])
+        return (self.reconstructor.used if self.reconstructor else {}) | identities
 
     @property
     def thresholds(self) -> Thresholds:
@@ -126,7 +126,7 @@ def save(
     description: Description,
     reconstructor: Bundle | None = None,
 ) -> Bundle:
-    """Write a bundle into ``folder``, which must not hold one; ``reconstructor`` is copied into it.
+    """Write a bundle into ``folder``, which must not hold a bundle yet; ``reconstructor`` is copied into it.
 
     Raises:
         BundleError: the folder already holds a bundle.
@@ -178,9 +178,9 @@ def verify(folder: str | Path) -> Bundle:
     """
     folder = Path(folder)
     if not (folder / RECORD).is_file():
-        found = "an unfinished training" if folder.with_name(folder.name + ".partial").is_dir() else "no bundle.json"
+        state = "an unfinished training" if folder.with_name(folder.name + ".partial").is_dir() else "no bundle.json"
         raise BundleError(
-            "no bundle", where=folder, got=found, expected="a folder made by fit-reconstructor or fit-detector"
+            "no bundle", where=folder, got=state, expected="a folder made by fit-reconstructor or fit-detector"
         )
     try:
         record = json.loads((folder / RECORD).read_text())
@@ -213,10 +213,10 @@ def _write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
 
 
 def _files(folder: Path) -> list[str]:
-    """The files a bundle answers for: its own, and the record of a nested one, which answers for the rest."""
-    others = (RECORD, f".{RECORD}.partial")
-    own = [entry.name for entry in folder.iterdir() if entry.is_file() and entry.name not in others]
-    return sorted(own + ([f"{RECONSTRUCTOR}/{RECORD}"] if (folder / RECONSTRUCTOR).is_dir() else []))
+    """The files with a checksum: the bundle's, and the record of a nested bundle, which has those of the rest."""
+    records = (RECORD, f".{RECORD}.partial")
+    names = [entry.name for entry in folder.iterdir() if entry.is_file() and entry.name not in records]
+    return sorted(names + ([f"{RECONSTRUCTOR}/{RECORD}"] if (folder / RECONSTRUCTOR).is_dir() else []))
 
 
 def _sha256(path: Path) -> str:

@@ -10,7 +10,7 @@ from hybriduad.config.runs import Precision
 from hybriduad.core.errors import ConfigError
 
 SLOW_ISA = ("SSE41", "AVX", "AVX2", "AVX2_VNNI", "AVX2_VNNI_2", "AVX512_CORE", "AVX512_CORE_VNNI")
-"""Limits of oneDNN's instructions under which it has none that multiply bfloat16."""
+"""Limits of oneDNN's instructions that leave no instruction for bfloat16 products."""
 
 
 def resolve_device(device: str) -> torch.device:
@@ -31,8 +31,8 @@ def resolve_device(device: str) -> torch.device:
 def resolve_precision(precision: str, device: torch.device) -> Precision:
     """``auto`` is bfloat16 where the device multiplies it faster than float32, else float32.
 
-    A processor that can may be told not to, by ATEN_CPU_CAPABILITY or DNNL_MAX_CPU_ISA: torch then emulates bfloat16,
-    some hundred times slower than float32.
+    ATEN_CPU_CAPABILITY or DNNL_MAX_CPU_ISA may keep a capable processor from it: torch then emulates bfloat16, some
+    hundred times slower than float32.
     """
     if precision != "auto":
         return "bfloat16" if precision == "bfloat16" else "float32"
@@ -40,10 +40,10 @@ def resolve_precision(precision: str, device: torch.device) -> Precision:
         return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
     processor = torch.cpu.get_capabilities()
     able = bool(processor.get("avx512_bf16") or processor.get("amx_bf16"))
-    return "bfloat16" if able and not _told_not_to() else "float32"
+    return "bfloat16" if able and not _limited() else "float32"
 
 
-def _told_not_to() -> bool:
+def _limited() -> bool:
     """Whether torch or oneDNN was limited to instructions without bfloat16."""
     limit = os.environ.get("ONEDNN_MAX_CPU_ISA") or os.environ.get("DNNL_MAX_CPU_ISA") or "DEFAULT"
     return torch.backends.cpu.get_cpu_capability() in ("DEFAULT", "NO AVX", "AVX2") or limit.upper() in SLOW_ISA

@@ -30,7 +30,7 @@ class SliceMaps(NamedTuple):
     """Of B slices: ``map`` and ``probability`` (B, H, W) in [0, 1], ``reconstruction`` (B, C, H, W) in [-1, 1].
 
     ``uncertainty`` (B, H, W) in [0, 0.5] is the standard deviation of the probability over the reconstructions (noise
-    levels and repeats): how far the outline hangs on which pseudo-healthy image it was drawn from.
+    levels and repeats): how far the outline depends on the pseudo-healthy image beside the slice.
     """
 
     map: Tensor | None = None
@@ -66,7 +66,8 @@ class Detector:
         device: torch.device | str = "cpu",
     ) -> None:
         if reconstructor is None and (segmenter is None or segmenter.needs_reconstruction):
-            raise BundleError("detector without a reconstructor", expected="one, or a segmenter of the image alone")
+            needed = "a reconstructor, or a segmenter of the image alone"
+            raise BundleError("detector without a reconstructor", expected=needed)
         self.anatomy, self.direction = anatomy, direction
         self.residual, self.fusion = residual or Residual(), fusion or Fusion()
         self.thresholds = thresholds or Thresholds()
@@ -79,24 +80,25 @@ class Detector:
     def slice_maps(self, batch: Batch) -> SliceMaps:
         """The maps of a batch of slices; the probability is averaged over the reconstructions, as in SADM.
 
-        A mirroring detector judges every slice as it is and mirrored, and averages the two: a lesion is one on either
-        side, while much of what looks like one by chance is not (test-time augmentation,
-        DOI 10.1016/j.neucom.2019.01.103).
+        A mirroring detector judges every slice as it is and mirrored, and averages the two: a lesion shows in both,
+        much of what looks like a lesion by chance does not (test-time augmentation, DOI 10.1016/j.neucom.2019.01.103).
         """
         moved = batch.to(self.device)
         views: list[tuple[Tensor | None, ...]] = [self._view(moved)]
         if self.mirror:
             views.append(tuple(None if part is None else part.flip(-2) for part in self._view(moved.mirrored())))
-        anomaly, members, each = (_mean(parts) for parts in zip(*views, strict=True))
+        anomaly, members, probabilities = (_mean(parts) for parts in zip(*views, strict=True))
         return SliceMaps(
             map=anomaly,
-            probability=None if each is None else each.mean(dim=0),
+            probability=None if probabilities is None else probabilities.mean(dim=0),
             reconstruction=None if members is None else members.mean(dim=0),
-            uncertainty=None if each is None or len(each) == 1 else each.std(dim=0, correction=0),
+            uncertainty=None
+            if probabilities is None or len(probabilities) == 1
+            else probabilities.std(dim=0, correction=0),
         )
 
     def _view(self, batch: Batch) -> tuple[Tensor | None, ...]:
-        """Map (B, H, W), K reconstructions (K, B, C, H, W) and the probability by each of them (K, B, H, W)."""
+        """Map (B, H, W), K reconstructions (K, B, C, H, W) and the probability beside each (K, B, H, W)."""
         image = batch.image.contiguous(memory_format=torch.channels_last)
         shown = batch.brain & batch.valid.any(dim=1)
         bfloat16 = self.precision == "bfloat16"
@@ -104,13 +106,13 @@ class Detector:
             if self.reconstructor is None:
                 return None, None, self._probability(image, shown, None)[None]
             members = self.reconstructor.reconstruct(image, batch.brain, batch.keys).float()
-            members = torch.where(batch.valid, members, batch.image)  # of what is not there, nothing was learnt
-            each = None
+            members = torch.where(batch.valid, members, batch.image)  # of missing voxels nothing was learnt
+            probabilities = None
             if self.segmenter is not None:
                 seen = members if self.segmenter.needs_reconstruction else members[:1]
-                each = torch.stack([self._probability(image, shown, one) for one in seen])
+                probabilities = torch.stack([self._probability(image, shown, member) for member in seen])
         anomaly = self.reconstructor.anomaly_map(batch.image, batch.valid, batch.brain, members, self.residual)
-        return anomaly, members, each
+        return anomaly, members, probabilities
 
     def _probability(self, image: Tensor, shown: Tensor, reconstruction: Tensor | None) -> Tensor:
         assert self.segmenter is not None
@@ -135,20 +137,20 @@ class Detector:
             raise DataError("no slice with enough brain", got=f"{brain.sum()} voxels of brain in all", mend=mend)
         chunks = [indices[i : i + batch] for i in range(0, len(indices), batch)]
         maps = [self.slice_maps(slices_of(prepared, chunk, self.seed)) for chunk in chunks]
-        anomaly = _volume([one.map for one in maps], indices, brain.shape)
+        anomaly = _volume([part.map for part in maps], indices, brain.shape)
         if anomaly is not None:
             anomaly = median_filter_volume(anomaly, prepared.spacing_mm, judged, self.residual.median_mm)
-        found = _volume([one.probability for one in maps], indices, brain.shape)
-        if found is not None and self.fusion.smooth_mm > 0:
-            found = smooth_across_slices(found, prepared.spacing_mm[2], judged, self.fusion.smooth_mm)
-        score = fuse(anomaly, found, self.fusion.form, self.fusion.weight)
+        probability = _volume([part.probability for part in maps], indices, brain.shape)
+        if probability is not None and self.fusion.smooth_mm > 0:
+            probability = smooth_across_slices(probability, prepared.spacing_mm[2], judged, self.fusion.smooth_mm)
+        score = fuse(anomaly, probability, self.fusion.form, self.fusion.weight)
         threshold = self.thresholds.threshold("score", score[brain], rule)
         return Prediction(
             brain=brain,
             score=score,
-            probability=found,
+            probability=probability,
             map=anomaly,
-            uncertainty=_volume([one.uncertainty for one in maps], indices, brain.shape),
+            uncertainty=_volume([part.uncertainty for part in maps], indices, brain.shape),
             intensity=intensity_map(
                 prepared.image, prepared.valid, judged, prepared.spacing_mm, self.anatomy.contrasts
             ),
@@ -165,11 +167,11 @@ class Detector:
         )
 
     def _pseudo_healthy(self, prepared: Prepared, maps: list[SliceMaps], indices: list[int]) -> np.ndarray | None:
-        slices = [one.reconstruction for one in maps]
-        if not slices or any(one is None for one in slices):
+        slices = [part.reconstruction for part in maps]
+        if not slices or any(part is None for part in slices):
             return None
         result = np.array(prepared.image)
-        computed = torch.cat([one for one in slices if one is not None]).cpu().numpy()
+        computed = torch.cat([part for part in slices if part is not None]).cpu().numpy()
         inside = np.broadcast_to(np.array(prepared.brain)[None], result.shape)
         whole = result.copy()
         whole[..., indices] = np.moveaxis(computed, 0, -1)
@@ -181,12 +183,12 @@ def _frozen(module: Any, device: torch.device) -> Any:
 
 
 def _mean(views: Sequence[Tensor | None]) -> Tensor | None:
-    computed = [one for one in views if one is not None]
+    computed = [view for view in views if view is not None]
     return torch.stack(computed).mean(dim=0) if computed else None
 
 
 def _volume(slices: list[Tensor | None], indices: list[int], shape: tuple[int, ...]) -> np.ndarray | None:
-    computed = [one for one in slices if one is not None]
+    computed = [part for part in slices if part is not None]
     if len(computed) != len(slices) or not slices:
         return None
     volume = np.zeros(shape, dtype=np.float32)

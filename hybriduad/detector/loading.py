@@ -1,4 +1,4 @@
-"""The networks of a bundle: weights are loaded strictly, and what they were before leaves no trace."""
+"""The networks of a bundle: weights are loaded strictly, and no global generator is advanced."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def load_reconstructor(bundle: Bundle) -> Reconstructor:
         raise BundleError("bundle without a reconstructor", where=bundle.folder)
     block, anatomy = source.run.model, source.anatomy
     family = plugins.load("reconstructors", block.name)
-    with torch.random.fork_rng(devices=[]):  # what the weights are before they are loaded must leave no trace
+    with torch.random.fork_rng(devices=[]):  # initial weights, soon replaced, must not advance the generator
         model: Reconstructor = family.Model(block, len(anatomy.contrasts), anatomy.size)
     load_weights(source.folder, model)
     return model

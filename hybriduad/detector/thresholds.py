@@ -1,6 +1,6 @@
-"""What the masks of a bundle are cut by: for each part of a prediction and each rule a number, or one for every scan.
+"""The cutoffs of a bundle's masks: for each part of a prediction and each rule, a threshold or a calibration.
 
-A rule either found one threshold for all scans, or a calibration: from score to the probability of a lesion, from which
+A rule gives one threshold for all scans, or a calibration from score to the probability of a lesion, from which
 each scan gets the threshold of the mask that maximises its expected Dice (RankSEG, Dai and Li, JMLR 24, 2023).
 """
 
@@ -31,10 +31,10 @@ def score_logit(scores: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Calibration:
-    """The probability of a lesion is expit(``slope`` logit(score) + ``intercept``), ``slope`` > 0, in a scan with one.
+    """The probability of a lesion is expit(``slope`` logit(score) + ``intercept``), ``slope`` > 0.
 
-    A scan whose largest expected Dice (in [0, 1]) is not above ``floor`` is taken for one without a lesion, and its
-    mask stays empty.
+    This holds in a scan with lesions. A scan whose largest expected Dice (in [0, 1]) is not above ``floor`` is taken
+    for lesion-free, and its mask stays empty.
     """
 
     slope: float
@@ -48,11 +48,11 @@ class Calibration:
     def best_mask(self, scores: np.ndarray, counts: np.ndarray) -> tuple[float, float]:
         """The threshold of the mask with the largest expected Dice, and that Dice, whatever the floor.
 
-        ``scores`` (K,) are distinct and descend, ``counts`` (K,) says how many voxels have each. Since the probability
+        ``scores`` (K,) are distinct and descend, ``counts`` (K,) are the voxels of each score. Since the probability
         rises with the score, the best mask is ``score >= threshold``; voxels are taken as independent. The expected
         Dice of the k highest voxels is then the sum over them of 2 p E[1 / (k + 1 + lesion voxels among the others)].
-        For the number of the others stands its mean m - p, m the sum of all p: its spread is small beside it where it
-        matters, in scans of many voxels. A score of 0 is in no mask.
+        The number among the others is replaced by its mean m - p, m the sum of all p: in scans of many voxels its
+        spread is small beside the mean. A score of 0 is in no mask.
         """
         p = self.probability(scores)
         k, total = np.cumsum(counts, dtype=np.float64), float(counts @ p)
@@ -103,11 +103,11 @@ def cutoffs_of(entry: Mapping[str, Any]) -> dict[str, Cutoff]:
     """
     try:
         cutoffs: dict[str, Cutoff] = {part: float(value) for part, value in entry.get("values", {}).items()}
-        for part, one in entry.get("calibrations", {}).items():
-            found = Calibration(float(one["slope"]), float(one["intercept"]), float(one["floor"]))
-            if not (found.slope > 0 and math.isfinite(found.intercept)):
-                raise ValueError(f"slope {found.slope}, intercept {found.intercept}")
-            cutoffs[part] = found
+        for part, values in entry.get("calibrations", {}).items():
+            calibration = Calibration(float(values["slope"]), float(values["intercept"]), float(values["floor"]))
+            if not (calibration.slope > 0 and math.isfinite(calibration.intercept)):
+                raise ValueError(f"slope {calibration.slope}, intercept {calibration.intercept}")
+            cutoffs[part] = calibration
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise BundleError(
             "thresholds that cannot be read", got=repr(error), mend="calibrate the bundle anew"
@@ -117,9 +117,9 @@ def cutoffs_of(entry: Mapping[str, Any]) -> dict[str, Cutoff]:
 
 def encoded(cutoffs: Mapping[str, Cutoff]) -> dict[str, dict[str, Any]]:
     """What :func:`cutoffs_of` reads, as JSON."""
-    constant = {part: one for part, one in cutoffs.items() if not isinstance(one, Calibration)}
-    calibrated = {part: one.to_json() for part, one in cutoffs.items() if isinstance(one, Calibration)}
-    return ({"values": constant} if constant else {}) | ({"calibrations": calibrated} if calibrated else {})
+    constant = {part: cutoff for part, cutoff in cutoffs.items() if not isinstance(cutoff, Calibration)}
+    calibrations = {part: cutoff.to_json() for part, cutoff in cutoffs.items() if isinstance(cutoff, Calibration)}
+    return ({"values": constant} if constant else {}) | ({"calibrations": calibrations} if calibrations else {})
 
 
 @dataclass(frozen=True)
@@ -139,7 +139,7 @@ class Thresholds:
         return Thresholds({rule: cutoffs_of(entry) for rule, entry in record["rules"].items()}, record["default"])
 
     def by_part(self, rule: str | None = None) -> Mapping[str, Cutoff]:
-        """The cutoffs of a rule, by default the default one; none without any calibration.
+        """The cutoffs of a rule, without ``rule`` those of the default rule; none without any calibration.
 
         Raises:
             ConfigError: a rule that was not calibrated.

@@ -1,7 +1,7 @@
 """Figures of merit, one meaning each, in numpy and scipy alone.
 
 ``voxels``: confusion and rates of masks. ``histogram``: AUPRC, AUROC and best-possible Dice of scores, exact under
-merging. ``lesions``: what was found, lesion by lesion. ``intervals``: bootstrap over subjects.
+merging. ``lesions``: hits and false alarms, lesion by lesion. ``intervals``: bootstrap over subjects.
 
 Every figure is nan where it is undefined: lesion-free cases are nan in AUPRC, Dice and sensitivity, and enter only
 the false-positive figures. Scores and masks are compared inside the brain, as the caller passes it.

@@ -81,8 +81,8 @@ def _smallest(counts: np.ndarray) -> np.ndarray:
 class ScoreHistogram:
     """Counts of lesion and healthy voxels per score, stored sparsely; for scores in [0, 1].
 
-    A mask is ``score >= threshold``. At a threshold that this class returned every count is exact; at any other one
-    the bin that holds it is counted whole, as if the threshold were up to one part in 4096 lower.
+    A mask is ``score >= threshold``. At a threshold that this class returned every count is exact; at any other
+    threshold the bin that holds it is counted whole, as if the threshold were up to one part in 4096 lower.
     """
 
     def __init__(self) -> None:
@@ -102,10 +102,10 @@ class ScoreHistogram:
                 "scores and truth of different shapes", where="ScoreHistogram", got=(np.shape(scores), lesion.shape)
             )
         keys = score_keys(scores).ravel().astype(np.int64)
-        everything = np.bincount(keys, minlength=BINS)
+        voxels = np.bincount(keys, minlength=BINS)
         positives = np.bincount(keys[lesion.ravel()], minlength=BINS)
         added = ScoreHistogram()
-        added._keep(np.arange(BINS), positives, everything - positives)
+        added._keep(np.arange(BINS), positives, voxels - positives)
         self.merge(added)
 
     def merge(self, other: ScoreHistogram) -> None:

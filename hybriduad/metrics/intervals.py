@@ -17,7 +17,7 @@ from hybriduad.metrics import histogram
 from hybriduad.metrics.histogram import ScoreHistogram
 
 DRAWS = 2000
-# Pooled draws are made on about this many groups of bins, each with an equal share of the lesion voxels.
+# Pooled draws use about this many groups of bins, each with an equal share of the lesion voxels.
 GROUPS = 2048
 
 PooledStatistic = Literal["average_precision", "auroc", "best_dice"]
@@ -60,7 +60,7 @@ def bootstrap(
     """Interval of a figure over subjects.
 
     ``values`` is (subjects,) or (subjects, columns); ``statistic`` takes the drawn rows, in that shape, to one number
-    (of several columns a figure can be made anew in each draw: pooled hits over pooled lesions). Subjects with a nan
+    (of several columns a figure can be computed anew in a draw: pooled hits over pooled lesions). Subjects with a nan
     are left out and counted; draws whose figure is nan do not enter the interval.
 
     Raises:
@@ -77,7 +77,7 @@ def bootstrap(
     if count == 0:
         return Interval(math.nan, math.nan, math.nan, 0, len(rows), draws, seed)
     drawn = draw_subjects(count, draws, seed)
-    if statistic is mean and rows.ndim == 1:  # all draws at once: 30 times as fast as one by one
+    if statistic is mean and rows.ndim == 1:  # all draws at once: 30 times as fast as draw by draw
         figures = kept[drawn].mean(axis=1)
     else:
         figures = np.array([statistic(kept[chosen]) for chosen in drawn], dtype=np.float64)
@@ -117,10 +117,10 @@ def bootstrap_pooled(
     draws: int = DRAWS,
     seed: int = 0,
 ) -> Interval:
-    """Interval of a figure pooled over the voxels of all subjects, one histogram each: merge anew in every draw.
+    """Interval of a figure pooled over the voxels of all subjects, a histogram a subject, merged anew in every draw.
 
     With ``against``, the histograms of another system for the same subjects, it is the interval of the difference,
-    with shared draws. The value is exact; draws are made on bins merged to at most 1/2048 of the lesion voxels each,
+    with shared draws. The value is exact; draws use bins merged to at most 1/2048 of the lesion voxels a group,
     which moves the ends of the interval by less than 0.001.
 
     Raises:
@@ -157,16 +157,16 @@ def _pooled(histograms: Sequence[ScoreHistogram], statistic: str, weights: np.nd
     group = _groups(positives)
     count = int(group[-1]) + 1 if len(group) else 0
     dense = np.zeros((2, len(histograms), count))
-    for index, one in enumerate(histograms):
-        own, *counts = one.descending()
-        place = group[np.searchsorted(-keys, -own)]
+    for subject, subject_histogram in enumerate(histograms):
+        subject_keys, *counts = subject_histogram.descending()
+        place = group[np.searchsorted(-keys, -subject_keys)]
         for kind, column in enumerate(counts):
-            dense[kind, index] = np.bincount(place, weights=column, minlength=count)
+            dense[kind, subject] = np.bincount(place, weights=column, minlength=count)
     return value, figure(weights @ dense[0], weights @ dense[1])
 
 
 def _groups(positives: np.ndarray) -> np.ndarray:
-    """Group of each bin (descending order): neighbours share one while it holds at most 1/GROUPS of the positives.
+    """Group of each bin (descending order): neighbours share a group while it holds at most 1/GROUPS of the positives.
 
     Precision is read at the end of a group, so AUPRC errs by at most a group's share of recall times the fall of
     precision inside it; bins with more positives than that stay alone.

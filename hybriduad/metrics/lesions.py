@@ -18,7 +18,7 @@ from hybriduad.metrics.voxels import as_masks, ratio
 
 
 class LesionCounts(NamedTuple):
-    """What a mask found: lesions of the truth, those hit, components of the mask, those false."""
+    """Counts of a mask against the truth: lesions, lesions hit, components of the mask, false components."""
 
     lesions: int
     hit: int
@@ -45,10 +45,10 @@ def _components(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return labels, np.bincount(labels.ravel(), minlength=count + 1)[1:]
 
 
-def _matches(mask: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """Whether ``other`` covers at least 10 % of each component of ``mask``: (components,) bool."""
+def _matches(mask: np.ndarray, region: np.ndarray) -> np.ndarray:
+    """Whether ``region`` covers at least 10 % of each component of ``mask``: (components,) bool."""
     labels, sizes = _components(mask)
-    covered = np.bincount(labels[other], minlength=len(sizes) + 1)[1:]
+    covered = np.bincount(labels[region], minlength=len(sizes) + 1)[1:]
     return np.asarray(10 * covered >= sizes)  # in integers: 10 % exactly is a hit
 
 

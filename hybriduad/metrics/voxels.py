@@ -11,7 +11,7 @@ from hybriduad.core.errors import DataError
 
 
 class Confusion(NamedTuple):
-    """Counts of voxels, to be read by name: scikit-learn's order is tn, fp, fn, tp, and others differ again."""
+    """Counts of voxels, to be read by name: the order differs between libraries (scikit-learn: tn, fp, fn, tp)."""
 
     tp: int
     fp: int
@@ -66,7 +66,7 @@ def false_positive_rate(counts: Confusion) -> float:
 
 
 def sensitivity(counts: Confusion) -> float:
-    """TP / (TP + FN): the share of lesion voxels found; nan where there is no lesion."""
+    """TP / (TP + FN): the share of lesion voxels in the mask; nan where there is no lesion."""
     return ratio(counts.tp, counts.tp + counts.fn)
 
 

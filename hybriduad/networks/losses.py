@@ -1,4 +1,4 @@
-"""The losses of both stages, as pure functions of tensors. Every one is finite and differentiable on an empty batch."""
+"""The losses of both stages, pure functions of tensors. Every loss is finite and differentiable on an empty batch."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from hybriduad.core.errors import DataError
 
-# Share of a lesion-free slice's voxels, the most suspicious ones, that the false-alarm term looks at.
+# Share of a lesion-free slice's voxels, the most suspicious, that the false-alarm term looks at.
 ALARM_SHARE = 0.01
 # Added to both sides of soft Dice, in voxels: keeps slices with a lesion of a few voxels from dominating.
 DICE_SMOOTHING = 1.0

@@ -92,7 +92,7 @@ def residual_map(image: Tensor, reconstruction: Tensor, kind: ResidualKind, vali
     are (B, C, H, W) in [-1, 1]; ``valid`` (B, C, H, W) bool, where each contrast has voxels, everywhere by default. On
     images x and r mapped to [0, 1], ``ssim`` is clip(1 - SSIM, 0, 1), ``absolute`` |x - r|, ``positive`` max(x - r, 0)
     and ``negative`` max(r - x, 0). In windows of SSIM that reach over the edge of what a contrast covers, the
-    reconstruction counts as equal to the image beyond it: whatever was made of what is missing is no difference.
+    reconstruction counts as equal to the image beyond it: what a network makes of missing voxels is no residual.
 
     Raises:
         ConfigError: unknown ``kind``.
@@ -126,7 +126,7 @@ def residual_map(image: Tensor, reconstruction: Tensor, kind: ResidualKind, vali
 
 
 def combine_levels(maps: Tensor, how: Combination) -> Tensor:
-    """Combine the maps of K levels and repeats, (K, ...) in [0, 1], into one (...) in [0, 1].
+    """Combine the maps of K levels and repeats, (K, ...) in [0, 1], into a map (...) in [0, 1].
 
     ``arithmetic`` is the mean. ``geometric`` is exp(mean(log(map + 0.001))) - 0.001, which ranks voxels that are
     abnormal at every level above those of one level; where all maps are 0 it is 0, where all are equal it keeps them.
@@ -151,9 +151,9 @@ def median_filter_volume(
     """Median filter of a map (H, W, S), 0 outside ``brain`` (H, W, S) bool; float32.
 
     The window is a cube of ``length_mm``, 0 for no filter. A voxel counts by the share of it that the window covers
-    along every axis, the one in the middle fully (:func:`window_shares`), and the result is the mean of the middle of
+    along every axis, the middle voxel fully (:func:`window_shares`), and the result is the mean of the middle of
     the sorted values, as much of them as one whole voxel weighs. Where all shares are whole that is the usual median,
-    and it is continuous in the spacing, which no weighted median is that gives a single value. Borders are mirrored, as
+    and it is continuous in the spacing, unlike a weighted median that gives a single value. Borders are mirrored, as
     in ``scipy.ndimage.median_filter``. Values outside the brain count as they are in windows that reach over its edge:
     those of a map that is 0 there, as every detector's is, pull the edge down. They are 0 afterwards.
 
@@ -184,7 +184,7 @@ def median_filter_volume(
 
 
 def window_shares(spacing_mm: float, length_mm: float) -> np.ndarray:
-    """The share of each voxel along an axis that a window of ``length_mm`` around one of them covers: (n,), n odd.
+    """The share of each voxel along an axis that a window of ``length_mm`` around the middle voxel covers: (n,), n odd.
 
     The voxel in the middle counts as 1 even where it is longer than the window, which then covers no other.
     """

@@ -39,7 +39,7 @@ class Segmenter(nn.Module):
             raise ConfigError(
                 "unusable encoder",
                 got=f"{config.encoder!r} with {depth} decoder_channels",
-                expected="one of segmentation-models-pytorch, e.g. resnet18",
+                expected="an encoder of segmentation-models-pytorch, e.g. resnet18",
             ) from error
         joined = [width * streams for width in self.encoder.out_channels]
         self.decoder = UnetDecoder(joined, config.decoder_channels, n_blocks=depth)

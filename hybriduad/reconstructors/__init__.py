@@ -1,1 +1,1 @@
-"""Reconstruction families: one a file. See ``hybriduad.reconstructors._base`` for the contract."""
+"""Reconstruction families: one family a file. See ``hybriduad.reconstructors._base`` for the contract."""

@@ -38,17 +38,17 @@ class Reconstructor(nn.Module, ABC):
 
     @abstractmethod
     def loss(self, batch: Batch, keys: Tensor, player: str = "model") -> dict[str, Tensor]:
-        """Named scalar losses of one player; ``"loss"`` is the one that is minimised.
+        """Named scalar losses of one player; ``"loss"`` is minimised.
 
         The input is ``batch.image`` and the target ``batch.healthy``, which count where ``batch.valid``; ``keys`` (B,)
-        int64 own all randomness.
+        int64 are the only source of randomness.
         """
 
     @abstractmethod
     def reconstruct_member(self, image: Tensor, brain: Tensor, keys: Tensor, member: Tensor) -> Tensor:
-        """Reconstruct each slice by its own member: image (B, C, H, W) in [-1, 1], member (B,) in [0, K).
+        """Reconstruct each slice by its member: image (B, C, H, W) in [-1, 1], member (B,) in [0, K).
 
-        Returns (B, C, H, W) in [-1, 1]. A slice's result depends on its own image, key and member alone.
+        Returns (B, C, H, W) in [-1, 1]. A slice's result depends on its image, key and member alone.
         """
 
     @abstractmethod
@@ -64,10 +64,10 @@ class Reconstructor(nn.Module, ABC):
     def reconstruct_for_training(
         self, image: Tensor, brain: Tensor, keys: Tensor, levels: TrainingLevels = "inference"
     ) -> Tensor:
-        """The reconstruction that a segmenter learns beside: one for each slice, drawn by its key.
+        """The reconstruction beside which a segmenter learns, drawn for each slice by its key.
 
-        Returns (B, C, H, W) in [-1, 1], by default that of one of the members. A family with levels draws one from all
-        that it was trained on where ``levels`` is "all"; to one without, the two are the same.
+        Returns (B, C, H, W) in [-1, 1], by default that of one of the members. Where ``levels`` is "all", a family with
+        noise levels draws from all levels that it was trained on; a family without levels ignores it.
         """
         drawn = rng.uniform(rng.fold_keys(keys, "member")) * self.members
         member = drawn.long().clamp_max(self.members - 1).to(image.device)
@@ -85,7 +85,7 @@ class Reconstructor(nn.Module, ABC):
             reconstructions: (K, B, C, H, W) in [-1, 1].
             residual: which residual and how the members combine.
         """
-        maps = torch.stack([residual_map(image, one, residual.kind, valid) for one in reconstructions])
+        maps = torch.stack([residual_map(image, member, residual.kind, valid) for member in reconstructions])
         return combine_levels(maps, residual.combine) * brain
 
     def parameters_of(self, player: str) -> list[nn.Parameter]:

@@ -1,4 +1,4 @@
-"""Noise fields for the forward process: one field a slice, standardised to mean 0 and variance 1, owned by its key."""
+"""Noise fields for the forward process: one field a slice, standardised to mean 0 and variance 1, drawn by its key."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def noise_fields(kind: Noise, keys: Tensor, shape: tuple[int, ...]) -> Tensor:
 
 
 def _pyramid(keys: Tensor, shape: tuple[int, ...], discount: float = 0.8) -> Tensor:
-    """Gaussian noise at every dyadic scale, coarse ones damped by ``discount`` a step up from the coarsest."""
+    """Gaussian noise at every dyadic scale, damped by ``discount`` relative to the next finer scale."""
     channels, height, width = shape
     total = torch.zeros((len(keys), *shape))
     side = max(height, width)
@@ -82,7 +82,7 @@ def _simplex_2d(x: Tensor, y: Tensor, order: Tensor) -> Tensor:
 
 
 def _gradient_angle(i: Tensor, j: Tensor, order: Tensor) -> Tensor:
-    """The gradient direction at lattice points, by hashing them through the field's own permutation."""
+    """The gradient direction at lattice points, by hashing them through the field's permutation."""
     row = order.gather(1, i.reshape(len(order), -1).long() & 255)
     hashed = order.gather(1, (row + j.reshape(len(order), -1).long()) & 255)
     return (hashed.to(torch.float32) * (2.0 * torch.pi / 256.0)).reshape(i.shape)

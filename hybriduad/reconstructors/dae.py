@@ -1,7 +1,7 @@
 """Denoising autoencoder with coarse noise: the cheap and strong baseline (Kascenas et al. 2022, MIDL, PMLR 172).
 
 A UNet removes noise drawn on a coarse grid, upsampled to the slice and rolled at random; at test it gets the scan as it
-is. Coarseness makes it work: noise at the scale of pixels teaches it to remove only noise.
+is. The noise is coarse because noise at the scale of pixels teaches it to remove only noise.
 """
 
 from __future__ import annotations

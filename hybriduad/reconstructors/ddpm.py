@@ -1,7 +1,7 @@
 """Denoising diffusion with one-step reconstruction: DDPM, AnoDDPM and, with a condition, cDDPM.
 
 DDPM: arXiv 2006.11239. Simplex noise: AnoDDPM, DOI 10.1109/CVPRW56347.2022.00080. Condition: cDDPM, arXiv 2312.04215.
-The network predicts the clean slice x0 from the noised one; a reconstruction is one step at a configured level.
+The network predicts the clean slice x0 from the noised slice; a reconstruction is one step at a configured level.
 """
 
 from __future__ import annotations
@@ -146,10 +146,10 @@ class Model(Reconstructor):
 
     def _one_step(self, image: Tensor, keys: Tensor, level: Tensor, repeat: Tensor) -> Tensor:
         """x0 of each slice from its own x_t, in [-1, 1]; the noise is keyed by slice, level and repeat."""
-        own = torch.cat(
+        noise_keys = torch.cat(
             [rng.fold_keys(keys[i : i + 1], "level", int(level[i]), "repeat", int(repeat[i])) for i in range(len(keys))]
         )
-        return self.denoise(self.add_noise(image, level, own), level, image).float().clamp(-1.0, 1.0)
+        return self.denoise(self.add_noise(image, level, noise_keys), level, image).float().clamp(-1.0, 1.0)
 
     def features(self, image: Tensor, brain: Tensor, keys: Tensor) -> Tensor:
         caught: list[Tensor] = []

@@ -42,9 +42,9 @@ def _background(data: np.ndarray, head: np.ndarray) -> tuple[float, bool]:
 
 
 def find_brain(data: np.ndarray, head: np.ndarray, spacing_mm: Spacing, slice_axis: int) -> tuple[np.ndarray, str]:
-    """The brain (X, Y, Z) bool of a scan in RAS and how it was found: the whole head if the scan is stripped.
+    """The brain (X, Y, Z) bool of a scan in RAS and the method: the whole head if the scan is stripped.
 
-    The mask is empty where no brain can be found, or no head of a few millimetres to look in.
+    The mask is empty where no brain is found, or where the head is smaller than a few millimetres.
     """
     shape = _work_shape(data.shape, spacing_mm)
     small, inside = _resize(data, shape), _resize(head, shape) >= 0.5
@@ -62,8 +62,8 @@ def is_stripped(profile: np.ndarray, constant: bool) -> bool:
     """Whether nothing but brain is left in a scan, from its :func:`depth_profile`.
 
     Going inwards, a head is bright (scalp) and then dark (skull); a brain is not. The dip is the least value of the
-    profile over the largest one nearer to the surface. With ``constant`` background a dip above 0.62 is a brain, the
-    rim counted as at most 1.5 (CSF on T2w); with noise outside, only one above 0.75 is.
+    profile over the largest value nearer to the surface. With ``constant`` background a dip above 0.62 is a brain, the
+    rim counted as at most 1.5 (CSF on T2w); with noise outside, only a dip above 0.75 is.
     """
     if len(profile) < 2:
         return constant
@@ -73,9 +73,9 @@ def is_stripped(profile: np.ndarray, constant: bool) -> bool:
 
 
 def depth_profile(data: np.ndarray, head: np.ndarray, spacing_mm: Spacing, slice_axis: int) -> np.ndarray:
-    """Median intensity by in-plane depth under the surface, in bins of 2 mm to 18 mm, over that at more than 20 mm.
+    """Median intensity by in-plane depth under the surface, in bins of 2 mm to 18 mm, over that deeper than 20 mm.
 
-    From ten slices between 45 and 85 % of the head's extent along ``slice_axis``; empty where the head is.
+    From ten slices between 45 and 85 % of the head's extent along ``slice_axis``; empty where nothing lies that deep.
     """
     data, head = np.moveaxis(data, slice_axis, -1), np.moveaxis(head, slice_axis, -1)
     if not head.any():
@@ -114,10 +114,10 @@ def _whole(mask: np.ndarray) -> np.ndarray:
         return np.zeros(mask.shape, dtype=bool)
     sizes = np.bincount(labels.ravel())
     sizes[0] = 0
-    first, *others = np.argsort(-sizes, kind="stable")[: min(count, 4)]
+    first, *smaller = np.argsort(-sizes, kind="stable")[: min(count, 4)]
     largest = labels == first
     whole = fill_slices(largest)
-    for label in others:
+    for label in smaller:
         if sizes[label] > 0.02 * sizes[first]:
             around = fill_slices(labels == label)
             if (around & largest).sum() > 0.5 * sizes[first]:
@@ -126,7 +126,7 @@ def _whole(mask: np.ndarray) -> np.ndarray:
 
 
 def fill_slices(mask: np.ndarray) -> np.ndarray:
-    """Fill holes in every slice (H, W, S) on its own: through-plane, sinuses and ears open to the air."""
+    """Fill holes slice by slice (H, W, S), since sinuses and ears open to the air through-plane."""
     in_slice = np.zeros((3, 3, 3), dtype=bool)
     in_slice[:, 1, 1] = in_slice[1, :, 1] = True
     outside, count = ndimage.label(np.pad(~mask, ((1, 1), (1, 1), (0, 0)), constant_values=True), in_slice)

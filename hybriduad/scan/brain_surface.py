@@ -1,4 +1,4 @@
-"""The brain of a scan whose head is not stripped: one smooth closed surface between brain and skull, found as a whole.
+"""The brain of a scan whose head is not stripped: a smooth closed surface between brain and skull, fitted as a whole.
 
 The surface is a radius for each of many directions around a centre. Which radius fits is read along each ray (tissue
 inside, darkness just outside, little darkness enclosed), neighbours must agree, and the mean shape of a brain says
@@ -74,16 +74,16 @@ def estimate_brain(data: np.ndarray, head: np.ndarray, spacing_mm: Spacing) -> n
     depth = _depth(head, spacing_mm)
     pose = fit_dome(points)
     directions = sphere(DIRECTIONS)
-    # Twice: the first surface is a better guide to the pose than the skin, and then less has to be searched.
+    # Two passes: the first surface gives a better pose than the skin does, so the second searches a narrower range.
     for lowest, highest, spread in ((-36.0, 24.0, 12.0), (-20.0, 16.0, 9.0)):
         offsets = np.arange(lowest, highest, STEP_MM)
         mean = mean_radius(directions)
         costs, seen = _costs(data, depth, spacing_mm, pose, directions, mean, offsets, spread)
         radius = mean + offsets[_agree(costs)]
-        found = pose
+        surface_pose = pose
         surface = pose.to_scan(directions * radius[:, None])
         pose = _fit(surface[seen][::4], pose, 0.0)
-    return _fill(head, spacing_mm, found, directions, _smooth(radius)) & (depth > 3)
+    return _fill(head, spacing_mm, surface_pose, directions, _smooth(radius)) & (depth > 3)
 
 
 def mean_radius(directions: np.ndarray) -> np.ndarray:
@@ -179,8 +179,8 @@ def _costs(
     position = pose.to_scan(directions[:, None] * radius[..., None]) / spacing_mm
 
     def sample(volume: np.ndarray, where: np.ndarray) -> np.ndarray:
-        found = ndimage.map_coordinates(volume, where.reshape(-1, 3).T, order=1, mode="nearest")
-        return np.asarray(found.reshape(where.shape[:-1]))
+        samples = ndimage.map_coordinates(volume, where.reshape(-1, 3).T, order=1, mode="nearest")
+        return np.asarray(samples.reshape(where.shape[:-1]))
 
     upper = directions[directions[:, 2] > -0.2]
     deep = upper[:, None] * (mean_radius(upper)[:, None] * np.linspace(0.2, 0.8, 10))[..., None]

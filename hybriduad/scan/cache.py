@@ -24,7 +24,7 @@ _ASIDE = ".partial-"
 """Begins the name of an entry that is being built, followed by the machine and the process that builds it."""
 _DAY_S = 24 * 3600
 VALID = "valid.npy"
-"""Only in entries of which some contrast covers a part of the scan."""
+"""Only in entries where some contrast covers just a part of the scan."""
 SCAN_BRAIN = "scan_brain.npy"
 _MASKS = ("brain", "foreground", "lesion", "ignore")
 
@@ -33,7 +33,7 @@ class PreparedCache:
     """Prepared cases in a folder, memory-mapped, keyed by the content of their files and by what matters of the config.
 
     Safe for several processes: an entry is built aside and renamed into place. What a killed process left half built is
-    removed by the next one that opens the cache.
+    removed by the next process that opens the cache.
     """
 
     def __init__(self, folder: str | Path) -> None:
@@ -79,7 +79,7 @@ class PreparedCache:
 
 
 def _machine() -> str:
-    """This machine in a few characters: process ids of another one that shares the folder say nothing here."""
+    """This machine in a few characters: process ids of another machine that shares the folder mean nothing here."""
     return hashlib.sha256(platform.node().encode()).hexdigest()[:8]
 
 
@@ -89,7 +89,7 @@ def _abandoned(partial: Path) -> bool:
         if time.time() - partial.stat().st_mtime > _DAY_S:
             return True
         machine, process, _ = partial.name.removeprefix(_ASIDE).split("-")
-        if machine == _machine() and os.name == "posix":  # elsewhere the question would end the process
+        if machine == _machine() and os.name == "posix":  # on Windows this call would end the process
             os.kill(int(process), 0)
     except ProcessLookupError:
         return True
@@ -124,7 +124,7 @@ def _load(entry: Path) -> Prepared:
 
 
 def _everywhere(present: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """(C, H, W, S) bool: all of the contrasts that are present (C,) and nothing of the others; a view of no size."""
+    """(C, H, W, S) bool: True for contrasts that are ``present`` (C,), False for others; a view without a copy."""
     return np.broadcast_to(present[:, None, None, None], shape)
 
 
@@ -137,7 +137,7 @@ def _cache_key(case: Case, anatomy: Anatomy, direction: str | None) -> str:
         except DataError:
             if name not in case.images or name in {*anatomy.contrasts, reference}:
                 raise
-            digests[name] = None  # of this one at most the grid would have been used
+            digests[name] = None  # at most the grid of this image would have been used
     labels = [case.mask_labels(kind) for kind in mask_files(case)]
     config = [FORMAT, list(anatomy.contrasts), anatomy.space, anatomy.size, reference, direction, labels, digests]
     return hashlib.sha256(json.dumps(config).encode()).hexdigest()[:32]

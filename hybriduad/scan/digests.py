@@ -1,4 +1,4 @@
-"""What a case's files hold, as digests: work is known again by the content of its files, whatever they are called."""
+"""Digests of a case's files: work is recognised by the content of its files, whatever their names."""
 
 from __future__ import annotations
 

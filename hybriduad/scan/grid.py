@@ -15,7 +15,7 @@ from hybriduad.scan.volumes import VolumeGrid, from_ras, spacing_of
 
 DIRECTIONS = ("sagittal", "coronal", "axial")
 SIDED = frozenset({"coronal", "axial"})
-"""Directions whose slices show left and right, which lie along H there. Sagittal ones have front and back along H."""
+"""Directions whose slices show left and right, along H there. Sagittal slices have front and back along H."""
 WHITE = 2.5
 """Multiple of the brain's median intensity that becomes 1 on the model grid; brighter is clipped."""
 THICK = 1.5
@@ -94,10 +94,10 @@ def in_plane(slice_axis: int) -> tuple[int, int]:
 
 
 def find_slice_axis(spacing_mm: tuple[float, float, float]) -> int:
-    """The RAS axis across the acquired slices: the one with by far the largest spacing, else the axial one."""
+    """The RAS axis across the acquired slices: the axis with by far the largest spacing, else the axial axis."""
     axis = int(np.argmax(spacing_mm))
-    others = [spacing_mm[other] for other in in_plane(axis)]
-    return axis if spacing_mm[axis] > THICK * max(others) else 2
+    in_plane_mm = [spacing_mm[k] for k in in_plane(axis)]
+    return axis if spacing_mm[axis] > THICK * max(in_plane_mm) else 2
 
 
 def direction_of(volume: VolumeGrid) -> str:
@@ -148,10 +148,10 @@ def linear_weights(length: int, position: np.ndarray) -> np.ndarray:
 def apply_weights(data: np.ndarray, h: np.ndarray, w: np.ndarray) -> np.ndarray:
     """Apply separable in-plane weights (H', H) and (W', W) to slices (H, W, S); returns (H', W', S) float32.
 
-    As sparse products: most weights are 0, and the last bits do not depend on how many threads a dense one would use.
+    As sparse products: most weights are 0, and unlike a dense product's the last bits do not depend on the threads.
     """
     turned = np.asarray(data, dtype=np.float32)
-    for weights in (h, w):  # each product turns H and W, so the second one works on W and turns them back
+    for weights in (h, w):  # each product turns H and W, so the second works on W and turns them back
         product = sparse.csr_array(weights) @ turned.reshape(len(turned), -1)
         turned = product.reshape(len(weights), *turned.shape[1:]).swapaxes(0, 1)
     return np.ascontiguousarray(turned)
@@ -177,8 +177,8 @@ def image_to_model(
 
     Returns:
         The image (C, H, W, S) float32 in [-1, 1], background, -1, where it is not valid and outside the head, the crop
-        and the scan; and ``valid`` (C, H, W, S) bool: of a contrast that covers a part of the scan the pixels made of
-        voxels that it covers alone, else all, and of an absent one none.
+        and the scan; and ``valid`` (C, H, W, S) bool: all pixels of a contrast, only those made entirely of covered
+        voxels where it covers a part of the scan, and none where it is absent.
     """
     image = np.full((len(slices), *grid.shape), BACKGROUND, dtype=np.float32)
     valid = np.zeros(image.shape, dtype=bool)
@@ -193,7 +193,7 @@ def image_to_model(
             inside = covered[index]
             if inside is None:
                 valid[index] = True
-            else:  # what the weights of the others sum to by rounding is less than the limit
+            else:  # weights that are 0 but for rounding sum to less than 1e-4
                 valid[index] = (apply_weights(inside, h, w) > 0) & (apply_weights(~inside, h, w) < 1e-4)
     return np.where(valid, image, np.float32(BACKGROUND)), valid
 

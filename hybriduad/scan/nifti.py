@@ -55,9 +55,9 @@ def read_header(file: BinaryIO, path: Path) -> tuple[tuple[int, int, int], bytes
     Raises:
         DataError: as :func:`hybriduad.scan.volumes.read_grid`.
     """
-    one, two = nib.Nifti1Header.template_dtype.itemsize, nib.Nifti2Header.template_dtype.itemsize
+    nifti1, nifti2 = nib.Nifti1Header.template_dtype.itemsize, nib.Nifti2Header.template_dtype.itemsize
     start = file.read(4)
-    sizes = [size for size in (one, two) if start in (size.to_bytes(4, "little"), size.to_bytes(4, "big"))]
+    sizes = [size for size in (nifti1, nifti2) if start in (size.to_bytes(4, "little"), size.to_bytes(4, "big"))]
     if not sizes:
         raise DataError("not a NIfTI file", where=path, expected=".nii or .nii.gz", mend="convert it, e.g. by dcm2niix")
     start += file.read(sizes[0] - 4)
@@ -81,7 +81,7 @@ def read_header(file: BinaryIO, path: Path) -> tuple[tuple[int, int, int], bytes
 
 
 def _check_affine(affine: np.ndarray, path: Path) -> None:
-    """Refuse a transform that has no way back, and one that cannot be in millimetres."""
+    """Refuse a transform that cannot be inverted, or that cannot be in millimetres."""
     spacing = np.linalg.norm(affine[:3, :3], axis=0)
     usable = np.isfinite(affine).all() and np.isfinite(spacing).all() and spacing.min() > 0
     if not usable or abs(np.linalg.det(affine[:3, :3] / spacing)) < 1e-6:

@@ -54,7 +54,7 @@ class Prepared:
     """One case on the model grid.
 
     ``image`` (C, H, W, S) float32 in [-1, 1], background -1; ``valid`` (C, H, W, S) bool, the voxels that a contrast's
-    own scan covers, none of one that is absent; ``brain``, ``foreground``, ``lesion``, ``ignore`` (H, W, S) bool, the
+    own scan covers, none of an absent contrast; ``brain``, ``foreground``, ``lesion``, ``ignore`` (H, W, S) bool, the
     last two all False where the case has none; ``has_lesion_mask`` tells an empty lesion mask from a missing one;
     ``spacing_mm`` along H, W, S; ``grid`` the way back for :func:`restore`; ``notes`` what was done, for the sidecar.
     The arrays may be read-only and memory-mapped.
@@ -77,7 +77,7 @@ class Prepared:
 
     @cached_property
     def present(self) -> np.ndarray:
-        """Which contrasts the case has anything of: (C,) bool."""
+        """Which contrasts cover at least a voxel: (C,) bool."""
         return np.asarray(self.valid.any(axis=(1, 2, 3)))
 
 
@@ -108,10 +108,10 @@ def prepare(case: Case, anatomy: Anatomy, direction: str | None = None) -> Prepa
         raise DataError(
             "another acquisition direction", where=case.name, got=start.direction, expected=direction, mend=mend
         )
-    others = {n: read_volume(case.images[n]) for n in names if n in case.images and n != reference}
-    scans = {reference: image} | others
+    other_scans = {n: read_volume(case.images[n]) for n in names if n in case.images and n != reference}
+    scans = {reference: image} | other_scans
     slices = {name: to_slices(_on_grid(scan, image.grid, linear=True), axis) for name, scan in scans.items()}
-    fields = {name: to_slices(_coverage(scan, image.grid), axis) for name, scan in others.items()}
+    fields = {name: to_slices(_coverage(scan, image.grid), axis) for name, scan in other_scans.items()}
     covered = {name: field for name, field in fields.items() if not field.all()}
     masks = {
         kind: to_slices(_on_grid(_read_mask(path, case, kind), image.grid, linear=False), axis) > 0.5
@@ -134,7 +134,7 @@ def prepare(case: Case, anatomy: Anatomy, direction: str | None = None) -> Prepa
         "brain": {"method": method, "volume_ml": round(float(brain.sum()) * float(np.prod(spacing)) / 1000, 1)},
         "intensity_median": {name: median for name, median in zip(names, medians, strict=True) if name in slices},
         "lacking": _lacking(inside, brain),
-        "resampled": [name for name, scan in others.items() if not same_grid(scan.grid, image.grid)],
+        "resampled": [name for name, scan in other_scans.items() if not same_grid(scan.grid, image.grid)],
     }
     pictures, valid = image_to_model([slices.get(n) for n in names], [covered.get(n) for n in names], head, grid)
     return Prepared(
@@ -197,7 +197,7 @@ def _coverage(image: Image, target: VolumeGrid) -> np.ndarray:
 
 
 def _lacking(inside: dict[str, np.ndarray], brain: np.ndarray) -> dict[str, float]:
-    """The share of the brain that each contrast does not cover, of those that do not cover all of it."""
+    """The share of the brain that a contrast does not cover, for contrasts that do not cover all of it."""
     shares = {name: round(1 - float(part.sum() / brain.sum()), 3) for name, part in inside.items()}
     return {name: share for name, share in shares.items() if share > 0}
 
@@ -209,8 +209,8 @@ def _brain(
     if given is not None:
         brain, method = given, "given mask"
     else:
-        found, method = find_brain(np.moveaxis(data, -1, axis), np.moveaxis(head, -1, axis), spacing_mm, axis)
-        brain = to_slices(found, axis)
+        estimate, method = find_brain(np.moveaxis(data, -1, axis), np.moveaxis(head, -1, axis), spacing_mm, axis)
+        brain = to_slices(estimate, axis)
     if not brain.any():
         raise DataError("no brain found", where=case.name, got=method, mend="check the scan, or give a brain mask")
     return brain, method

@@ -159,7 +159,7 @@ def read_mask(path: str | Path, labels: tuple[int, ...] = ()) -> Image:
     True where the file holds one of ``labels``; without any, where it holds more than 0.5.
 
     Raises:
-        DataError: as :func:`read_volume`; an empty mask is none of these.
+        DataError: as :func:`read_volume`; an empty mask is no error.
     """
     image = read_volume(path, constant_ok=True)
     return Image(np.isin(np.rint(image.data), labels) if labels else image.data > 0.5, image.grid)
@@ -175,11 +175,11 @@ def read_case_mask(path: Path, case: Case, kind: str) -> Image:
     mask = read_mask(path, case.mask_labels(kind))
     if kind == "lesion" and not mask.data.any() and (labels := case.mask_labels(kind)):
         values = np.unique(np.rint(read_volume(path, constant_ok=True).data)).astype(int).tolist()
-        if others := sorted({*values} - {0, *labels, *case.mask_labels("ignore")}):
+        if unnamed := sorted({*values} - {0, *labels, *case.mask_labels("ignore")}):
             raise DataError(
                 "lesion mask without any of its labels",
                 where=path,
-                got=f"values {others[:8]}",
+                got=f"values {unnamed[:8]}",
                 expected=f"some of {list(labels)}",
                 mend="correct the column lesion_labels",
             )
@@ -200,7 +200,7 @@ def write_volume(path: str | Path, data: np.ndarray, like: VolumeGrid, dtype: DT
     if not path.name.endswith((".nii", ".nii.gz")):
         raise DataError("unknown volume format", where=path, got=path.suffix, expected=".nii or .nii.gz")
     template = parse_header(like.header)
-    header = type(template)()  # a fresh one: the input's description may name the patient, its extensions are gone
+    header = type(template)()  # a fresh header: the input's description may name the patient; no extensions
     for name in _TRANSFORM:
         header[name] = template[name]
     header.set_data_dtype(dtype)
@@ -217,7 +217,7 @@ def write_volume(path: str | Path, data: np.ndarray, like: VolumeGrid, dtype: DT
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file so that it appears complete or not at all: a temporary one beside it, then a rename."""
+    """Write a file so that it appears complete or not at all: a temporary file beside it, then a rename."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
     try:
         temporary.write_bytes(content)
@@ -254,7 +254,7 @@ def same_grid(a: VolumeGrid, b: VolumeGrid, tolerance_mm: float = 0.05) -> bool:
 
 
 def readable_grids(images: Mapping[str, Path]) -> dict[str, VolumeGrid]:
-    """The grid of each image whose header can be read; a damaged one is a matter of who uses that image."""
+    """The grid of each image whose header can be read; whoever uses a damaged image reports it."""
     grids = {}
     for name, path in images.items():
         try:
@@ -271,14 +271,15 @@ def check_mask_grid(path: Path, grid: VolumeGrid, images: Mapping[str, Path], ki
         DataError: on none of them; the sentence tells another shape from the same shape in another place.
     """
     grids = readable_grids(images)
-    if any(same_grid(grid, other) for other in grids.values()):
+    if any(same_grid(grid, image_grid) for image_grid in grids.values()):
         return
-    elsewhere = ", in another place than theirs" if grid.shape in [other.shape for other in grids.values()] else ""
+    shapes = [image_grid.shape for image_grid in grids.values()]
+    elsewhere = ", in another place than theirs" if grid.shape in shapes else ""
     raise DataError(
         f"{kind} mask on none of the case's grids",
         where=path,
         got=f"shape {grid.shape}{elsewhere}",
-        expected=", ".join(f"{name} {other.shape}" for name, other in grids.items()),
+        expected=", ".join(f"{name} {image_grid.shape}" for name, image_grid in grids.items()),
         mend="resample it onto the scan that it was drawn on",
     )
 
@@ -293,5 +294,5 @@ def voxel_digest(path: str | Path) -> str:
     """
     data, _, _ = to_ras(read_volume(path, constant_ok=True))
     digest = hashlib.sha256(np.array(data.shape, dtype="<i8").tobytes())
-    digest.update((data + np.float32(0)).astype("<f4").tobytes(order="C"))  # + 0 makes -0 and 0 one number
+    digest.update((data + np.float32(0)).astype("<f4").tobytes(order="C"))  # + 0 makes -0 and 0 equal
     return digest.hexdigest()
