@@ -24,17 +24,9 @@ from hybriduad.scan.grid import (
     in_plane,
     to_slices,
 )
+from hybriduad.scan.preparation import mask_on_grid
 from hybriduad.scan.slices import SMALLEST_BRAIN_MM2, enough_brain
-from hybriduad.scan.volumes import (
-    Image,
-    VolumeGrid,
-    check_mask_grid,
-    from_ras,
-    read_case_mask,
-    same_grid,
-    spacing_of,
-    to_ras,
-)
+from hybriduad.scan.volumes import Image, VolumeGrid, spacing_of, to_ras
 
 CLEAR_MM = 10.0
 """A slice is lesion-free when this far, and at least a slice, from every lesion and ignored voxel."""
@@ -159,14 +151,4 @@ def _slices(data: np.ndarray, grid: VolumeGrid, axis: int) -> np.ndarray:
 
 def _mask(case: Case, path: Path | None, grid: VolumeGrid, kind: str) -> np.ndarray:
     """(X, Y, Z) bool on ``grid``, in the orientation of its file; all False where the case has no such mask."""
-    if path is None:
-        return np.zeros(grid.shape, dtype=bool)
-    mask = read_case_mask(path, case, kind)
-    data, affine, _ = to_ras(mask)
-    if not same_grid(mask.grid, grid):
-        check_mask_grid(path, mask.grid, case.images, kind)
-        index = np.linalg.inv(affine) @ grid.affine_ras
-        data = ndimage.affine_transform(
-            data.astype(np.uint8), index[:3, :3], index[:3, 3], output_shape=grid.shape_ras, order=0
-        ).astype(bool)
-    return from_ras(data, grid.orientation)
+    return np.zeros(grid.shape, dtype=bool) if path is None else mask_on_grid(path, case, kind, grid)

@@ -41,7 +41,7 @@ from hybriduad.scan.volumes import (
     to_ras,
 )
 
-__all__ = ["WHITE", "Grid", "Prepared", "intensity_from_model", "prepare", "restore", "scan_on_grid"]
+__all__ = ["WHITE", "Grid", "Prepared", "intensity_from_model", "mask_on_grid", "prepare", "restore", "scan_on_grid"]
 
 FORMAT = 11
 """Part of the cache's key: raised whenever :func:`prepare` gives other numbers or refuses other files."""
@@ -159,6 +159,18 @@ def scan_on_grid(path: Path, target: VolumeGrid) -> np.ndarray:
         DataError: as :func:`hybriduad.scan.volumes.read_volume`.
     """
     return from_ras(_on_grid(read_volume(path), target, linear=True), target.orientation)
+
+
+def mask_on_grid(path: Path, case: Case, kind: str, target: VolumeGrid) -> np.ndarray:
+    """(X, Y, Z) bool of a mask of ``case``, on the grid and in the orientation of another file, by nearest voxels.
+
+    Raises:
+        DataError: as :func:`hybriduad.scan.volumes.read_case_mask`, or on the grid of no scan of the case.
+    """
+    mask = read_case_mask(path, case, kind)
+    if not same_grid(mask.grid, target):
+        check_mask_grid(path, mask.grid, case.images, kind)
+    return from_ras(_on_grid(mask, target, linear=False) > 0.5, target.orientation)
 
 
 def _read_mask(path: Path, case: Case, kind: str) -> Image:
