@@ -75,7 +75,7 @@ class Plan:
         return Count(sum(count.healthy for count in counts), sum(count.sick for count in counts))
 
 
-PLAN = Plan(train=Count(24, 9), validation=Count(9, 6), test=Count(6, 6), spacing_mm=(2.0, 2.0, 5.0))
+PLAN = Plan(train=Count(40, 20), validation=Count(12, 10), test=Count(6, 6), spacing_mm=(2.0, 2.0, 5.0))
 
 
 def run_demo(
@@ -234,7 +234,7 @@ def _make_cohort(out: Path, plan: Plan, seed: int, overwrite: bool) -> None:
         pathology=PATHOLOGY,
         share_healthy=total.healthy / subjects,
         spacing_mm=plan.spacing_mm,
-        workers=1,  # starting a pool would cost more processor time than it saves on the clock
+        workers=1,  # a pool costs seconds of processor time, of which the demo is to take little
         overwrite=overwrite,
     )
     write_manifest(_split(read_manifest(manifest), plan), out / "cohort.csv")

@@ -88,7 +88,8 @@ def _altered(steps: list[str], image: np.ndarray, seed: int) -> np.ndarray:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         for step in steps:
-            unit = _transform(torchio, step)(unit)
+            # Contrasts are acquired one after the other: the shading of one says nothing about that of another.
+            unit = torch.cat([_transform(torchio, step)(contrast) for contrast in unit.split(1)])
     altered: np.ndarray = unit.numpy()[..., 0].clip(0.0, 1.0) * 2.0 - 1.0
     altered[absent] = BACKGROUND
     return altered

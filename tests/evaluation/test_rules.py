@@ -8,6 +8,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy.optimize import brentq
+from scipy.stats import norm
 from tiny import generators
 
 from hybriduad.core import plugins
@@ -16,6 +18,7 @@ from hybriduad.detector.thresholds import Calibration, cutoffs_of, scan_threshol
 from hybriduad.evaluation.rules import best_dice, expected_dice
 from hybriduad.evaluation.rules import false_positives as false_positives_rule
 from hybriduad.evaluation.rules._base import Finding, Observation, Per
+from hybriduad.evaluation.rules.expected_dice import _floor
 from hybriduad.metrics import ScoreHistogram
 from hybriduad.metrics.histogram import key_edges, score_keys
 
@@ -322,6 +325,23 @@ class TestExpectedDice:
         # Without either: none, and it is said.
         assert expected(sick).cutoffs["score"].floor == 0
         assert "the rule is for cohorts that are known to be ill" in caplog.text
+
+    def test_the_floor_lies_where_two_normal_densities_cross(self) -> None:
+        rng = np.random.default_rng(0)
+        ill, free = rng.normal(0.7, 0.1, 4000), rng.normal(0.2, 0.05, 4000)
+        crossing = brentq(lambda at: norm.pdf(at, 0.7, 0.1) - norm.pdf(at, 0.2, 0.05), 0.2, 0.7)
+        assert _floor(ill, [1.0] * 4000, free, [1.0] * 4000) == pytest.approx(crossing, abs=0.01)
+        twice = _floor(np.r_[ill, ill], [0.5] * 8000, free, [1.0] * 4000)  # two scans of every subject
+        assert twice == pytest.approx(crossing, abs=0.01)
+        assert _floor(np.array([0.6]), [1.0], np.array([0.2]), [1.0]) == pytest.approx(0.4, abs=0.01)
+        assert _floor(free, [1.0] * 4000, ill, [1.0] * 4000) == 0
+
+    def test_single_scans_do_not_set_the_floor(self) -> None:
+        """By the shares themselves it would lie at .54 to .59, beside the highest healthy and the second ill scan."""
+        ill = np.array([0.35, 0.59, 0.62, 0.64, 0.69, 0.71, 0.71, 0.76, 0.77])
+        free = np.array([0.06, 0.08, 0.10, 0.31, 0.35, 0.37, 0.44, 0.49, 0.58])
+        floors = [_floor(ill, [1.0] * 9, free[:number], [1.0] * number) for number in (8, 9)]
+        assert 0.44 < floors[0] < floors[1] < 0.5
 
     def test_a_floor_that_would_silence_the_ill_is_not_taken(self) -> None:
         """Lesion-free scans that look just like the others cannot be told from them: the floor stays low."""

@@ -97,8 +97,8 @@ def test_whole_sequence_twice(tmp_path: Path, cohort: Path, tiny_configs: dict[s
     for name, labelled in (("detector", 0), ("detector-few", 7)):
         record = json.loads((out / name / "bundle.json").read_text())
         assert record["training"]["labelled_cases"] == labelled
-        assert set(record["thresholds"]["rules"]) == {"best-dice", "false-positives"}
-        assert record["thresholds"]["default"] == "best-dice"
+        assert set(record["thresholds"]["rules"]) == {"expected-dice", "best-dice", "false-positives"}
+        assert record["thresholds"]["default"] == "expected-dice"
         assert record["thresholds"]["rules"]["false-positives"]["limit"] == {"false_positive_ml": 0.1, "per": "slice"}
         scores = sorted((out / f"predictions-{name}").rglob("*_desc-anomaly_probseg.nii.gz"))
         assert {path.name.split("_")[0] for path in scores} == {f"sub-{subject}" for subject in test}

@@ -82,6 +82,15 @@ def test_an_intensity_changes_and_no_mask_moves(name: str, image: np.ndarray) ->
     np.testing.assert_array_equal(labels, masks(image))
 
 
+@pytest.mark.parametrize("name", ["gamma", "bias", "blur", "noise", "ghosting"])
+def test_contrasts_are_altered_apart_as_they_are_acquired(name: str, image: np.ndarray) -> None:
+    alike = np.stack([image[0], image[0]])
+    changed, _ = altered(only(**{name: 1.0}), alike, masks(image), numpy_rng(5))
+    assert float(np.abs(changed[0] - changed[1]).max()) > 0.002
+    alone, _ = altered(only(**{name: 1.0}), image[:1], masks(image), numpy_rng(5))
+    np.testing.assert_array_equal(alone[0], changed[0])
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_shape_type_and_range_stay_and_an_absent_contrast_stays_absent(name: str, image: np.ndarray) -> None:
     image[1] = BACKGROUND
