@@ -19,6 +19,15 @@ from tiny import CONTRASTS, DETECTOR, PATHOLOGIES, RECONSTRUCTOR, SPACING_MM, wr
 
 torch.set_num_threads(1)
 
+SLOWEST = ("test_fitting.py", "test_quality.py", "test_wheel.py", "test_train_cohort.py", "test_chain.py", "test_app.py")
+"""Files of many seconds each. They come first: several processes take a file at a time, and none ends long after the
+others."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    places = {name: place for place, name in enumerate(SLOWEST)}
+    items.sort(key=lambda item: places.get(item.path.name, len(places)))
+
 
 @pytest.fixture(scope="session")
 def tiny_cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -80,11 +80,13 @@ def test_runs_outside_the_checkout(installed: Path, tmp_path: Path) -> None:
 
 
 def test_runs_a_tiny_demo_outside_the_checkout(installed: Path, tmp_path: Path) -> None:
-    """With the shipped configs of the demo, cut to three steps of training: what falls short then is told."""
-    overrides = ["train.steps=3", "train.batch=2"]
+    """With the shipped configs of the demo, cut to a step of training and a few slices: what falls short is told."""
+    overrides = ["train.steps=1", "train.batch=1", "train.precision=float32", "mirror=false"]
     code = f"""
 from hybriduad.demo.chain import DemoError, Plan, run_demo
 from hybriduad.demo.report import Count
+from hybriduad.training import statistics, validation
+validation.BATCHES, validation.BATCH, statistics.SLICES = 1, 2, 4
 count = Count(1, 1)
 plan = Plan(train=count, validation=count, test=count, spacing_mm=(5.0, 5.0, 8.0), overrides={overrides!r})
 try:

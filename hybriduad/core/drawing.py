@@ -113,7 +113,9 @@ def curves(path: Path, charts: Sequence[Chart], *, x: str) -> None:
     Curves of a few points are drawn with the points.
     """
     figure = _figure(5.0 * len(charts), 5.0)
-    axes = figure.subplots(1, len(charts), squeeze=False)
+    inch = 1 / figure.get_figwidth()
+    margins = {"left": 0.9 * inch, "right": 1 - 0.15 * inch, "bottom": 0.1, "top": 0.98, "wspace": 0.22}
+    axes = figure.subplots(1, len(charts), squeeze=False, gridspec_kw=margins)
     for axis, chart in zip(axes[0], charts, strict=True):
         for name, (along, values) in chart.series.items():
             shown = np.maximum(values, 1e-8) if chart.logarithmic else np.asarray(values)
@@ -128,7 +130,7 @@ def curves(path: Path, charts: Sequence[Chart], *, x: str) -> None:
             axis.yaxis.set_major_formatter("{x:g}")  # powers of ten as formulas would take half of the time
             axis.yaxis.set_minor_formatter(_tick_label)
         axis.legend(fontsize=7)
-    save_figure(figure, path)
+    save_figure(figure, path, crop=False)
 
 
 def _tick_label(value: float, _: float) -> str:
@@ -136,11 +138,11 @@ def _tick_label(value: float, _: float) -> str:
     return f"{value:g}" if f"{value:e}"[0] in "235" else ""
 
 
-def save_figure(figure: Figure, path: Path) -> None:
-    """Write a figure as PNG, complete or not at all."""
+def save_figure(figure: Figure, path: Path, *, crop: bool = True) -> None:
+    """Write a figure as PNG, complete or not at all; cropped to what is drawn, for which it is drawn twice."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")
-    figure.savefig(partial, dpi=110, bbox_inches="tight", format="png")
+    figure.savefig(partial, dpi=110, bbox_inches="tight" if crop else None, format="png")
     partial.replace(path)
 
 

@@ -102,7 +102,6 @@ def run_training(
             num_sanity_val_steps=0,
         )
         trainer.fit(task, loader, ckpt_path=checkpoint if start else None, weights_only=True)
-    draw_curve(folder)
 
 
 def _loggers(folder: Path) -> list[Logger]:

@@ -125,7 +125,7 @@ def test_show_unknown_config_suggests() -> None:
 def test_show_bundle(tiny_detector: Path) -> None:
     shown = yaml.safe_load(run("show", tiny_detector).stdout)
     assert (shown["kind"], shown["direction"]) == ("detector", "axial")
-    assert shown["config"]["segmenter"]["encoder"] == "resnet18"
+    assert shown["config"]["segmenter"]["encoder"] == "tu-test_resnet"
     assert shown["reconstructor"]["config"]["model"]["name"] == "ddpm"
     assert "Research use only" in shown["intended_use"]
     assert "never changes" in refused("show", tiny_detector, "--set", "seed=1")

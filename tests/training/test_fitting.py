@@ -300,32 +300,30 @@ class TestValidation:
         height, width, _ = matplotlib.image.imread(fitted.few.folder / "pictures" / "loss.png").shape
         assert width > 1.5 * height  # two panels, losses and AUPRC
 
-    def test_weights_are_the_same_however_often_it_is_shown(
+    def test_weights_of_a_stopped_second_stage_are_the_same_however_often_it_is_shown(
         self, fitted: Fitted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """Also where the training was stopped and continued, and where nothing was shown at all."""
+        """Continued, with other figures on the way, and where nothing was shown at all."""
         place: dict[str, Any] = {"init": fitted.synthetic.folder, "limit": 1, "device": "cpu"}
         with monkeypatch.context() as patch:
             patch.setattr(loop.Progress, "_show", lambda *_: None)
             silent = fit_detector(fitted.configs["few"], fitted.cohort, out=tmp_path / "silent", **place)
         assert not validated(silent.folder)
         assert_same_weights(silent.folder, fitted.few.folder)
-        place |= {"out": tmp_path / "often", "overrides": ["train.picture_every=2"]}
+        place |= {"out": tmp_path / "often", "overrides": ["train.picture_every=4"]}
         with monkeypatch.context() as patch:
             patch.setattr(SampleStream, "__getitem__", failing_at(8))
             with pytest.raises(Stopped):
                 fit_detector(fitted.configs["few"], fitted.cohort, **place)
+        assert _reached(tmp_path / "often.partial" / CHECKPOINT) == 5
+        assert sorted(validated(tmp_path / "often.partial")) == [4, 8]
         often = fit_detector(fitted.configs["few"], fitted.cohort, **place)
+        assert not (tmp_path / "often.partial").exists()
         assert_same_weights(often.folder, fitted.few.folder)
         found = validated(often.folder)
-        assert sorted(found) == [2, 4, 6, 8, 10, 12, 13]
-        assert {len(entry) for entry in found.values()} == {1}  # steps 6 and 8 in both sittings: the same figures
+        assert sorted(found) == [4, 8, 12, 13]
+        assert {len(entry) for entry in found.values()} == {1}  # step 8 in both sittings: the same figures
         assert found[13] == validated(fitted.few.folder)[13]
-
-    def test_of_stage_1_it_is_the_map_and_the_same_once_more(self, fitted: Fitted, tmp_path: Path) -> None:
-        config = fitted.configs["reconstructor"]
-        again = fit_reconstructor(config, fitted.cohort, out=tmp_path / "again", device="cpu")
-        assert validated(again.folder) == validated(fitted.reconstructor.folder)
 
     def test_validation_cases_teach_nothing_and_do_not_count_as_used(
         self, fitted: Fitted, tmp_path: Path, caplog: pytest.LogCaptureFixture
@@ -334,12 +332,13 @@ class TestValidation:
         held = replace(second, split="validation")
         cases = [replace(first, split="train"), held, replace(third, split="train")]
         write_manifest(cases, tmp_path / "split.csv")
-        config, bundles = fitted.configs["reconstructor"], []
+        config, bundles, shorter = fitted.configs["reconstructor"], [], ["train.steps=3"]
         write_manifest([cases[0], cases[2]], tmp_path / "without.csv")
         for name, said in (("split", "1 of 1 validation cases"), ("without", "training cases, as none of 0")):
             with caplog.at_level("INFO", logger="hybriduad"):
                 caplog.clear()
-                bundles.append(fit_reconstructor(config, tmp_path / f"{name}.csv", out=tmp_path / name, device="cpu"))
+                place: dict[str, Any] = {"out": tmp_path / name, "device": "cpu", "overrides": shorter}
+                bundles.append(fit_reconstructor(config, tmp_path / f"{name}.csv", **place))
             assert f"validation on 32 painted slices of {said}" in caplog.text
         assert_same_weights(bundles[0].folder, bundles[1].folder)
         assert bundles[0].used == bundles[1].used
@@ -527,28 +526,10 @@ class TestContinuing:
         assert seen == [False, True], "called again it continues"
         assert verify(out).digest == fitted.few.digest
 
-    def test_a_stopped_second_stage_ends_with_the_same_weights(
-        self, fitted: Fitted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        arguments: dict[str, Any] = {
-            "init": fitted.synthetic.folder,
-            "limit": 1,
-            "device": "cpu",
-            "out": tmp_path / "o",
-        }
-        with monkeypatch.context() as patch:
-            patch.setattr(SampleStream, "__getitem__", failing_at(8))
-            with pytest.raises(Stopped):
-                fit_detector(fitted.configs["few"], fitted.cohort, **arguments)
-        assert _reached(tmp_path / "o.partial" / CHECKPOINT) == 5
-        again = fit_detector(fitted.configs["few"], fitted.cohort, **arguments)
-        assert_same_weights(again.folder, fitted.few.folder)
-        assert not (tmp_path / "o.partial").exists()
-
     def test_stopped_after_the_last_step(self, fitted: Fitted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """The last checkpoint is of the last step, and the bundle was not written yet."""
         config, out = fitted.configs["reconstructor"], tmp_path / "out"
-        overrides = ["train.steps=10"]
+        overrides = [f"train.checkpoint_every={TRAIN['steps']}"]  # which changes no weight
 
         def stop(*_: Any, **__: Any) -> None:
             raise Stopped
@@ -557,11 +538,11 @@ class TestContinuing:
             patch.setattr(fitting, "reference_statistics", stop)
             with pytest.raises(Stopped):
                 fit_reconstructor(config, fitted.cohort, out=out, device="cpu", overrides=overrides)
-        assert _reached(tmp_path / "out.partial" / CHECKPOINT) == 10
+        assert _reached(tmp_path / "out.partial" / CHECKPOINT) == TRAIN["steps"]
         with monkeypatch.context() as patch:
             patch.setattr(SampleStream, "__getitem__", refuse)
             stopped = fit_reconstructor(config, fitted.cohort, out=out, device="cpu", overrides=overrides)
-        straight = fit_reconstructor(config, fitted.cohort, out=tmp_path / "2", device="cpu", overrides=overrides)
+        straight = fitted.reconstructor
         assert_same_weights(stopped.folder, straight.folder)
         assert (stopped.folder / "statistics.safetensors").read_bytes() == (
             straight.folder / "statistics.safetensors"
@@ -591,7 +572,9 @@ class TestContinuing:
         again = fit_reconstructor(config, fitted.cohort, out=out, device="cpu")
         assert_same_weights(again.folder, fitted.reconstructor.folder)
 
-    def test_workers_change_nothing(self, fitted: Fitted, tmp_path: Path) -> None:
+    def test_workers_change_nothing_and_the_figures_of_validation_are_the_same_once_more(
+        self, fitted: Fitted, tmp_path: Path
+    ) -> None:
         found = fit_reconstructor(
             fitted.configs["reconstructor"],
             fitted.cohort,
@@ -600,23 +583,21 @@ class TestContinuing:
             overrides=["train.workers=1"],
         )
         assert_same_weights(found.folder, fitted.reconstructor.folder)
+        assert validated(found.folder) == validated(fitted.reconstructor.folder)
 
 
 SCRIPT = """
 import os, signal, sys
 from hybriduad.training.fitting import fit_reconstructor
 from hybriduad.training.samples import SampleStream
-config, cohort, whole, killed, step = sys.argv[1:]
-if whole:
-    fit_reconstructor(config, cohort, out=whole, device="cpu")
-if step:
-    item = SampleStream.__getitem__
-    def kill(self, index):
-        if index == int(step):
-            os.kill(os.getpid(), signal.SIGKILL)
-        return item(self, index)
-    SampleStream.__getitem__ = kill
-fit_reconstructor(config, cohort, out=killed, device="cpu")
+config, cohort, out, step = sys.argv[1:]
+item = SampleStream.__getitem__
+def kill(self, index):
+    if index == int(step):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return item(self, index)
+SampleStream.__getitem__ = kill
+fit_reconstructor(config, cohort, out=out, device="cpu")
 """
 
 
@@ -624,21 +605,16 @@ fit_reconstructor(config, cohort, out=killed, device="cpu")
 def test_killed_in_the_middle_of_an_epoch_and_continued_the_weights_are_bit_identical(
     fitted: Fitted, tmp_path: Path
 ) -> None:
-    def run(*arguments: str) -> int:
-        command = [sys.executable, "-c", SCRIPT, str(fitted.configs["reconstructor"]), str(fitted.cohort), *arguments]
-        return subprocess.run(command, timeout=600, capture_output=True).returncode
-
-    whole, killed = tmp_path / "whole", tmp_path / "killed"
-    assert run(str(whole), str(killed), "8") == -signal.SIGKILL
-    assert not killed.exists()
+    """Killed in a process of its own, continued in this one, which also trained without a stop."""
+    config, out = fitted.configs["reconstructor"], tmp_path / "killed"
+    command = [sys.executable, "-c", SCRIPT, str(config), str(fitted.cohort), str(out), "8"]
+    assert subprocess.run(command, timeout=600, capture_output=True).returncode == -signal.SIGKILL
+    assert not out.exists()
     assert _reached(tmp_path / "killed.partial" / CHECKPOINT) == 5
-    assert run("", str(killed), "") == 0
-    assert_same_weights(whole, killed)
-    assert_same_weights(whole, fitted.reconstructor.folder)
-    assert (
-        verify(killed).record["checksums"]["weights.safetensors"]
-        == verify(whole).record["checksums"]["weights.safetensors"]
-    )
+    killed, whole = fit_reconstructor(config, fitted.cohort, out=out, device="cpu"), fitted.reconstructor
+    assert_same_weights(killed.folder, whole.folder)
+    checksums = [verify(bundle.folder).record["checksums"]["weights.safetensors"] for bundle in (killed, whole)]
+    assert checksums[0] == checksums[1]
 
 
 def test_no_two_stages_draw_the_same_samples(fitted: Fitted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

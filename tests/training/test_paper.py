@@ -21,7 +21,7 @@ from hybriduad.reconstructors.ddpm import Model
 from hybriduad.training.fitting import fit_detector, fit_reconstructor
 
 SMALLER = ["anatomy.size=32", "model.widths=[16, 16, 16]"]
-SHORTER = ["train.steps=3", "train.batch=2"]
+SHORTER = ["train.steps=3", "train.batch=2", "train.workers=0"]
 
 
 @dataclasses.dataclass(frozen=True)
