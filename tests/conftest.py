@@ -19,7 +19,14 @@ from tiny import CONTRASTS, DETECTOR, PATHOLOGIES, RECONSTRUCTOR, SPACING_MM, wr
 
 torch.set_num_threads(1)
 
-SLOWEST = ("test_fitting.py", "test_quality.py", "test_wheel.py", "test_train_cohort.py", "test_chain.py", "test_app.py")
+SLOWEST = (
+    "test_fitting.py",
+    "test_quality.py",
+    "test_wheel.py",
+    "test_train_cohort.py",
+    "test_chain.py",
+    "test_app.py",
+)
 """Files of many seconds each. They come first: several processes take a file at a time, and none ends long after the
 others."""
 

@@ -35,7 +35,7 @@ def benchmark(
     device: options.Device = "auto",
     verbose: options.Verbose = False,
 ) -> None:
-    """Measure speed and memory on this machine, or count operations."""
+    """Measure speed and memory, or count operations."""
     if operations:
         from hybriduad.speed.operations import count_operations
 

@@ -334,9 +334,8 @@ def test_networks_are_frozen_in_evaluation_mode(detector: Detector) -> None:
 
 class TestPrecisionAndDevice:
     def test_bfloat16_stays_close_to_float32(self, detector: Detector, prepared: list[Prepared]) -> None:
-        """Within the contract between precisions, 2e-2; over three seeds the largest differences of these phantoms
-        were .007, .008 and .012, and the Dice of masks at the median, where most voxels lie, at least .988."""
-        bounds = {"score": 0.01, "probability": 0.012, "map": 0.015}
+        """Within the contract between precisions, 2e-2, also in the Dice of masks at the median, where most voxels are."""
+        bounds = {"score": 0.01, "probability": 0.02, "map": 0.015}
         detector = unmirrored(detector)
         rough = copy.copy(detector)
         rough.precision = "bfloat16"
