@@ -334,7 +334,7 @@ def test_networks_are_frozen_in_evaluation_mode(detector: Detector) -> None:
 
 class TestPrecisionAndDevice:
     def test_bfloat16_stays_close_to_float32(self, detector: Detector, prepared: list[Prepared]) -> None:
-        """Within the contract between precisions, 2e-2, also in the Dice of masks at the median, where most voxels are."""
+        """Within the contract between precisions, 2e-2, and Dice of masks at the median, where most voxels are."""
         bounds = {"score": 0.01, "probability": 0.02, "map": 0.015}
         detector = unmirrored(detector)
         rough = copy.copy(detector)
