@@ -50,11 +50,12 @@ def find(config: Config, observed: Sequence[Observation]) -> Finding:
     expected Dice, which is high where a few voxels stand out and low where none does, whatever the size of the brain.
 
     The floor is set on material without a lesion: the lesion-free scans or, without any, the lesion-free slices of each
-    annotated scan as a separate scan. It is the expected Dice that best tells them from the scans with a lesion: where
-    the share of them under it is furthest above the share of scans with a lesion there (Youden's index), both taken as
-    normal, since of a dozen scans the shares themselves follow a single odd scan (Fluss, Faraggi and Reiser 2005,
-    doi:10.1002/bimj.200410135). It is 0 where they are expected to have no less Dice than scans with a lesion, and
-    without such material: then every scan gets a mask, and the rule is for cohorts that are known to be ill.
+    annotated scan as a separate scan. It is the expected Dice that best tells them from the scans with a lesion, where
+    the share of them under it is furthest above the share of scans with a lesion there (Youden 1950,
+    doi:10.1002/1097-0142(1950)3:1<32::AID-CNCR2820030106>3.0.CO;2-3). The shares of a dozen scans follow a single odd
+    scan, and shares of normal distributions (Fluss, Faraggi and Reiser 2005, doi:10.1002/bimj.200410135) a long tail:
+    of the two floors the lower counts, since a patient left empty is worse than an alarm. Without such material it is
+    0: then every scan gets a mask, and the rule is for cohorts that are known to be ill.
 
     A part whose higher scores are no likelier lesion gets no calibration.
 
@@ -124,15 +125,22 @@ def _expected(fitted: Calibration, histogram: ScoreHistogram) -> float:
 
 
 def _floor(ill: np.ndarray, ill_weights: Sequence[float], free: np.ndarray, free_weights: Sequence[float]) -> float:
-    """The floor that best parts ``ill`` from ``free``, expected Dice in [0, 1], both taken as normal."""
+    """The floor that best parts ``ill`` from ``free``, expected Dice in [0, 1]: the lower of two estimates."""
     if not len(free):
         return 0.0
+    values = np.unique(np.concatenate([[0.0], free, ill]))
+    between = np.concatenate([[0.0], (values[1:] + values[:-1]) / 2])
+    shares = [
+        np.average(free <= value, weights=free_weights) - np.average(ill <= value, weights=ill_weights)
+        for value in between
+    ]
+    by_shares = float(between[int(np.argmax(np.round(shares, 12)))])  # of equals the lowest
     sick, healthy = _normal(ill, ill_weights), _normal(free, free_weights)
     if sick.mean() <= healthy.mean():
         return 0.0
     candidates = np.linspace(healthy.mean(), sick.mean(), 1001)
     gain = np.round(healthy.cdf(candidates) - sick.cdf(candidates), 9)
-    return float(candidates[gain == gain.max()].mean())  # far apart, all between them are as good
+    return min(by_shares, float(candidates[gain == gain.max()].mean()))  # far apart, all between them are as good
 
 
 def _normal(values: np.ndarray, weights: Sequence[float]) -> Any:
