@@ -84,10 +84,10 @@ def corrupt(
     if donors is None:
         raise DataError("no lesion to transplant", got="no donors", expected="labelled slices to draw from")
     for _ in range(TRIES):
-        donor, donor_brain, donor_lesion = donors(rng)
-        if not donor_lesion.any() or not present(donor)[here].all():
+        donor = donors(rng, labelled=True)
+        if not donor.lesion.any() or not present(donor.image)[here].all():
             continue
-        source, around, lesion = _moved(config, donor, donor_brain, donor_lesion, brain, rng, spacing_mm)
+        source, around, lesion = _moved(config, donor.image, donor.brain, donor.lesion, brain, rng, spacing_mm)
         if lesion.any() and np.count_nonzero(lesion & brain) >= config.inside * np.count_nonzero(lesion):
             break
     else:

@@ -15,7 +15,7 @@ import torch
 from scipy import ndimage
 from torch.utils.data import Dataset
 
-from hybriduad.anomalies._base import VISIBLE_CHANGE
+from hybriduad.anomalies._base import VISIBLE_CHANGE, Donor
 from hybriduad.config.runs import Augmentation, Mix
 from hybriduad.config.strict import PluginConfig
 from hybriduad.core import plugins, rng
@@ -170,8 +170,9 @@ class SampleStream(Dataset[Batch]):
             number = int(generator.integers(len(self.anomalies)))
             painted = self._painted(number, clean, brain & shown, case, generator)
             image = np.where(valid, painted.image, np.float32(BACKGROUND))
-            visible = np.abs(image - clean).max(axis=0) > VISIBLE_CHANGE
-            lesion, ignore = painted.lesion & visible, ignore | painted.ignore | (painted.lesion & ~visible)
+            # Only what was visible and no contrast covers is taken from the extent that the generator states.
+            hidden = painted.lesion & _visible(painted.image, clean) & ~_visible(image, clean)
+            lesion, ignore = painted.lesion & ~hidden, ignore | painted.ignore | hidden
             target = lesion.astype(np.float32)
         return Batch(
             image=_tensor(image),
@@ -218,21 +219,30 @@ class SampleStream(Dataset[Batch]):
         image, valid, masks = augment(self.augmentation, image, valid, masks, generator, sided=sided)
         return image, valid, masks[0], masks[1], masks[2]
 
-    def _donor(self, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Another slice, labelled where there are any: image (C, H, W), brain and lesion (H, W).
+    def _donor(self, generator: np.random.Generator, *, labelled: bool) -> Donor:
+        """Another slice, a labelled slice or a healthy slice. Half of those that show left and right are mirrored.
 
-        Half of those that show left and right are mirrored. The lesion is empty where a contrast that the
-        slice has does not cover all of its brain: carried elsewhere, what is missing would be dark tissue.
+        Of a labelled slice the lesion is empty where a contrast that the slice has does not cover all of its brain, of
+        a healthy slice the brain ends there: carried elsewhere, what is missing would be dark tissue.
         """
-        case_index, slice_index = (self._labelled if self.pool.labelled else self._healthy)(generator)
+        case_index, slice_index = (self._labelled if labelled else self._healthy)(generator)
         case = self.pool.prepared[case_index]
         cut = (case.image[..., slice_index], case.brain[..., slice_index], case.lesion[..., slice_index])
         image, brain, lesion = (np.array(part) for part in cut)
         valid = np.array(case.valid[..., slice_index])
-        lesion &= valid[valid.any(axis=(1, 2))][:, brain].all()
+        covered: np.ndarray = valid[valid.any(axis=(1, 2))].all(axis=0)
+        if labelled:
+            lesion &= covered[brain].all()
+        else:
+            brain &= covered
         if generator.random() < 0.5 and case.grid.direction in SIDED:
-            return image[:, ::-1], brain[::-1], lesion[::-1]
-        return image, brain, lesion
+            image, brain, lesion = image[:, ::-1], brain[::-1], lesion[::-1]
+        return Donor(image, brain, lesion, case.spacing_mm[:2])
+
+
+def _visible(image: np.ndarray, clean: np.ndarray) -> np.ndarray:
+    """Where a contrast (C, H, W) differs visibly: (H, W) bool."""
+    return np.abs(image - clean).max(axis=0) > VISIBLE_CHANGE
 
 
 class RemainingSteps:
