@@ -1,7 +1,7 @@
 """The contract of an anomaly generator, and its enforcement.
 
 A generator is one file ``hybriduad/anomalies/<name>.py`` with a ``Config``, a subclass of
-:class:`~hybriduad.config.strict.PluginConfig`, and::
+:class:`~hybriduad.config.strict.AnomalyConfig`, and::
 
     def corrupt(config, image, brain, rng, *, spacing_mm, donors) -> Corruption
 

@@ -21,7 +21,7 @@ from hybriduad.anomalies._base import (
     present,
     unchanged,
 )
-from hybriduad.config.strict import PluginConfig
+from hybriduad.config.strict import AnomalyConfig
 from hybriduad.core.errors import DataError
 from hybriduad.core.types import BACKGROUND, Corruption
 
@@ -32,7 +32,7 @@ SURROUNDINGS_MM = 8.0
 """How far around the lesion tissue is compared."""
 
 
-class Config(PluginConfig):
+class Config(AnomalyConfig):
     """``margin_mm``: (least, most) width of the blended border. ``shift_mm``: the most that a lesion moves along an
     axis, from its place relative to the centre of the brain. ``turn_degrees``: the most that it turns in plane.
     ``ln_scale``: the most that the logarithm of its size changes. ``inside``: the least share of it in the brain.

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 from hybriduad.anomalies._base import VISIBLE_CHANGE, with_extent
 from hybriduad.cohort.manifest import read_cohort, write_manifest
 from hybriduad.config.runs import Augmentation, Mix
-from hybriduad.config.strict import PluginConfig
+from hybriduad.config.strict import AnomalyConfig
 from hybriduad.core import plugins
 from hybriduad.core.errors import DataError
 from hybriduad.core.rng import numpy_rng, slice_key
@@ -48,8 +48,8 @@ def prepared(tiny_cohort: Path) -> list[Prepared]:
     return prepared_cases(tiny_cohort)
 
 
-def anomaly(name: str = "lesion") -> PluginConfig:
-    config: PluginConfig = plugins.load("anomalies", name).Config(name=name)
+def anomaly(name: str = "lesion") -> AnomalyConfig:
+    config: AnomalyConfig = plugins.load("anomalies", name).Config(name=name)
     return config
 
 
@@ -328,6 +328,32 @@ class TestStream:
             assert np.array_equal(batch.ignore[0].numpy() & batch.brain[0].numpy(), ignore & batch.brain[0].numpy())
         assert len(painted) == 60
         assert any(corruption.lesion.any() for corruption in painted)
+
+    def test_generators_are_drawn_by_their_weights(self, pool: SlicePool, monkeypatch: pytest.MonkeyPatch) -> None:
+        drawn: list[int] = []
+        paint = SampleStream._painted
+        monkeypatch.setattr(
+            SampleStream, "_painted", lambda self, number, *more: drawn.append(number) or paint(self, number, *more)
+        )
+        synthetic = Mix(healthy=0.0, synthetic=1.0)
+
+        def shares(*weights: float) -> np.ndarray:
+            perlin = plugins.load("anomalies", "perlin").Config
+            mixed = stream(pool, synthetic, anomalies=[perlin(weight=weight) for weight in weights])
+            drawn.clear()
+            mixed.samples(0, 200)
+            return np.bincount(drawn, minlength=len(weights)) / 200
+
+        np.testing.assert_allclose(shares(1.0, 5.0, 2.0), [1 / 8, 5 / 8, 2 / 8], atol=0.1)
+        evenly = shares(1.0, 1.0)
+        chosen = list(drawn)
+        np.testing.assert_allclose(evenly, [0.5, 0.5], atol=0.1)
+        np.testing.assert_array_equal(shares(0.2, 0.2), evenly)
+        assert drawn == chosen
+        heavy, usual = (anomaly("lesion").model_copy(update={"weight": weight}) for weight in (3.0, 1.0))
+        for index in range(6):  # alone, a weight has nothing to weigh against
+            alone = [stream(pool, synthetic, anomalies=(config,)).sample(1, index) for config in (heavy, usual)]
+            assert_same(*alone)
 
     def test_impossible_mixes(self, prepared: list[Prepared]) -> None:
         pool = build_pool(prepared, HEALTH, lesion_margin_mm=8.0)
