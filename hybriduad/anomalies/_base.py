@@ -55,7 +55,7 @@ LEAST_MEAN_CHANGE = 0.05
 VISIBILITY_SIGMA = 0.2
 """Change at which the visibility of a lesion voxel reaches 0.39."""
 
-LEAST_VISIBLE_SHARE = 0.1
+LEAST_VISIBLE_SHARE = 0.2
 """An extent of which less than this share changed visibly is no lesion: the image is left as it was."""
 
 MINIMUM_BRAIN_VOXELS = 64

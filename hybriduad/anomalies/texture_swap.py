@@ -20,6 +20,9 @@ from hybriduad.anomalies._region import Form, Interval, IntervalFrom0, Share, dr
 from hybriduad.config.strict import AnomalyConfig
 from hybriduad.core.types import Corruption
 
+MOST_DETAIL = 2.0
+"""Detail beyond so many standard deviations, such as the border of a ventricle, is cut: it is an edge, no texture."""
+
 
 class Config(AnomalyConfig):
     """``diameter_mm``: that of the disc or ball of equal size; ``softness_mm``: width of the edge; ``detail_mm``: sigma
@@ -86,7 +89,8 @@ def corrupt(
             detail = source[contrast] - ndimage.gaussian_filter(source[contrast], sigma)
             spread = float(detail[region.extent].std())
             plain = _smoothed(changed[contrast], brain, sigma)
-            content = plain + np.float32(strength / max(spread, 1e-6)) * detail
+            detail = np.clip(detail / max(spread, 1e-6), -MOST_DETAIL, MOST_DETAIL)
+            content = plain + np.float32(strength) * detail
             changed[contrast] += region.weight * (content - changed[contrast])
         corruption = with_extent(image, changed, region.extent, brain)
         if corruption.lesion.any():
