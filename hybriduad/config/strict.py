@@ -23,9 +23,12 @@ class PluginConfig(Strict):
 
 
 class AnomalyConfig(PluginConfig):
-    """The block of an anomaly generator; ``weight``: how often it is drawn, relative to the others of the run."""
+    """The block of an anomaly generator; ``weight``: how often it is drawn, relative to the others of the run.
 
-    weight: float = Field(1.0, gt=0, allow_inf_nan=False)
+    A weight of 1 is not written: trainings from before there were weights draw the same samples and are continued.
+    """
+
+    weight: float = Field(1.0, gt=0, allow_inf_nan=False, exclude_if=lambda weight: weight == 1)
 
 
 M = TypeVar("M", bound=BaseModel)

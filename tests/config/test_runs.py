@@ -115,6 +115,15 @@ def test_the_weight_of_a_generator_is_above_0(detector: Path, weight: str) -> No
     assert configs.load(detector, ["anomalies=[{name: perlin, weight: 2}]"]).anomalies[0].weight == 2
 
 
+def test_the_usual_weight_is_not_written(detector: Path) -> None:
+    """A training that was stopped before there were weights asks for the same now."""
+    for weight, written in ((1, None), (2, 2.0)):
+        run = configs.load(detector, [f"anomalies=[{{name: perlin, weight: {weight}}}]"])
+        block = run.model_dump(mode="json", serialize_as_any=True)["anomalies"][0]
+        assert block.get("weight") == written
+        assert block["threshold"] == 0.5
+
+
 def test_a_file_wrong_by_itself_is_blamed_though_something_was_set(reconstructor: Path) -> None:
     reconstructor.write_text(RECONSTRUCTOR + "sede: 1\n")
     assert refused(reconstructor, "train.steps=3").startswith(f"unknown key in {reconstructor}: ")
