@@ -64,7 +64,7 @@ def paint(lesion: Lesion, image: np.ndarray, brain: np.ndarray, *, spacing_mm: t
     moved = clean if lesion.push is None else _push(clean, inside, shape, lesion.push, spacing_mm)
     steps = texture_steps(shape.radius_mm, spacing_mm)
     texture = fractal(inside.shape, steps, TEXTURE_OCTAVES, 0.8, replay(lesion.texture_noise))
-    core = None if lesion.core is None else _ramp((shape.depth - lesion.core[0]) / lesion.core[1])
+    core = None if lesion.core is None else ramp((shape.depth - lesion.core[0]) / lesion.core[1])
     filled = moved.copy()
     for contrast in np.flatnonzero(here):
         filling = lesion.fillings[contrast]
@@ -148,7 +148,7 @@ def _grow(lesion: Lesion, guide: np.ndarray, brain: np.ndarray, spacing_mm: tupl
         size = np.pi / 4 * focus.diameter_mm**2 if axes == 2 else np.pi / 6 * focus.diameter_mm**3
         voxels = int(np.clip(round(size / float(spacing.prod())), 1, 0.4 * len(places)))
         level -= np.partition(level[brain], voxels - 1)[voxels - 1]
-        share = np.where(brain, _ramp(0.5 - level / border_mm), 0)
+        share = np.where(brain, ramp(0.5 - level / border_mm), 0)
         # Scaled, so that the middle of a focus as small as its border still has the full contrast.
         weight = np.maximum(weight, share / max(float(share.max()), 1e-6))
         depth = np.maximum(depth, np.clip(-level / radius, 0, 1))
@@ -156,7 +156,7 @@ def _grow(lesion: Lesion, guide: np.ndarray, brain: np.ndarray, spacing_mm: tupl
     return Shape(weight, depth, *main)
 
 
-def _ramp(values: np.ndarray) -> np.ndarray:
+def ramp(values: np.ndarray) -> np.ndarray:
     """0 below 0, 1 above 1, smooth between."""
     clipped = np.clip(values, 0, 1)
     return clipped * clipped * (3 - 2 * clipped)

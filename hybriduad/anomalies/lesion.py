@@ -31,14 +31,14 @@ from hybriduad.anomalies._painting import (
     paint,
     texture_steps,
 )
-from hybriduad.config.strict import PluginConfig
+from hybriduad.config.strict import AnomalyConfig
 from hybriduad.core.errors import ConfigError
 from hybriduad.core.types import Corruption
 
 Probability = Annotated[float, Field(ge=0, le=1)]
 
 
-class Config(PluginConfig):
+class Config(AnomalyConfig):
     """Sizes in millimetres, intensities on the model range [-1, 1], pairs are (lowest, highest).
 
     ``diameter_mm`` is that of the disc or ball of equal area or volume: log-normal with ``median_mm`` and ``ln_sigma``,

@@ -22,13 +22,13 @@ from hybriduad.anomalies._base import (
     unchanged,
 )
 from hybriduad.anomalies._noise import perlin
-from hybriduad.config.strict import PluginConfig
+from hybriduad.config.strict import AnomalyConfig
 from hybriduad.core.types import Corruption
 
 _ATTEMPTS = 8  # a coarse field often stays under the threshold in the whole brain
 
 
-class Config(PluginConfig):
+class Config(AnomalyConfig):
     """``most_cells``: the largest k of 2^k cells an axis (fewer where a cell would be under two voxels); ``threshold``
     on the noise in [-1, 1]; ``opacity``: bounds of g; ``operations``: how many alter the texture.
     """

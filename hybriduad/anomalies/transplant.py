@@ -21,7 +21,7 @@ from hybriduad.anomalies._base import (
     present,
     unchanged,
 )
-from hybriduad.config.strict import PluginConfig
+from hybriduad.config.strict import AnomalyConfig
 from hybriduad.core.errors import DataError
 from hybriduad.core.types import BACKGROUND, Corruption
 
@@ -32,7 +32,7 @@ SURROUNDINGS_MM = 8.0
 """How far around the lesion tissue is compared."""
 
 
-class Config(PluginConfig):
+class Config(AnomalyConfig):
     """``margin_mm``: (least, most) width of the blended border. ``shift_mm``: the most that a lesion moves along an
     axis, from its place relative to the centre of the brain. ``turn_degrees``: the most that it turns in plane.
     ``ln_scale``: the most that the logarithm of its size changes. ``inside``: the least share of it in the brain.
@@ -84,10 +84,10 @@ def corrupt(
     if donors is None:
         raise DataError("no lesion to transplant", got="no donors", expected="labelled slices to draw from")
     for _ in range(TRIES):
-        donor, donor_brain, donor_lesion = donors(rng)
-        if not donor_lesion.any() or not present(donor)[here].all():
+        donor = donors(rng, labelled=True)
+        if not donor.lesion.any() or not present(donor.image)[here].all():
             continue
-        source, around, lesion = _moved(config, donor, donor_brain, donor_lesion, brain, rng, spacing_mm)
+        source, around, lesion = _moved(config, donor.image, donor.brain, donor.lesion, brain, rng, spacing_mm)
         if lesion.any() and np.count_nonzero(lesion & brain) >= config.inside * np.count_nonzero(lesion):
             break
     else:

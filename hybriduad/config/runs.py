@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from hybriduad.config.strict import PluginConfig, Strict, checked
+from hybriduad.config.strict import AnomalyConfig, PluginConfig, Strict, checked
 from hybriduad.core import plugins
 from hybriduad.core.errors import ConfigError
 from hybriduad.datasets._layout import CONTRASTS
@@ -33,7 +33,7 @@ def _plugin_block(kind: plugins.Kind) -> BeforeValidator:
 
 
 ReconstructorBlock = Annotated[PluginConfig, _plugin_block("reconstructors")]
-AnomalyBlock = Annotated[PluginConfig, _plugin_block("anomalies")]
+AnomalyBlock = Annotated[AnomalyConfig, _plugin_block("anomalies")]
 
 
 class Augmentation(Strict):

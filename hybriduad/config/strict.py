@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from typing import Any, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from hybriduad.core.errors import ConfigError
 
@@ -20,6 +20,15 @@ class PluginConfig(Strict):
     """The YAML block of a plug-in; ``name`` says which file it is for. Each plug-in subclasses it."""
 
     name: str
+
+
+class AnomalyConfig(PluginConfig):
+    """The block of an anomaly generator; ``weight``: how often it is drawn, relative to the others of the run.
+
+    A weight of 1 is not written: trainings from before there were weights draw the same samples and are continued.
+    """
+
+    weight: float = Field(1.0, gt=0, allow_inf_nan=False, exclude_if=lambda weight: weight == 1)
 
 
 M = TypeVar("M", bound=BaseModel)

@@ -93,9 +93,11 @@ class Case:
 class Corruption:
     """An image that an anomaly generator altered, and where.
 
-    ``image`` (C, *space) float32 in [-1, 1]; ``lesion`` (*space) bool, the voxels to be found; ``visibility`` (*space)
-    float32 in [0, 1], how visible the change is; ``ignore`` (*space) bool, tissue that moved outside the lesion, and
-    the border's faintest part: too much changed to be healthy, too little to be found.
+    ``image`` (C, *space) float32 in [-1, 1]; ``lesion`` (*space) bool, the voxels to be found: what the generator says
+    of the extent of its anomaly, visible or not; ``visibility`` (*space) float32 in [0, 1], a soft target: how visible
+    the change is, or the factor by which foreign tissue was blended in, 0 outside the lesion; ``ignore``
+    (*space) bool, tissue that moved outside the lesion, and the border's faintest part: too much changed to be healthy,
+    too little to be found.
     """
 
     image: np.ndarray

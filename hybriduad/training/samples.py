@@ -15,9 +15,9 @@ import torch
 from scipy import ndimage
 from torch.utils.data import Dataset
 
-from hybriduad.anomalies._base import VISIBLE_CHANGE
+from hybriduad.anomalies._base import VISIBLE_CHANGE, Donor
 from hybriduad.config.runs import Augmentation, Mix
-from hybriduad.config.strict import PluginConfig
+from hybriduad.config.strict import AnomalyConfig
 from hybriduad.core import plugins, rng
 from hybriduad.core.errors import DataError
 from hybriduad.core.types import BACKGROUND, Batch, Corruption, Health
@@ -88,7 +88,7 @@ def build_pool(
     return SlicePool(prepared, tuple(healthy), tuple(lesions))
 
 
-def needs_labels(anomaly: PluginConfig) -> bool:
+def needs_labels(anomaly: AnomalyConfig) -> bool:
     """Whether a generator carries lesions of labelled slices, and so needs labelled slices."""
     return bool(getattr(plugins.load("anomalies", anomaly.name), "NEEDS_LABELS", False))
 
@@ -122,7 +122,7 @@ class SampleStream(Dataset[Batch]):
         steps: int,
         mix: Mix,
         augmentation: Augmentation,
-        anomalies: Sequence[PluginConfig] = (),
+        anomalies: Sequence[AnomalyConfig] = (),
     ) -> None:
         shares = np.array([mix.healthy, mix.synthetic, mix.labelled], dtype=float)
         if mix.labelled > 0 and not pool.labelled:
@@ -138,6 +138,9 @@ class SampleStream(Dataset[Batch]):
         self.limits = np.cumsum(shares / shares.sum())
         self.healthy_limits = np.cumsum(height_weights(pool))
         self.augmentation = augmentation
+        weights = np.array([config.weight for config in anomalies])
+        # Generators of equal weight are drawn as whole numbers: the samples of a seed stay what they were.
+        self.anomaly_limits = None if len(set(weights)) < 2 else np.cumsum(weights / weights.sum())
         self.anomalies = tuple((config, plugins.load("anomalies", config.name).corrupt) for config in anomalies)
         for number in range(len(self.anomalies)):  # a generator that cannot serve these contrasts fails here
             case_index, slice_index = pool.healthy[0]
@@ -167,11 +170,11 @@ class SampleStream(Dataset[Batch]):
         ignore |= brain & ~shown  # no contrast tells what is there
         image, target = clean, lesion.astype(np.float32)
         if kind == "synthetic":
-            number = int(generator.integers(len(self.anomalies)))
-            painted = self._painted(number, clean, brain & shown, case, generator)
+            painted = self._painted(self._drawn_anomaly(generator), clean, brain & shown, case, generator)
             image = np.where(valid, painted.image, np.float32(BACKGROUND))
-            visible = np.abs(image - clean).max(axis=0) > VISIBLE_CHANGE
-            lesion, ignore = painted.lesion & visible, ignore | painted.ignore | (painted.lesion & ~visible)
+            # Only what was visible and no contrast covers is taken from the extent that the generator states.
+            hidden = painted.lesion & _visible(painted.image, clean) & ~_visible(image, clean)
+            lesion, ignore = painted.lesion & ~hidden, ignore | painted.ignore | hidden
             target = lesion.astype(np.float32)
         return Batch(
             image=_tensor(image),
@@ -193,6 +196,12 @@ class SampleStream(Dataset[Batch]):
 
     def _drawn_kind(self, generator: np.random.Generator) -> str:
         return KINDS[int(np.searchsorted(self.limits, generator.random(), side="right"))]
+
+    def _drawn_anomaly(self, generator: np.random.Generator) -> int:
+        if self.anomaly_limits is None:
+            return int(generator.integers(len(self.anomalies)))
+        place = int(np.searchsorted(self.anomaly_limits, generator.random(), side="right"))
+        return min(place, len(self.anomalies) - 1)  # the last limit may be rounded to under 1
 
     def _healthy(self, generator: np.random.Generator) -> tuple[int, int]:
         place = int(np.searchsorted(self.healthy_limits, generator.random(), side="right"))
@@ -218,21 +227,30 @@ class SampleStream(Dataset[Batch]):
         image, valid, masks = augment(self.augmentation, image, valid, masks, generator, sided=sided)
         return image, valid, masks[0], masks[1], masks[2]
 
-    def _donor(self, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Another slice, labelled where there are any: image (C, H, W), brain and lesion (H, W).
+    def _donor(self, generator: np.random.Generator, *, labelled: bool) -> Donor:
+        """Another slice, a labelled slice or a healthy slice. Half of those that show left and right are mirrored.
 
-        Half of those that show left and right are mirrored. The lesion is empty where a contrast that the
-        slice has does not cover all of its brain: carried elsewhere, what is missing would be dark tissue.
+        Of a labelled slice the lesion is empty where a contrast that the slice has does not cover all of its brain, of
+        a healthy slice the brain ends there: carried elsewhere, what is missing would be dark tissue.
         """
-        case_index, slice_index = (self._labelled if self.pool.labelled else self._healthy)(generator)
+        case_index, slice_index = (self._labelled if labelled else self._healthy)(generator)
         case = self.pool.prepared[case_index]
         cut = (case.image[..., slice_index], case.brain[..., slice_index], case.lesion[..., slice_index])
         image, brain, lesion = (np.array(part) for part in cut)
         valid = np.array(case.valid[..., slice_index])
-        lesion &= valid[valid.any(axis=(1, 2))][:, brain].all()
+        covered = np.logical_and.reduce(valid[valid.any(axis=(1, 2))], axis=0)
+        if labelled:
+            lesion &= covered[brain].all()
+        else:
+            brain &= covered
         if generator.random() < 0.5 and case.grid.direction in SIDED:
-            return image[:, ::-1], brain[::-1], lesion[::-1]
-        return image, brain, lesion
+            image, brain, lesion = image[:, ::-1], brain[::-1], lesion[::-1]
+        return Donor(image, brain, lesion, case.spacing_mm[:2])
+
+
+def _visible(image: np.ndarray, clean: np.ndarray) -> np.ndarray:
+    """Where a contrast (C, H, W) differs visibly: (H, W) bool."""
+    return np.abs(image - clean).max(axis=0) > VISIBLE_CHANGE
 
 
 class RemainingSteps:

@@ -15,10 +15,13 @@ from heads import SPACING_MM, head
 from scipy import ndimage
 
 from hybriduad.anomalies._base import (
+    LEAST_VISIBLE_SHARE,
     VISIBLE_CHANGE,
+    Donor,
     Donors,
     finish,
     unchanged,
+    with_extent,
 )
 from hybriduad.config.strict import checked
 from hybriduad.core import plugins, rng
@@ -26,6 +29,15 @@ from hybriduad.core.errors import ConfigError
 from hybriduad.core.types import Corruption
 
 NAMES = plugins.names("anomalies")
+PAINTED = {"lesion", "perlin", "transplant"}
+"""Whose extent is where the paint shows; all others state theirs."""
+OPACITY = {"foreign-patch", "poisson"}
+"""Whose visibility is the factor of blending."""
+ONE_SIGN = {
+    "transplant": "as the lesions of its donors, which are bright here",
+    "atrophy-cavity": "as dark or bright as fluid is on the contrast",
+}
+"""Who does not make tissue darker as well as brighter, and why."""
 
 
 def global_state() -> tuple[Any, ...]:
@@ -33,24 +45,35 @@ def global_state() -> tuple[Any, ...]:
 
 
 def donors(shape: tuple[int, ...]) -> Donors:
-    """Other heads, each with a bright ball as its lesion; the last of them has none."""
+    """Other heads; where a lesion is asked for, each has a bright ball, and the last of them none."""
 
-    def draw(generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def draw(generator: np.random.Generator, *, labelled: bool) -> Donor:
         number = int(generator.integers(4))
         image, brain = head(shape, 20 + number)
+        spacing = (*SPACING_MM, 4.0)[: len(shape)]
+        if not labelled:
+            return Donor(image, brain, np.zeros(shape, bool), spacing)
         places = np.argwhere(ndimage.binary_erosion(brain, iterations=3))
         place = places[rng.numpy_rng(number, "donor").integers(len(places))]
         seed = np.ones(shape)
         seed[tuple(place)] = 0
-        lesion = (ndimage.distance_transform_edt(seed, sampling=(*SPACING_MM, 4.0)[: len(shape)]) < 12) & brain
+        lesion = (ndimage.distance_transform_edt(seed, sampling=spacing) < 12) & brain
         lesion &= number < 3
         image[:2, lesion] = np.clip(image[:2, lesion] + np.float32(0.6), -1, 1)
-        return image, brain, lesion
+        return Donor(image, brain, lesion, spacing)
 
     return draw
 
 
-def problems(corrupt: Callable[..., Corruption], config: Any, shape: tuple[int, ...], draws: int) -> list[str]:
+def problems(
+    corrupt: Callable[..., Corruption],
+    config: Any,
+    shape: tuple[int, ...],
+    draws: int,
+    *,
+    painted: bool = True,
+    opacity: bool = False,
+) -> list[str]:
     """Every clause of the contract that ``corrupt`` breaks over ``draws`` keyed draws on heads of ``shape``."""
     broken: set[str] = set()
     heads = [head(shape, seed) for seed in range(4)]
@@ -68,7 +91,7 @@ def problems(corrupt: Callable[..., Corruption], config: Any, shape: tuple[int, 
         again = corrupt(config, image, brain, rng.numpy_rng(7, key), spacing_mm=spacing, donors=given)
         if not all(np.array_equal(a, b) for a, b in zip(vars(got).values(), vars(again).values(), strict=True)):
             broken.add("same key, another result")
-        broken |= faults(got, image, brain)
+        broken |= faults(got, image, brain, painted=painted, opacity=opacity)
         lesions += bool(got.lesion.any())
         if key % len(heads) == 0 and got.lesion.any():
             results.append(got.image.tobytes())
@@ -81,8 +104,10 @@ def problems(corrupt: Callable[..., Corruption], config: Any, shape: tuple[int, 
     return sorted(broken)
 
 
-def faults(got: Corruption, image: np.ndarray, brain: np.ndarray) -> set[str]:
-    """What is wrong with one corruption."""
+def faults(
+    got: Corruption, image: np.ndarray, brain: np.ndarray, *, painted: bool = True, opacity: bool = False
+) -> set[str]:
+    """What is wrong with a corruption; ``painted``: its lesion is where it shows; ``opacity``: its visibility is."""
     types = (got.image.dtype, got.lesion.dtype, got.visibility.dtype, got.ignore.dtype)
     if types != (np.float32, bool, np.float32, bool) or got.image.shape != image.shape:
         return {"wrong types"}
@@ -103,13 +128,19 @@ def faults(got: Corruption, image: np.ndarray, brain: np.ndarray) -> set[str]:
     if change[absent].any():
         broken.add("absent contrast changed")
     if got.lesion.any():
-        if (most[got.lesion] <= VISIBLE_CHANGE).any():
+        visible = got.lesion & (most > VISIBLE_CHANGE)
+        if painted and (got.lesion & ~visible).any():
             broken.add("unchanged voxel labelled")
-        if most[got.lesion].mean() < 0.05:
+        if visible.sum() < LEAST_VISIBLE_SHARE * got.lesion.sum():
+            broken.add("too little of the extent visible")
+        if not visible.any() or most[visible].mean() < 0.05:
             broken.add("too faint")
         if (change[~absent][:, got.lesion].max(axis=1) <= VISIBLE_CHANGE).any():
             broken.add("present contrast unchanged")
-        if not np.allclose(got.visibility[got.lesion], 1 - np.exp(-(most[got.lesion] ** 2) / 0.08), atol=1e-5):
+        soft = got.visibility[got.lesion]
+        if opacity and (soft.min() != soft.max() or soft.min() <= 0):
+            broken.add("visibility wrong")
+        if not opacity and not np.allclose(soft, 1 - np.exp(-(most[got.lesion] ** 2) / 0.08), atol=1e-5):
             broken.add("visibility wrong")
     elif change.any() or got.ignore.any():
         broken.add("changed without a lesion")
@@ -120,7 +151,50 @@ def faults(got: Corruption, image: np.ndarray, brain: np.ndarray) -> set[str]:
 @pytest.mark.parametrize(("shape", "draws"), [((96, 96), 64), ((48, 56, 16), 12)])
 def test_every_generator_keeps_the_contract(name: str, shape: tuple[int, ...], draws: int) -> None:
     module = plugins.load("anomalies", name)
-    assert problems(module.corrupt, module.Config(name=name), shape, draws) == []
+    kinds = {"painted": name in PAINTED, "opacity": name in OPACITY}
+    assert problems(module.corrupt, module.Config(name=name), shape, draws, **kinds) == []
+
+
+def draws(name: str, count: int, change: Callable[[np.ndarray], np.ndarray] = np.asarray) -> list[Any]:
+    """Clean images and corruptions of the first ``count`` keys on the heads that ``change`` alters."""
+    module = plugins.load("anomalies", name)
+    given = donors((96, 96))
+    pairs = []
+    for key in range(count):
+        image, brain = head((96, 96), key % 4)
+        image = change(image).astype(np.float32)
+        drawn = module.corrupt(
+            module.Config(name=name), image, brain, rng.numpy_rng(7, key), spacing_mm=SPACING_MM, donors=given
+        )
+        pairs.append((image, drawn))
+    return pairs
+
+
+@pytest.mark.parametrize("name", sorted(set(NAMES) - PAINTED))
+def test_an_extent_that_is_stated_does_not_shrink_with_the_change_that_shows(name: str) -> None:
+    def faint(image: np.ndarray) -> np.ndarray:
+        return np.where(image == -1, -1, image * np.float32(0.7) - np.float32(0.1))
+
+    plain, fainter = draws(name, 24), draws(name, 24, faint)
+    both = [
+        (a.lesion, b.lesion) for (_, a), (_, b) in zip(plain, fainter, strict=True) if a.lesion.any() and b.lesion.any()
+    ]
+    assert len(both) >= 16
+    assert np.mean([np.array_equal(a, b) for a, b in both]) >= 0.75  # a draw too faint may have been repeated
+
+
+@pytest.mark.parametrize("name", ["coarse-noise", "foreign-patch", "poisson", "texture-swap", "warp"])
+def test_what_looks_as_before_inside_an_extent_is_lesion(name: str) -> None:
+    hidden = [got.lesion & (np.abs(got.image - image).max(axis=0) <= VISIBLE_CHANGE) for image, got in draws(name, 12)]
+    assert np.mean([mask.any() for mask in hidden]) > 0.3
+
+
+@pytest.mark.parametrize("name", sorted(set(NAMES) - set(ONE_SIGN)))
+def test_tissue_gets_darker_as_well_as_brighter(name: str) -> None:
+    shifts = [(got.image - image)[:2, got.lesion].mean(axis=1) for image, got in draws(name, 40) if got.lesion.any()]
+    brighter = np.mean(np.array(shifts) > 0, axis=0)
+    assert brighter.min() >= 0.05
+    assert brighter.max() <= 0.95
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -155,6 +229,20 @@ def honest(config: Any, image: np.ndarray, brain: np.ndarray, draw: np.random.Ge
     square[tuple(slice(p - 3, p + 4) for p in place)] = True
     changed = image + np.where(square & brain, np.where(image > 0, -0.3, 0.3) * draw.uniform(0.8, 1.2), 0)
     return finish(image, changed, square, np.zeros_like(brain), brain)
+
+
+def honest_extent(config: Any, image: np.ndarray, brain: np.ndarray, draw: np.random.Generator, **_: Any) -> Corruption:
+    """A square of which a corner looks as before, and that is stated whole."""
+    got = honest(config, image, brain, draw)
+    changed = got.image.copy()
+    corner = tuple(np.argwhere(got.lesion)[0])
+    changed[:, *corner] = image[:, *corner]
+    return with_extent(image, changed, got.lesion, brain)
+
+
+def one_opacity(config: Any, image: np.ndarray, brain: np.ndarray, draw: np.random.Generator, **_: Any) -> Corruption:
+    got = honest(config, image, brain, draw)
+    return with_extent(image, got.image, got.lesion, brain, opacity=0.5)
 
 
 def outside(*args: Any, **named: Any) -> Corruption:
@@ -225,6 +313,13 @@ def sharp_label(*args: Any, **named: Any) -> Corruption:
 def test_the_check_passes_an_honest_generator() -> None:
     assert problems(honest, SimpleNamespace(), (96, 96), 8) == []
     assert problems(honest, SimpleNamespace(), (48, 56, 16), 4) == []
+    assert problems(honest_extent, SimpleNamespace(), (96, 96), 8, painted=False) == []
+    assert problems(honest_extent, SimpleNamespace(), (96, 96), 8) == ["unchanged voxel labelled"]
+    assert problems(one_opacity, SimpleNamespace(), (96, 96), 8, painted=False, opacity=True) == []
+    assert problems(one_opacity, SimpleNamespace(), (96, 96), 8, painted=False) == ["visibility wrong"]
+    assert "too little of the extent visible" in problems(
+        labels_unchanged, SimpleNamespace(), (96, 96), 8, painted=False
+    )
 
 
 @pytest.mark.parametrize(

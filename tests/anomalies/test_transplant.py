@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from hybriduad.anomalies._base import Donor, Donors
 from hybriduad.anomalies.transplant import Config, corrupt
 from hybriduad.core import rng
 from hybriduad.core.errors import DataError
@@ -21,20 +22,24 @@ def plain(level: float, contrasts: int = 1) -> tuple[np.ndarray, np.ndarray]:
     return np.where(brain, level, BACKGROUND).astype(np.float32)[None].repeat(contrasts, 0), brain
 
 
-def donor(level: float = 0.0, contrasts: int = 1) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def donor(level: float = 0.0, contrasts: int = 1) -> Donor:
     """The disc with an L of .5 above its intensity, which has no symmetry."""
     image, brain = plain(level, contrasts)
     lesion = np.zeros(SHAPE, bool)
     lesion[24:28, 36:48] = lesion[24:36, 36:40] = True
     image[:, lesion] = level + 0.5
-    return image, brain, lesion
+    return Donor(image, brain, lesion, SPACING_MM)
+
+
+def gives(always: Donor) -> Donors:
+    return lambda rng, *, labelled: always
 
 
 def test_the_lesion_is_the_donors_where_it_was_and_as_it_lay() -> None:
     image, brain = plain(0.0)
-    _, _, lesion = donor()
+    lesion = donor().lesion
     draws = [
-        corrupt(Config(**STILL), image, brain, rng.numpy_rng(key), spacing_mm=SPACING_MM, donors=lambda _: donor())
+        corrupt(Config(**STILL), image, brain, rng.numpy_rng(key), spacing_mm=SPACING_MM, donors=gives(donor()))
         for key in range(12)
     ]
     assert all(np.array_equal(drawn.lesion, lesion) for drawn in draws)  # front to back no two brains can be exchanged
@@ -42,10 +47,10 @@ def test_the_lesion_is_the_donors_where_it_was_and_as_it_lay() -> None:
 
 def test_a_moved_lesion_keeps_its_size_about_and_stays_in_the_brain() -> None:
     image, brain = plain(0.0)
-    area = donor()[2].sum()
+    area = donor().lesion.sum()
     sizes = []
     for key in range(40):
-        drawn = corrupt(Config(), image, brain, rng.numpy_rng(key), spacing_mm=SPACING_MM, donors=lambda _: donor())
+        drawn = corrupt(Config(), image, brain, rng.numpy_rng(key), spacing_mm=SPACING_MM, donors=gives(donor()))
         assert not drawn.lesion[~brain].any()
         sizes.append(drawn.lesion.sum() / area)
     assert min(sizes) > 0.5
@@ -55,7 +60,7 @@ def test_a_moved_lesion_keeps_its_size_about_and_stays_in_the_brain() -> None:
 
 def test_the_lesion_is_brought_to_the_intensity_of_its_new_surroundings() -> None:
     image, brain = plain(-0.4)
-    drawn = corrupt(Config(**STILL), image, brain, rng.numpy_rng(1), spacing_mm=SPACING_MM, donors=lambda _: donor(0.3))
+    drawn = corrupt(Config(**STILL), image, brain, rng.numpy_rng(1), spacing_mm=SPACING_MM, donors=gives(donor(0.3)))
     np.testing.assert_allclose(drawn.image[0][drawn.lesion], 0.1, atol=1e-5)  # .5 above the tissue, as in the donor
     np.testing.assert_allclose(drawn.image[0][brain & ~drawn.lesion], -0.4, atol=1e-5)
 
@@ -63,12 +68,12 @@ def test_the_lesion_is_brought_to_the_intensity_of_its_new_surroundings() -> Non
 def test_a_donor_that_lacks_a_contrast_or_whose_lesion_would_leave_the_brain_gives_nothing() -> None:
     image, brain = plain(0.0, contrasts=2)
     partial = donor(contrasts=2)
-    partial[0][1] = BACKGROUND
-    drawn = corrupt(Config(), image, brain, rng.numpy_rng(0), spacing_mm=SPACING_MM, donors=lambda _: partial)
+    partial.image[1] = BACKGROUND
+    drawn = corrupt(Config(), image, brain, rng.numpy_rng(0), spacing_mm=SPACING_MM, donors=gives(partial))
     assert np.array_equal(drawn.image, image)
     small = np.zeros_like(brain)
     small[28:36, 28:36] = True
-    drawn = corrupt(Config(), image, small, rng.numpy_rng(0), spacing_mm=SPACING_MM, donors=lambda _: donor(0.0, 2))
+    drawn = corrupt(Config(), image, small, rng.numpy_rng(0), spacing_mm=SPACING_MM, donors=gives(donor(0.0, 2)))
     assert not drawn.lesion.any()
     assert np.array_equal(drawn.image, image)
 
@@ -77,7 +82,7 @@ def test_without_donors_and_without_a_lesion_among_them() -> None:
     image, brain = plain(0.0)
     with pytest.raises(DataError, match=r"no lesion to transplant.*labelled slices"):
         corrupt(Config(), image, brain, rng.numpy_rng(0), spacing_mm=SPACING_MM, donors=None)
-    healthy = (*plain(0.0), np.zeros(SHAPE, bool))
-    drawn = corrupt(Config(), image, brain, rng.numpy_rng(0), spacing_mm=SPACING_MM, donors=lambda _: healthy)
+    healthy = Donor(*plain(0.0), np.zeros(SHAPE, bool), SPACING_MM)
+    drawn = corrupt(Config(), image, brain, rng.numpy_rng(0), spacing_mm=SPACING_MM, donors=gives(healthy))
     assert np.array_equal(drawn.image, image)
     assert not drawn.lesion.any()

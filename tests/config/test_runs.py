@@ -109,6 +109,21 @@ def test_unknown_key_in_a_plugin_of_a_list_names_the_nearest(detector: Path) -> 
     assert "perhaps 'threshold' is meant" in refused(detector, "anomalies=[{name: perlin, treshold: 0.5}]")
 
 
+@pytest.mark.parametrize("weight", ["0", "-1", ".inf", ".nan"])
+def test_the_weight_of_a_generator_is_above_0(detector: Path, weight: str) -> None:
+    assert "'weight'" in refused(detector, f"anomalies=[{{name: perlin, weight: {weight}}}]")
+    assert configs.load(detector, ["anomalies=[{name: perlin, weight: 2}]"]).anomalies[0].weight == 2
+
+
+def test_the_usual_weight_is_not_written(detector: Path) -> None:
+    """A training that was stopped before there were weights asks for the same now."""
+    for weight, written in ((1, None), (2, 2.0)):
+        run = configs.load(detector, [f"anomalies=[{{name: perlin, weight: {weight}}}]"])
+        block = run.model_dump(mode="json", serialize_as_any=True)["anomalies"][0]
+        assert block.get("weight") == written
+        assert block["threshold"] == 0.5
+
+
 def test_a_file_wrong_by_itself_is_blamed_though_something_was_set(reconstructor: Path) -> None:
     reconstructor.write_text(RECONSTRUCTOR + "sede: 1\n")
     assert refused(reconstructor, "train.steps=3").startswith(f"unknown key in {reconstructor}: ")
@@ -198,7 +213,8 @@ def test_every_key_of_a_config_is_read_somewhere() -> None:
     for kind in ("reconstructors", "anomalies"):
         for name in plugins.names(kind):
             plugin = plugins.load(kind, name)
-            unread = set(plugin.Config.model_fields) - {"name"} - read[Path(plugin.__file__)]
+            shared = {"name", "weight"} if kind == "anomalies" else {"name"}  # read where generators are drawn
+            unread = set(plugin.Config.model_fields) - shared - read[Path(plugin.__file__)]
             assert not unread, f"{name} never reads {unread}"
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
+from hybriduad.core import plugins
 from hybriduad.core.errors import ConfigError
 from hybriduad.training import anomaly_sheet as anomaly_pictures
 from hybriduad.training.anomaly_sheet import draw_anomalies
@@ -36,6 +37,16 @@ def test_rows_hold_a_slice_its_anomaly_and_the_lesion(
         assert clean.min() == -1
         assert change[lesion].mean() > 0.05
         assert change[lesion].mean() > 5 * change[~lesion].mean()
+
+
+@pytest.mark.parametrize("name", sorted(set(plugins.names("anomalies")) - {"transplant"}))
+def test_every_generator_that_needs_no_labels_is_drawn(
+    scan: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    drawn = []
+    monkeypatch.setattr(anomaly_pictures, "slice_grid", lambda _, rows, titles, **__: drawn.extend(rows))
+    draw_anomalies("synthetic", scan, tmp_path / "a.png", count=6, overrides=[f"anomalies=[{{name: {name}}}]"])
+    assert sum(bool(lesion.any()) and bool((clean != painted).any()) for clean, painted, lesion in drawn) >= 4
 
 
 def test_writes_a_picture_and_another_seed_another(scan: Path, tmp_path: Path) -> None:

@@ -12,13 +12,14 @@ import torch
 from tiny import ANATOMY, generators, prepared_cases, write_nifti
 from torch.utils.data import DataLoader
 
+from hybriduad.anomalies._base import VISIBLE_CHANGE, with_extent
 from hybriduad.cohort.manifest import read_cohort, write_manifest
 from hybriduad.config.runs import Augmentation, Mix
-from hybriduad.config.strict import PluginConfig
+from hybriduad.config.strict import AnomalyConfig
 from hybriduad.core import plugins
 from hybriduad.core.errors import DataError
 from hybriduad.core.rng import numpy_rng, slice_key
-from hybriduad.core.types import BACKGROUND, Batch, Case
+from hybriduad.core.types import BACKGROUND, Batch, Case, Corruption
 from hybriduad.scan.cache import PreparedCache
 from hybriduad.scan.preparation import Prepared
 from hybriduad.scan.slices import SMALLEST_BRAIN_MM2, enough_brain, slices_of
@@ -47,14 +48,15 @@ def prepared(tiny_cohort: Path) -> list[Prepared]:
     return prepared_cases(tiny_cohort)
 
 
-def anomaly(name: str = "lesion") -> PluginConfig:
-    config: PluginConfig = plugins.load("anomalies", name).Config(name=name)
+def anomaly(name: str = "lesion") -> AnomalyConfig:
+    config: AnomalyConfig = plugins.load("anomalies", name).Config(name=name)
     return config
 
 
 def stream(pool: SlicePool, mix: Mix, **changes: Any) -> SampleStream:
     settings: dict[str, Any] = {"seed": 3, "batch": 4, "steps": 10, "augmentation": Augmentation()}
-    return SampleStream(pool, mix=mix, anomalies=(anomaly(),), **{**settings, **changes})
+    settings["anomalies"] = (anomaly(),)
+    return SampleStream(pool, mix=mix, **{**settings, **changes})
 
 
 def assert_same(first: Batch, second: Batch) -> None:
@@ -239,12 +241,12 @@ class TestStream:
         # Every lesion voxel that was painted shows in some contrast that covers it.
         synthetic = painted.flatten(1).any(dim=1)
         assert painted[synthetic][batch.lesion[synthetic]].all()
-        donors = [stream(pool, self.MIX)._donor(numpy_rng(1, key))[2].any() for key in range(20)]
+        donors = [stream(pool, self.MIX)._donor(numpy_rng(1, key), labelled=True).lesion.any() for key in range(20)]
         assert not any(donors)  # nowhere does each contrast cover the whole of a brain
         whole = build_pool(
             [partly(case, slice(None), slice(None)) for case in prepared], HEALTH, lesion_margin_mm=8.0, labelled=[0, 1]
         )
-        assert all(stream(whole, self.MIX)._donor(numpy_rng(1, key))[2].any() for key in range(20))
+        assert all(stream(whole, self.MIX)._donor(numpy_rng(1, key), labelled=True).lesion.any() for key in range(20))
 
     @pytest.mark.parametrize(("axis", "sided"), [(0, False), (1, True), (2, True)])  # sagittal, coronal, axial
     def test_slices_and_donors_are_mirrored_where_they_show_left_and_right(
@@ -260,15 +262,98 @@ class TestStream:
             whole = prepared[case].image[..., place]
             np.testing.assert_array_equal(sample.image[0].numpy(), whole[:, ::-1] if sided else whole)
         labelled = {prepared[case].lesion[..., place].tobytes() for case, place in pool.labelled}
-        donors = [flipped._donor(numpy_rng(0, key)) for key in range(30)]
-        kept = [lesion.tobytes() in labelled for _, _, lesion in donors]
-        backwards = [np.ascontiguousarray(lesion[::-1]).tobytes() in labelled for _, _, lesion in donors]
+        donors = [flipped._donor(numpy_rng(0, key), labelled=True) for key in range(30)]
+        kept = [donor.lesion.tobytes() in labelled for donor in donors]
+        backwards = [np.ascontiguousarray(donor.lesion[::-1]).tobytes() in labelled for donor in donors]
         assert any(kept)
         assert all(kept) != sided
         assert any(backwards) == sided
-        for image, brain, lesion in donors:
-            assert (image[0][brain] > BACKGROUND).mean() > 0.9  # mirrored together
-            assert brain[lesion].mean() > 0.9
+        for donor in donors:
+            assert (donor.image[0][donor.brain] > BACKGROUND).mean() > 0.9  # mirrored together
+            assert donor.brain[donor.lesion].mean() > 0.9
+            assert donor.spacing_mm in {prepared[case].spacing_mm[:2] for case in (0, 1)}
+
+    def test_healthy_donors_stand_beside_labelled_donors(self, prepared: list[Prepared], pool: SlicePool) -> None:
+        for key in range(20):
+            healthy = stream(pool, self.MIX)._donor(numpy_rng(1, key), labelled=False)
+            assert healthy.brain.any()
+            assert not healthy.lesion.any()
+            assert stream(pool, self.MIX)._donor(numpy_rng(1, key), labelled=True).lesion.any()
+        valid = np.array(prepared[2].valid)
+        valid[:, :16] = False
+        half = replace(prepared[2], valid=valid, image=np.where(valid, prepared[2].image, np.float32(BACKGROUND)))
+        pool = build_pool([half], ["healthy"], lesion_margin_mm=8.0)
+        donors = [stream(pool, Mix())._donor(numpy_rng(1, key), labelled=False) for key in range(20)]
+        assert all((donor.image[0][donor.brain] > BACKGROUND).mean() > 0.9 for donor in donors)
+        assert min(donor.brain.any() for donor in donors)
+
+    def test_what_a_generator_states_is_the_lesion_visible_or_not(
+        self, prepared: list[Prepared], pool: SlicePool, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def stated(clean: np.ndarray, brain: np.ndarray) -> Corruption:
+            changed, extent = clean.copy(), brain.copy()
+            extent[:, 16:] = False
+            changed[:, extent] = np.where(clean[:, extent] > 0, -0.5, 0.5)
+            changed[:, 12:20] = clean[:, 12:20]  # half of it looks as before
+            return with_extent(clean, changed, extent, brain)
+
+        monkeypatch.setattr(SampleStream, "_painted", lambda self, number, clean, brain, *more: stated(clean, brain))
+        batch = stream(pool, Mix(healthy=0.0, synthetic=1.0), batch=6, augmentation=STILL)[0]
+        for image, healthy, brain, lesion in zip(batch.image, batch.healthy, batch.brain, batch.lesion, strict=True):
+            expected = brain.clone()
+            expected[:, 16:] = False
+            assert torch.equal(lesion, expected)
+            assert not (image != healthy).any(dim=0)[lesion].all()
+
+    @pytest.mark.parametrize("name", ["lesion", "perlin", "transplant"])
+    def test_what_is_painted_is_labelled_where_it_shows(self, prepared: list[Prepared], name: str) -> None:
+        def partly(case: Prepared, shift: int) -> Prepared:
+            valid = np.zeros((2, *case.brain.shape), bool)
+            valid[0, : 18 if shift else None] = valid[1, shift:] = True
+            image = np.where(valid, np.concatenate([case.image, case.image]), np.float32(BACKGROUND))
+            return replace(case, image=image, valid=valid)
+
+        cases = [partly(case, 14 * (number > 0)) for number, case in enumerate(prepared)]
+        pool = build_pool(cases, HEALTH, lesion_margin_mm=8.0, labelled=[0])
+        drawn = stream(pool, Mix(healthy=0.0, synthetic=1.0), anomalies=(anomaly(name),))
+        painted = []
+        paint = drawn._painted
+        drawn._painted = lambda *given: painted.append(paint(*given)) or painted[-1]  # type: ignore[method-assign]
+        for step in range(60):
+            batch = drawn.sample(step, 0)
+            visible = ((batch.image - batch.healthy).abs() > np.float32(VISIBLE_CHANGE)).any(dim=1)[0].numpy()
+            lesion, shown = painted[-1].lesion, batch.valid[0].any(dim=0).numpy()
+            assert np.array_equal(batch.lesion[0].numpy(), lesion & visible)  # the rule before extents were stated
+            ignore = (lesion & ~visible) | painted[-1].ignore | (batch.brain[0].numpy() & ~shown)
+            assert np.array_equal(batch.ignore[0].numpy() & batch.brain[0].numpy(), ignore & batch.brain[0].numpy())
+        assert len(painted) == 60
+        assert any(corruption.lesion.any() for corruption in painted)
+
+    def test_generators_are_drawn_by_their_weights(self, pool: SlicePool, monkeypatch: pytest.MonkeyPatch) -> None:
+        drawn: list[int] = []
+        paint = SampleStream._painted
+        monkeypatch.setattr(
+            SampleStream, "_painted", lambda self, number, *more: drawn.append(number) or paint(self, number, *more)
+        )
+        synthetic = Mix(healthy=0.0, synthetic=1.0)
+
+        def shares(*weights: float) -> np.ndarray:
+            perlin = plugins.load("anomalies", "perlin").Config
+            mixed = stream(pool, synthetic, anomalies=[perlin(weight=weight) for weight in weights])
+            drawn.clear()
+            mixed.samples(0, 200)
+            return np.bincount(drawn, minlength=len(weights)) / 200
+
+        np.testing.assert_allclose(shares(1.0, 5.0, 2.0), [1 / 8, 5 / 8, 2 / 8], atol=0.1)
+        evenly = shares(1.0, 1.0)
+        chosen = list(drawn)
+        np.testing.assert_allclose(evenly, [0.5, 0.5], atol=0.1)
+        np.testing.assert_array_equal(shares(0.2, 0.2), evenly)
+        assert drawn == chosen
+        heavy, usual = (anomaly("lesion").model_copy(update={"weight": weight}) for weight in (3.0, 1.0))
+        for index in range(6):  # alone, a weight has nothing to weigh against
+            alone = [stream(pool, synthetic, anomalies=(config,)).sample(1, index) for config in (heavy, usual)]
+            assert_same(*alone)
 
     def test_impossible_mixes(self, prepared: list[Prepared]) -> None:
         pool = build_pool(prepared, HEALTH, lesion_margin_mm=8.0)
