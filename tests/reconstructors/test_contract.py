@@ -1,4 +1,4 @@
-"""The contract of every reconstruction family, and what is particular to the two there are."""
+"""The contract of every reconstruction family, and what is particular to some of them."""
 
 from __future__ import annotations
 
@@ -32,8 +32,12 @@ SIZE = 32
 TINY: dict[str, dict[str, Any]] = {
     "ddpm": {"widths": [16, 32], "blocks": 1, "unshuffle": 2, "train_levels": [0, 400], "levels": [100, 200]},
     "dae": {"width": 8, "depth": 3, "cells": 8},
+    "ae": {"width": 16, "depth": 2},
+    "vae": {"width": 16, "depth": 2, "latent": 64},
 }
 """A small configuration of every family; a new family adds a line."""
+NOISELESS = {"ae"}
+"""Families that draw nothing at random: no key changes anything."""
 FAMILIES = plugins.names("reconstructors")
 STILL = Augmentation(**dict.fromkeys(Augmentation.model_fields, 0.0))
 Reconstruct = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
@@ -228,7 +232,7 @@ class TestContract:
 
         first, second = loss(sample, 11), loss(sample, 12)
         assert first == loss(sample, 11)
-        assert abs(first - second) > 1e-5
+        assert (abs(first - second) > 1e-5) == (family not in NOISELESS)
         assert loss(twins, 11, 12) == pytest.approx((first + second) / 2, abs=1e-5)
 
     def test_global_generators_are_untouched(self, family: str, contrasts: int, prepared: list[Prepared]) -> None:
@@ -324,6 +328,10 @@ class TestContract:
         ("ddpm", {"widths": [16, 16, 16], "unshuffle": 4}, 40),
         ("dae", {"width": 12}, 32),
         ("dae", {"depth": 9}, 32),
+        ("ae", {"width": 12}, 32),
+        ("ae", {}, 34),
+        ("vae", {"latent": 0}, 32),
+        ("vae", {"kl": -1.0}, 32),
     ],
 )
 def test_impossible_configurations_are_refused_with_a_sentence(family: str, changes: dict, size: int) -> None:
@@ -496,6 +504,43 @@ class TestCoarseNoise:
         assert len(borders) > 1
 
 
+class TestVariationalAutoencoder:
+    def test_the_divergence_is_that_of_the_codes_from_a_standard_normal(self, prepared: list[Prepared]) -> None:
+        model, batch = make("vae", kl=0.5).eval(), some_batch(prepared[0], 3)
+        with torch.no_grad():
+            losses = model.loss(batch, batch.keys)
+            mean, log_variance = model.encode(batch.image)
+        normal = torch.distributions.Normal
+        codes = torch.distributions.kl_divergence(normal(mean, (log_variance / 2).exp()), normal(0.0, 1.0))
+        torch.testing.assert_close(losses["divergence"], codes.sum(dim=1).mean())
+        torch.testing.assert_close(losses["loss"], losses["l1"] + 0.5 * losses["divergence"])
+
+    def test_training_draws_a_code_and_inference_uses_the_mean(self, prepared: list[Prepared]) -> None:
+        model, batch = make("vae").eval(), some_batch(prepared[0], 2)
+        with torch.no_grad():
+            first, second = (model.reconstruct(batch.image, batch.brain, keys) for keys in (batch.keys, batch.keys + 1))
+            mean, _ = model.encode(batch.image)
+            torch.testing.assert_close(first[0], model.decoder(mean).clamp(-1, 1))
+            drawn = [float(model.loss(batch, keys)["l1"]) for keys in (batch.keys, batch.keys + 1)]
+        assert torch.equal(first, second)
+        assert drawn[0] != drawn[1]
+
+
+@pytest.mark.parametrize("family", ["ae", "vae"])
+def test_nothing_of_a_slice_bypasses_its_code(
+    family: str, prepared: list[Prepared], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, batch = make(family, latent=3).eval(), some_batch(prepared[0], 2)
+    encoder = model.encoder
+    with torch.no_grad():
+        different = model.reconstruct(batch.image, batch.brain, batch.keys)[0]
+        assert model.features(batch.image, batch.brain, batch.keys).shape == (2, 3)
+        monkeypatch.setattr(encoder, "forward", lambda image: encoder.layers(image[:1]).expand(2, -1))
+        same = model.reconstruct(batch.image, batch.brain, batch.keys)[0]
+    assert not torch.equal(different[0], different[1])
+    assert torch.equal(same[0], same[1])
+
+
 def _count(model: torch.nn.Module) -> float:
     return sum(weight.numel() for weight in model.parameters()) / 1e6
 
@@ -528,6 +573,14 @@ def test_the_dae_config_builds() -> None:
     run, model = _on_paper("dae")
     assert run.model.cells == 16
     assert model.members == 1
+
+
+@pytest.mark.parametrize(("name", "millions"), [("ae", 2.2), ("vae", 2.8)])
+def test_the_autoencoders_of_the_shipped_configs_are_small(name: str, millions: float) -> None:
+    run, model = _on_paper(name)
+    assert run.model.latent == 128
+    assert run.residual.kind == "ssim"
+    assert _count(model) == pytest.approx(millions, abs=0.05)
 
 
 def test_no_condition_encoder_downloads_weights(monkeypatch: pytest.MonkeyPatch) -> None:
