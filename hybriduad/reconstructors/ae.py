@@ -14,7 +14,7 @@ from hybriduad.config.strict import PluginConfig
 from hybriduad.core.types import Batch
 from hybriduad.networks.losses import reconstruction_l1
 from hybriduad.reconstructors._autoencoder import GROUPS, Decoder, Encoder
-from hybriduad.reconstructors._base import Reconstructor
+from hybriduad.reconstructors._base import ImageReconstructor
 
 
 class Config(PluginConfig):
@@ -26,7 +26,7 @@ class Config(PluginConfig):
     latent: int = Field(128, ge=1)
 
 
-class Model(Reconstructor):
+class Model(ImageReconstructor):
     """Image (B, C, H, W) -> code (B, latent) -> image."""
 
     def __init__(self, config: Config, contrasts: int, size: int) -> None:

@@ -15,7 +15,7 @@ from hybriduad.core import rng
 from hybriduad.core.types import Batch
 from hybriduad.networks.losses import reconstruction_l1
 from hybriduad.reconstructors._autoencoder import GROUPS, Decoder, Encoder
-from hybriduad.reconstructors._base import Reconstructor
+from hybriduad.reconstructors._base import ImageReconstructor
 
 LOG_VARIANCES = (-20.0, 10.0)
 """Range of the logarithm of a code's variance, so that its exponential stays finite."""
@@ -33,7 +33,7 @@ class Config(PluginConfig):
     kl: float = Field(1e-3, ge=0)
 
 
-class Model(Reconstructor):
+class Model(ImageReconstructor):
     """Image (B, C, H, W) -> Gaussian of codes (B, latent) -> image."""
 
     config: Config

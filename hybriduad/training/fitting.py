@@ -14,7 +14,7 @@ import torch
 
 from hybriduad.cohort.digest import cohort_digest
 from hybriduad.config import files as configs
-from hybriduad.config.runs import Anatomy, DetectorRun, ReconstructorRun
+from hybriduad.config.runs import Anatomy, DetectorRun, ReconstructorRun, Residual
 from hybriduad.core import plugins, rng
 from hybriduad.core.drawing import slice_grid
 from hybriduad.core.errors import ConfigError
@@ -25,7 +25,7 @@ from hybriduad.detector.device import resolve_device, resolve_precision
 from hybriduad.detector.inference import Detector
 from hybriduad.detector.loading import load_reconstructor, load_weights
 from hybriduad.networks.segmenter import Segmenter
-from hybriduad.reconstructors._base import Reconstructor
+from hybriduad.reconstructors._base import FeatureReconstructor, Reconstructor
 from hybriduad.training.data import (
     labelled_cases,
     prepare_training_data,
@@ -90,6 +90,7 @@ def fit_reconstructor(
         torch.manual_seed(rng.fold(run.seed, "weights"))
         family = plugins.load("reconstructors", run.model.name)
         model: Reconstructor = family.Model(run.model, len(run.anatomy.contrasts), run.anatomy.size)
+    _check_residual(run, model)
     return _fit(
         run,
         run.anatomy,
@@ -127,8 +128,8 @@ def fit_detector(
 
     Raises:
         ConfigError: an unusable config, both reconstructor and init or a bundle of another kind, a segmenter that is
-            not that of ``init``, a limit without labelled slices, levels for a segmenter that sees no reconstruction,
-            or other work in ``out``.
+            not that of ``init`` or that would see reconstructions where the reconstructor has no image, a limit without
+            labelled slices, levels for a segmenter that sees no reconstruction, or other work in ``out``.
         DataError: no usable case, no healthy slice, fewer labelled patients than ``limit``, a loss that is not finite.
     """
     run: DetectorRun = configs.load(config, list(overrides), kind="detector")
@@ -169,6 +170,13 @@ def fit_detector(
     if parent is not None:
         load_weights(parent.folder, segmenter)
     frozen = load_reconstructor(stage1).eval().requires_grad_(False) if stage1 is not None else None
+    if isinstance(frozen, FeatureReconstructor) and segmenter.needs_reconstruction:
+        raise ConfigError(
+            "segmenter of reconstructions beside a reconstructor that has no image",
+            got=f"segmenter.inputs {list(run.segmenter.inputs)} and {frozen.config.name!r}",
+            mend="set segmenter.inputs to [image]",
+        )
+    _check_residual(run, frozen)
     return _fit(
         run,
         anatomy,
@@ -281,6 +289,17 @@ def _fit(
     assert trained is not None  # by the signatures of the two stages
     weights = trained.state_dict()
     return workshop.finish(lambda ready: bundles.save(ready, run, weights, statistics, description, stage1))
+
+
+def _check_residual(run: ReconstructorRun | DetectorRun, model: Reconstructor | None) -> None:
+    """A residual of images is refused where the family has none; the median filter is of every map."""
+    stated, default = run.residual or Residual(), Residual()
+    if isinstance(model, FeatureReconstructor) and (stated.kind, stated.combine) != (default.kind, default.combine):
+        raise ConfigError(
+            "residual of images for a reconstructor that has no image",
+            got=f"residual {stated.kind}, {stated.combine} and {model.config.name!r}",
+            mend="leave residual.kind and residual.combine out",
+        )
 
 
 def _anatomy(run: DetectorRun, source: Bundle | None) -> Anatomy:
