@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from pathlib import Path
 from typing import ClassVar
 
 import torch
@@ -44,6 +45,15 @@ class Reconstructor(nn.Module, ABC):
         The input is ``batch.image`` and the target ``batch.healthy``, which count where ``batch.valid``; ``keys`` (B,)
         int64 are the only source of randomness.
         """
+
+    @property
+    def pretrained(self) -> Path | None:
+        """A file of weights that the config names, None where a family takes none."""
+        return None
+
+    def load_pretrained(self, path: Path) -> None:
+        """Take the weights of :attr:`pretrained`, when a training begins: a bundle holds all weights itself."""
+        raise NotImplementedError(f"{self.config.name} takes no weights")
 
     def features(self, image: Tensor, brain: Tensor, keys: Tensor) -> Tensor | None:
         """The deepest features of each slice, pooled over space: (B, D) float32; None where a family gives none."""

@@ -26,6 +26,7 @@ from hybriduad.detector.inference import Detector
 from hybriduad.detector.loading import load_reconstructor, load_weights
 from hybriduad.networks.segmenter import Segmenter
 from hybriduad.reconstructors._base import FeatureReconstructor, Reconstructor
+from hybriduad.scan.digests import file_digest
 from hybriduad.training.data import (
     labelled_cases,
     prepare_training_data,
@@ -91,6 +92,8 @@ def fit_reconstructor(
         family = plugins.load("reconstructors", run.model.name)
         model: Reconstructor = family.Model(run.model, len(run.anatomy.contrasts), run.anatomy.size)
     _check_residual(run, model)
+    if model.pretrained is not None:
+        model.load_pretrained(model.pretrained)
     return _fit(
         run,
         run.anatomy,
@@ -212,7 +215,9 @@ def _fit(
     if run.train.steps == 0 and generation == 1:
         raise ConfigError("no training at all", got="train.steps 0", expected="1 or more, or a detector as --init")
     cases = training_cases(cohort)
-    workshop = Workshop(place.out, _request(run, cases, parents, limit), overwrite=place.overwrite)
+    pretrained = reconstructor.pretrained if segmenter is None and reconstructor is not None else None
+    request = _request(run, cases, parents, limit, pretrained)
+    workshop = Workshop(place.out, request, overwrite=place.overwrite)
     if (finished := workshop.finished) is not None:
         return finished
     device = resolve_device(place.device)
@@ -315,10 +320,15 @@ def _anatomy(run: DetectorRun, source: Bundle | None) -> Anatomy:
 
 
 def _request(
-    run: ReconstructorRun | DetectorRun, cases: Sequence[Case], parents: Sequence[Bundle], limit: int | None
+    run: ReconstructorRun | DetectorRun,
+    cases: Sequence[Case],
+    parents: Sequence[Bundle],
+    limit: int | None,
+    pretrained: Path | None,
 ) -> dict[str, Any]:
-    """What identifies a training: the config, the cases with the content of their files, the parents, the limit."""
-    return {
+    """What identifies a training: the config, the cases with the content of their files, the parents, the limit, and
+    the content of the file of weights that the config may name."""
+    return ({} if pretrained is None else {"pretrained": file_digest(pretrained)}) | {
         "config": run.model_dump(mode="json", serialize_as_any=True),
         "cohort": cohort_digest(cases),
         "parents": [parent.digest for parent in parents],
