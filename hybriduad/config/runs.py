@@ -84,7 +84,7 @@ class Anatomy(Strict):
 class Residual(Strict):
     """How reconstructions become an anomaly map: which residual, how the levels combine, and the median filter.
 
-    ``median_mm`` is the side of the filter's window, 0 for none.
+    ``median_mm`` is the side of the filter's window, 0 for none; it alone counts for a reconstructor without an image.
     """
 
     kind: Literal["ssim", "absolute", "positive", "negative"] = "ssim"

@@ -20,7 +20,7 @@ from hybriduad.networks.scoring import (
     smooth_across_slices,
 )
 from hybriduad.networks.segmenter import Segmenter
-from hybriduad.reconstructors._base import Reconstructor
+from hybriduad.reconstructors._base import FeatureReconstructor, ImageReconstructor, Reconstructor
 from hybriduad.scan.grid import SIDED
 from hybriduad.scan.preparation import Prepared
 from hybriduad.scan.slices import enough_brain, slices_of
@@ -68,6 +68,9 @@ class Detector:
         if reconstructor is None and (segmenter is None or segmenter.needs_reconstruction):
             needed = "a reconstructor, or a segmenter of the image alone"
             raise BundleError("detector without a reconstructor", expected=needed)
+        if segmenter is not None and segmenter.needs_reconstruction and isinstance(reconstructor, FeatureReconstructor):
+            needed = "a segmenter of the image alone beside a reconstructor that has no image"
+            raise BundleError("segmenter of reconstructions that there are not", expected=needed)
         self.anatomy, self.direction = anatomy, direction
         self.residual, self.fusion = residual or Residual(), fusion or Fusion()
         self.thresholds = thresholds or Thresholds()
@@ -98,20 +101,26 @@ class Detector:
         )
 
     def _view(self, batch: Batch) -> tuple[Tensor | None, ...]:
-        """Map (B, H, W), K reconstructions (K, B, C, H, W) and the probability beside each (K, B, H, W)."""
+        """Map (B, H, W), K reconstructions (K, B, C, H, W) and the probability beside each (K, B, H, W).
+
+        A probability of the image alone is (1, B, H, W); what the detector lacks is None.
+        """
         image = batch.image.contiguous(memory_format=torch.channels_last)
         shown = batch.brain & batch.valid.any(dim=1)
         bfloat16 = self.precision == "bfloat16"
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=bfloat16):
-            if self.reconstructor is None:
-                return None, None, self._probability(image, shown, None)[None]
-            members = self.reconstructor.reconstruct(image, batch.brain, batch.keys).float()
-            members = torch.where(batch.valid, members, batch.image)  # of missing voxels nothing was learnt
-            probabilities = None
+            anomaly = members = probabilities = None
+            if isinstance(self.reconstructor, ImageReconstructor):
+                members = self.reconstructor.reconstruct(image, batch.brain, batch.keys).float()
+                members = torch.where(batch.valid, members, batch.image)  # of missing voxels nothing was learnt
+            elif isinstance(self.reconstructor, FeatureReconstructor):
+                anomaly = self.reconstructor.anomaly_map(image, batch.valid, batch.brain, batch.keys)
             if self.segmenter is not None:
-                seen = members if self.segmenter.needs_reconstruction else members[:1]
+                seen = members if members is not None and self.segmenter.needs_reconstruction else [None]
                 probabilities = torch.stack([self._probability(image, shown, member) for member in seen])
-        anomaly = self.reconstructor.anomaly_map(batch.image, batch.valid, batch.brain, members, self.residual)
+        if isinstance(self.reconstructor, ImageReconstructor):
+            assert members is not None
+            anomaly = self.reconstructor.anomaly_map(batch.image, batch.valid, batch.brain, members, self.residual)
         return anomaly, members, probabilities
 
     def _probability(self, image: Tensor, shown: Tensor, reconstruction: Tensor | None) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from pathlib import Path
 from typing import ClassVar
 
 import torch
@@ -16,10 +17,11 @@ from hybriduad.networks.scoring import combine_levels, residual_map
 
 
 class Reconstructor(nn.Module, ABC):
-    """A network that turns slices into pseudo-healthy slices.
+    """A network that learnt healthy anatomy and says of slices how far they are from it.
 
-    A family is one file with ``Config(PluginConfig)`` and ``Model(Reconstructor)``, built as
-    ``Model(config, contrasts, size)``. ``players`` names the parts that are optimised in turn, each with its own
+    A family is one file with ``Config(PluginConfig)`` and ``Model``, built as ``Model(config, contrasts, size)``, which
+    is an :class:`ImageReconstructor` where it makes pseudo-healthy slices and a :class:`FeatureReconstructor` where
+    it compares features and has no image. ``players`` names the parts that are optimised in turn, each with its own
     optimiser (a GAN has ``("critic", "generator")``); ``parameters_of`` says which weights belong to a player.
     """
 
@@ -44,16 +46,52 @@ class Reconstructor(nn.Module, ABC):
         int64 are the only source of randomness.
         """
 
+    @property
+    def pretrained(self) -> Path | None:
+        """A file of weights that the config names, None where a family takes none."""
+        return None
+
+    def load_pretrained(self, path: Path) -> None:
+        """Take the weights of :attr:`pretrained`, when a training begins: a bundle holds all weights itself."""
+        raise NotImplementedError(f"{self.config.name} takes no weights")
+
+    def features(self, image: Tensor, brain: Tensor, keys: Tensor) -> Tensor | None:
+        """The deepest features of each slice, pooled over space: (B, D) float32; None where a family gives none."""
+        return None
+
+    def parameters_of(self, player: str) -> list[nn.Parameter]:
+        """The weights that ``player`` optimises; where there is one player, all that are not frozen."""
+        return [weight for weight in self.parameters() if weight.requires_grad]
+
+
+class FeatureReconstructor(Reconstructor):
+    """A family that reconstructs features, not images: no pseudo-healthy slice, and nothing beside which a segmenter
+    could see its image.
+
+    Of the run's residual only the median filter is used: ``kind`` and ``combine`` are of images.
+    """
+
+    @abstractmethod
+    def anomaly_map(self, image: Tensor, valid: Tensor, brain: Tensor, keys: Tensor) -> Tensor:
+        """The anomaly map before the median filter: (B, H, W) in [0, 1], 0 outside the brain.
+
+        Args:
+            image: (B, C, H, W) in [-1, 1].
+            valid: (B, C, H, W) bool, the voxels that each contrast covers; a map says nothing where none does.
+            brain: (B, H, W) bool.
+            keys: (B,) int64. A slice's map depends on its image and key alone.
+        """
+
+
+class ImageReconstructor(Reconstructor):
+    """A family that turns slices into pseudo-healthy slices."""
+
     @abstractmethod
     def reconstruct_member(self, image: Tensor, brain: Tensor, keys: Tensor, member: Tensor) -> Tensor:
         """Reconstruct each slice by its member: image (B, C, H, W) in [-1, 1], member (B,) in [0, K).
 
         Returns (B, C, H, W) in [-1, 1]. A slice's result depends on its image, key and member alone.
         """
-
-    @abstractmethod
-    def features(self, image: Tensor, brain: Tensor, keys: Tensor) -> Tensor:
-        """The deepest features of each slice, pooled over space: (B, D) float32."""
 
     def reconstruct(self, image: Tensor, brain: Tensor, keys: Tensor) -> Tensor:
         """Every member's reconstruction: (K, B, C, H, W) in [-1, 1]."""
@@ -87,7 +125,3 @@ class Reconstructor(nn.Module, ABC):
         """
         maps = torch.stack([residual_map(image, member, residual.kind, valid) for member in reconstructions])
         return combine_levels(maps, residual.combine) * brain
-
-    def parameters_of(self, player: str) -> list[nn.Parameter]:
-        """The weights that ``player`` optimises; all of them where there is one player."""
-        return list(self.parameters())

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from hybriduad.config.strict import PluginConfig
 from hybriduad.core import rng
 from hybriduad.core.types import BACKGROUND, Batch
-from hybriduad.reconstructors._base import Reconstructor
+from hybriduad.reconstructors._base import ImageReconstructor
 
 GROUPS = 8
 """Groups of every GroupNorm."""
@@ -32,7 +32,7 @@ class Config(PluginConfig):
     deviation: float = Field(0.2, gt=0)
 
 
-class Model(Reconstructor):
+class Model(ImageReconstructor):
     """UNet with skip connections, image (B, C, H, W) -> clean image."""
 
     config: Config

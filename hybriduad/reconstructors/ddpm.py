@@ -19,7 +19,7 @@ from hybriduad.core import rng
 from hybriduad.core.errors import ConfigError
 from hybriduad.core.types import Batch
 from hybriduad.networks.losses import reconstruction_l1
-from hybriduad.reconstructors._base import Reconstructor
+from hybriduad.reconstructors._base import ImageReconstructor
 from hybriduad.reconstructors._condition import ConditionEncoder
 from hybriduad.reconstructors._noise import Noise, noise_fields
 
@@ -60,7 +60,7 @@ class Config(PluginConfig):
         return self
 
 
-class Model(Reconstructor):
+class Model(ImageReconstructor):
     """F(x_t, t[, code]) -> x0, with x_t = sqrt(abar_t) x0 + sqrt(1 - abar_t) n."""
 
     config: Config

@@ -19,7 +19,7 @@ from hybriduad.core import plugins, rng
 from hybriduad.core.types import Batch
 from hybriduad.networks.losses import segmentation_loss
 from hybriduad.networks.segmenter import Segmenter
-from hybriduad.reconstructors._base import Reconstructor
+from hybriduad.reconstructors._base import FeatureReconstructor, ImageReconstructor, Reconstructor
 
 WARM_UP = 2
 
@@ -113,7 +113,7 @@ def build_segmenter(run: DetectorRun, anatomy: Anatomy) -> Segmenter:
 def reconstruction_step(bench: Bench, model: Reconstructor, batch: Batch) -> Callable[[], None]:
     """A training step of stage 1: each player's loss, its gradient, its optimiser."""
     moved = batch.to(bench.device)
-    trained = _placed(model, bench).train().requires_grad_(True)
+    trained = _placed(model, bench).train()
     optimisers = {player: _optimiser(trained.parameters_of(player)) for player in trained.players}
 
     def step() -> None:
@@ -137,7 +137,7 @@ def segmentation_step(
     def step() -> None:
         with bench.autocast():
             reconstructed = None
-            if frozen is not None:
+            if isinstance(frozen, ImageReconstructor):
                 with torch.no_grad():
                     reconstructed = frozen.reconstruct_for_training(
                         moved.image, moved.brain, moved.keys, run.training_levels
@@ -150,13 +150,18 @@ def segmentation_step(
 
 
 def reconstruction(bench: Bench, model: Reconstructor, batches: list[Batch]) -> Callable[[], list[Tensor]]:
-    """All reconstructions of the slices, as in prediction: every level and repeat, batch by batch."""
+    """All reconstructions of the slices, as in prediction: every level and repeat, batch by batch.
+
+    Of a family without an image it is the maps.
+    """
     frozen = _placed(model, bench).eval().requires_grad_(False)
     moved = [batch.to(bench.device) for batch in batches]
 
     @torch.no_grad()
     def reconstruct() -> list[Tensor]:
         with bench.autocast():
+            if isinstance(frozen, FeatureReconstructor):
+                return [frozen.anomaly_map(_image(batch), batch.valid, batch.brain, batch.keys) for batch in moved]
             return [frozen.reconstruct(_image(batch), batch.brain, batch.keys).float() for batch in moved]
 
     return reconstruct

@@ -14,7 +14,7 @@ import torch
 
 from hybriduad.cohort.digest import cohort_digest
 from hybriduad.config import files as configs
-from hybriduad.config.runs import Anatomy, DetectorRun, ReconstructorRun
+from hybriduad.config.runs import Anatomy, DetectorRun, ReconstructorRun, Residual
 from hybriduad.core import plugins, rng
 from hybriduad.core.drawing import slice_grid
 from hybriduad.core.errors import ConfigError
@@ -25,7 +25,8 @@ from hybriduad.detector.device import resolve_device, resolve_precision
 from hybriduad.detector.inference import Detector
 from hybriduad.detector.loading import load_reconstructor, load_weights
 from hybriduad.networks.segmenter import Segmenter
-from hybriduad.reconstructors._base import Reconstructor
+from hybriduad.reconstructors._base import FeatureReconstructor, Reconstructor
+from hybriduad.scan.digests import file_digest
 from hybriduad.training.data import (
     labelled_cases,
     prepare_training_data,
@@ -90,6 +91,9 @@ def fit_reconstructor(
         torch.manual_seed(rng.fold(run.seed, "weights"))
         family = plugins.load("reconstructors", run.model.name)
         model: Reconstructor = family.Model(run.model, len(run.anatomy.contrasts), run.anatomy.size)
+    _check_residual(run, model)
+    if model.pretrained is not None:
+        model.load_pretrained(model.pretrained)
     return _fit(
         run,
         run.anatomy,
@@ -127,8 +131,8 @@ def fit_detector(
 
     Raises:
         ConfigError: an unusable config, both reconstructor and init or a bundle of another kind, a segmenter that is
-            not that of ``init``, a limit without labelled slices, levels for a segmenter that sees no reconstruction,
-            or other work in ``out``.
+            not that of ``init`` or that would see reconstructions where the reconstructor has no image, a limit without
+            labelled slices, levels for a segmenter that sees no reconstruction, or other work in ``out``.
         DataError: no usable case, no healthy slice, fewer labelled patients than ``limit``, a loss that is not finite.
     """
     run: DetectorRun = configs.load(config, list(overrides), kind="detector")
@@ -169,6 +173,13 @@ def fit_detector(
     if parent is not None:
         load_weights(parent.folder, segmenter)
     frozen = load_reconstructor(stage1).eval().requires_grad_(False) if stage1 is not None else None
+    if isinstance(frozen, FeatureReconstructor) and segmenter.needs_reconstruction:
+        raise ConfigError(
+            "segmenter of reconstructions beside a reconstructor that has no image",
+            got=f"segmenter.inputs {list(run.segmenter.inputs)} and {frozen.config.name!r}",
+            mend="set segmenter.inputs to [image]",
+        )
+    _check_residual(run, frozen)
     return _fit(
         run,
         anatomy,
@@ -204,7 +215,9 @@ def _fit(
     if run.train.steps == 0 and generation == 1:
         raise ConfigError("no training at all", got="train.steps 0", expected="1 or more, or a detector as --init")
     cases = training_cases(cohort)
-    workshop = Workshop(place.out, _request(run, cases, parents, limit), overwrite=place.overwrite)
+    pretrained = reconstructor.pretrained if segmenter is None and reconstructor is not None else None
+    request = _request(run, cases, parents, limit, pretrained)
+    workshop = Workshop(place.out, request, overwrite=place.overwrite)
     if (finished := workshop.finished) is not None:
         return finished
     device = resolve_device(place.device)
@@ -283,6 +296,17 @@ def _fit(
     return workshop.finish(lambda ready: bundles.save(ready, run, weights, statistics, description, stage1))
 
 
+def _check_residual(run: ReconstructorRun | DetectorRun, model: Reconstructor | None) -> None:
+    """A residual of images is refused where the family has none; the median filter is of every map."""
+    stated, default = run.residual or Residual(), Residual()
+    if isinstance(model, FeatureReconstructor) and (stated.kind, stated.combine) != (default.kind, default.combine):
+        raise ConfigError(
+            "residual of images for a reconstructor that has no image",
+            got=f"residual {stated.kind}, {stated.combine} and {model.config.name!r}",
+            mend="leave residual.kind and residual.combine out",
+        )
+
+
 def _anatomy(run: DetectorRun, source: Bundle | None) -> Anatomy:
     if source is not None:
         if run.anatomy is not None:
@@ -296,10 +320,15 @@ def _anatomy(run: DetectorRun, source: Bundle | None) -> Anatomy:
 
 
 def _request(
-    run: ReconstructorRun | DetectorRun, cases: Sequence[Case], parents: Sequence[Bundle], limit: int | None
+    run: ReconstructorRun | DetectorRun,
+    cases: Sequence[Case],
+    parents: Sequence[Bundle],
+    limit: int | None,
+    pretrained: Path | None,
 ) -> dict[str, Any]:
-    """What identifies a training: the config, the cases with the content of their files, the parents, the limit."""
-    return {
+    """What identifies a training: the config, the cases with the content of their files, the parents, the limit, and
+    the content of the file of weights that the config may name."""
+    return ({} if pretrained is None else {"pretrained": file_digest(pretrained)}) | {
         "config": run.model_dump(mode="json", serialize_as_any=True),
         "cohort": cohort_digest(cases),
         "parents": [parent.digest for parent in parents],

@@ -16,6 +16,7 @@ from hybriduad.core import rng
 from hybriduad.core.types import Batch
 from hybriduad.detector.inference import Detector
 from hybriduad.networks.scoring import fuse, intensity_map
+from hybriduad.reconstructors._base import Reconstructor
 from hybriduad.scan.preparation import Prepared
 from hybriduad.scan.slices import slices_of
 from hybriduad.training.samples import SlicePool
@@ -31,9 +32,10 @@ def reference_statistics(detector: Detector, pool: SlicePool, *, batch: int = 16
     """Statistics of at most 48 healthy slices of the pool, spread over its cases and drawn by the detector's seed.
 
     Returns ``histogram_edges`` (82,), ``histogram_<part>`` (81,) counts of the brain's voxels by each map of a
-    prediction; ``quantiles_<contrast>`` (101,) of the model intensities in the brain, and with a reconstructor
-    ``feature_mean`` (D,), ``feature_covariance`` (D, D). Maps are those of single slices: the filters of a whole
-    volume, the median and the smoothing across slices, are left out, so that no case has to be predicted as a whole.
+    prediction; ``quantiles_<contrast>`` (101,) of the model intensities in the brain, and with a reconstructor that
+    gives features ``feature_mean`` (D,), ``feature_covariance`` (D, D). Maps are those of single slices: the filters of
+    a whole volume, the median and the smoothing across slices, are left out, so that no case has to be predicted as a
+    whole.
     """
     histograms: dict[str, np.ndarray] = {}
     features: list[Tensor] = []
@@ -47,7 +49,7 @@ def reference_statistics(detector: Detector, pool: SlicePool, *, batch: int = 16
             for index, collected in enumerate(intensities):
                 collected.append(slices.image[:, index][slices.brain & slices.valid[:, index]].numpy())
             if detector.reconstructor is not None:
-                features.append(_features(detector, slices))
+                features += _features(detector.reconstructor, slices.to(detector.device))
     tensors = {f"histogram_{part}": torch.from_numpy(counts.astype(np.int64)) for part, counts in histograms.items()}
     tensors["histogram_edges"] = torch.from_numpy(BINS)
     for name, collected in zip(detector.anatomy.contrasts, intensities, strict=True):
@@ -85,10 +87,10 @@ def _voxels(detector: Detector, prepared: Prepared, slices: Batch) -> Iterator[t
 
 
 @torch.inference_mode()
-def _features(detector: Detector, slices: Batch) -> Tensor:
-    assert detector.reconstructor is not None
-    moved = slices.to(detector.device)
-    return detector.reconstructor.features(moved.image, moved.brain, slices.keys).cpu()
+def _features(reconstructor: Reconstructor, slices: Batch) -> list[Tensor]:
+    """The features of the slices (B, D) in a list, which is empty where the family gives none."""
+    features = reconstructor.features(slices.image, slices.brain, slices.keys)
+    return [] if features is None else [features.cpu()]
 
 
 def _covariance(features: Tensor) -> dict[str, Tensor]:

@@ -16,7 +16,7 @@ from hybriduad.core.errors import DataError
 from hybriduad.core.types import Batch
 from hybriduad.networks.losses import segmentation_loss
 from hybriduad.networks.segmenter import Segmenter
-from hybriduad.reconstructors._base import Reconstructor
+from hybriduad.reconstructors._base import ImageReconstructor, Reconstructor
 
 CLIP = 1.0
 
@@ -127,7 +127,7 @@ class SegmentationTask(Task):
     def _reconstruction(self, batch: Batch) -> Tensor | None:
         """x̂ of the *anomalous* image at one level, drawn by the sample's key; the image where that is not valid."""
         reconstructor = self.frozen[0]
-        if reconstructor is None or not self.segmenter.needs_reconstruction:
+        if not isinstance(reconstructor, ImageReconstructor) or not self.segmenter.needs_reconstruction:
             return None
         drawn = reconstructor.reconstruct_for_training(batch.image, batch.brain, batch.keys, self.levels)
         return torch.where(batch.valid, drawn, batch.image)

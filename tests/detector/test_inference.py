@@ -23,6 +23,7 @@ from hybriduad.detector.loading import load_detector
 from hybriduad.detector.thresholds import Thresholds
 from hybriduad.networks.scoring import fuse, median_filter_volume
 from hybriduad.networks.segmenter import Segmenter
+from hybriduad.reconstructors._base import FeatureReconstructor
 from hybriduad.scan.preparation import Prepared, prepare
 from hybriduad.scan.slices import slices_of
 
@@ -357,8 +358,11 @@ class TestPrecisionAndDevice:
         plugin, reconstructor = plugins.load("reconstructors", family), loaded.reconstructor
         if not isinstance(reconstructor, plugin.Model):
             reconstructor = plugin.Model(plugin.Config(name=family), 1, ANATOMY.size)
+        segmenter = loaded.segmenter
+        if isinstance(reconstructor, FeatureReconstructor):
+            segmenter = Segmenter(SegmenterConfig(inputs=("image",)), 1)
         moved = Detector(
-            anatomy=ANATOMY, direction="axial", reconstructor=reconstructor, segmenter=loaded.segmenter, device="meta"
+            anatomy=ANATOMY, direction="axial", reconstructor=reconstructor, segmenter=segmenter, device="meta"
         )
         networks = [value for value in vars(moved).values() if isinstance(value, torch.nn.Module)]
         assert networks == [moved.reconstructor, moved.segmenter]

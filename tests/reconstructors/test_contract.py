@@ -1,8 +1,9 @@
-"""The contract of every reconstruction family, and what is particular to the two there are."""
+"""The contract of every reconstruction family, and what is particular to some of them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
+from sklearn.metrics import roc_auc_score
 from tiny import ANATOMY, SPACING_MM, generators, prepared_cases, some_batch, write_nifti
 
 from hybriduad.config import files as configs
@@ -21,7 +23,7 @@ from hybriduad.core import plugins, rng
 from hybriduad.core.errors import ConfigError
 from hybriduad.core.types import BACKGROUND, Batch, Case
 from hybriduad.phantom.subject import make_subject
-from hybriduad.reconstructors._base import Reconstructor
+from hybriduad.reconstructors._base import FeatureReconstructor, Reconstructor
 from hybriduad.reconstructors._condition import ConditionEncoder
 from hybriduad.reconstructors._noise import _UNSKEW, _simplex_2d, noise_fields
 from hybriduad.scan.preparation import Prepared, prepare
@@ -32,9 +34,19 @@ SIZE = 32
 TINY: dict[str, dict[str, Any]] = {
     "ddpm": {"widths": [16, 32], "blocks": 1, "unshuffle": 2, "train_levels": [0, 400], "levels": [100, 200]},
     "dae": {"width": 8, "depth": 3, "cells": 8},
+    "ae": {"width": 16, "depth": 2},
+    "vae": {"width": 16, "depth": 2, "latent": 64},
+    "fae": {"width": 16, "depth": 2},
+    "rd": {"embedding": 32},
 }
 """A small configuration of every family; a new family adds a line."""
+NOISELESS = {"ae", "fae", "rd"}
+"""Families that draw nothing at random: no key changes anything."""
 FAMILIES = plugins.names("reconstructors")
+WITHOUT_IMAGE = [
+    name for name in FAMILIES if issubclass(plugins.load("reconstructors", name).Model, FeatureReconstructor)
+]
+WITH_IMAGE = [name for name in FAMILIES if name not in WITHOUT_IMAGE]
 STILL = Augmentation(**dict.fromkeys(Augmentation.model_fields, 0.0))
 Reconstruct = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 """Image (B, C, H, W), brain (B, H, W), keys (B,) -> (K, B, C, H, W), as ``Reconstructor.reconstruct``."""
@@ -48,6 +60,19 @@ def make(family: str, contrasts: int = 1, size: int = SIZE, **changes: Any) -> R
         torch.manual_seed(3)
         model: Reconstructor = module.Model(config, contrasts, size)
     return model
+
+
+def some_rows(batch: Batch, rows: list[int]) -> Batch:
+    return Batch(**{field.name: getattr(batch, field.name)[rows] for field in fields(Batch)})
+
+
+def outcome(model: Any, batch: Batch) -> torch.Tensor:
+    """What a family says of slices: every member's reconstruction (K, B, C, H, W), or without an image its map
+    (1, B, H, W)."""
+    if isinstance(model, FeatureReconstructor):
+        return model.anomaly_map(batch.image, batch.valid, batch.brain, batch.keys)[None]
+    reconstructed: torch.Tensor = model.reconstruct(batch.image, batch.brain, batch.keys)
+    return reconstructed
 
 
 @pytest.fixture(scope="module")
@@ -124,7 +149,7 @@ def shortcomings(reconstruct: Reconstruct, painted: Batch, mean: torch.Tensor) -
     return [demand for demand, true in reached.items() if not true]
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", WITH_IMAGE)
 def test_learns_healthy_tissue_and_does_not_reproduce_unseen_lesions(
     family: str, trained: dict[str, tuple[Reconstructor, torch.Tensor]], painted: Batch
 ) -> None:
@@ -155,21 +180,65 @@ def test_what_learns_nothing_falls_short(
     name: str, trained: dict[str, tuple[Reconstructor, torch.Tensor]], painted: Batch
 ) -> None:
     """A blur and nine tenths of the image passed as reconstructors of healthy anatomy."""
-    _, mean = trained[FAMILIES[0]]
+    _, mean = trained[WITH_IMAGE[0]]
     missed = shortcomings(FAKES[name], painted, mean)
     assert "lesions stand out from tissue by 2.5" in missed
     assert "three fifths of a lesion's change are undone" in missed
 
 
 def test_the_mean_image_falls_short(trained: dict[str, tuple[Reconstructor, torch.Tensor]], painted: Batch) -> None:
-    _, mean = trained[FAMILIES[0]]
+    _, mean = trained[WITH_IMAGE[0]]
     assert len(shortcomings(lambda i, b, k: mean.expand_as(i)[None], painted, mean)) == 3
 
 
+Judge = Callable[[Batch], torch.Tensor]
+"""Slices -> map (B, H, W) in [0, 1]."""
+
+
+def map_shortcomings(judge: Judge, untrained: Judge, painted: Batch) -> list[str]:
+    """What the map of a family without an image reaches and this one does not; ``untrained`` is its map at first.
+
+    A map of brightness can rank these lesions, but learns nothing; an untrained network cannot even do that.
+    """
+    clean = replace(painted, image=painted.healthy)
+    with torch.inference_mode():
+        of_painted, of_clean, at_first = judge(painted), judge(clean), untrained(painted)
+    lesion = painted.lesion & ((painted.image - painted.healthy).abs()[:, 0] > 0.1)
+    tissue = painted.brain & ~painted.lesion & ~painted.ignore
+    rank = roc_auc_score(lesion[lesion | tissue], of_painted[lesion | tissue])
+    reached = {
+        "healthy tissue is closer than at first by a quarter": of_painted[tissue].mean()
+        < 0.75 * at_first[tissue].mean(),
+        "lesions outrank tissue in 7 of 10 pairs": rank > 0.7,
+        "a lesion raises the map where it is by 5 %": of_painted[lesion].mean() > 1.05 * of_clean[lesion].mean(),
+    }
+    return [demand for demand, true in reached.items() if not true]
+
+
+@pytest.mark.parametrize("family", WITHOUT_IMAGE)
+def test_a_map_without_an_image_learns_healthy_tissue_and_shows_unseen_lesions(
+    family: str, trained: dict[str, tuple[Reconstructor, torch.Tensor]], painted: Batch
+) -> None:
+    model, untrained = trained[family][0], make(family).eval()
+
+    def at_first(batch: Batch) -> torch.Tensor:
+        return outcome(untrained, batch)[0]
+
+    assert map_shortcomings(lambda batch: outcome(model, batch)[0], at_first, painted) == []
+    assert len(map_shortcomings(at_first, at_first, painted)) == 3
+
+
+def test_a_map_that_learns_nothing_falls_short(painted: Batch) -> None:
+    def brightness(batch: Batch) -> torch.Tensor:
+        return (batch.image[:, 0] + 1) / 2 * batch.brain
+
+    assert map_shortcomings(brightness, brightness, painted) == ["healthy tissue is closer than at first by a quarter"]
+
+
 @pytest.mark.parametrize("contrasts", [1, 3])
-@pytest.mark.parametrize("family", FAMILIES)
-class TestContract:
-    """What every family promises, trained or not."""
+@pytest.mark.parametrize("family", WITH_IMAGE)
+class TestImages:
+    """What every family with an image promises, trained or not."""
 
     def test_reconstructions_have_the_shape_of_the_members(
         self, family: str, contrasts: int, prepared: list[Prepared]
@@ -187,20 +256,6 @@ class TestContract:
         for row, member in enumerate((0, model.members - 1, 0)):
             torch.testing.assert_close(mixed[row], members[member, row], atol=1e-4, rtol=0)
 
-    def test_a_slice_alone_and_in_a_batch_agrees(self, family: str, contrasts: int, prepared: list[Prepared]) -> None:
-        model, batch = make(family, contrasts).eval(), some_batch(prepared[0], 5, contrasts)
-        with torch.inference_mode():
-            together = model.reconstruct(batch.image, batch.brain, batch.keys)
-            features = model.features(batch.image, batch.brain, batch.keys)
-            backwards = model.reconstruct(batch.image.flip(0), batch.brain.flip(0), batch.keys.flip(0)).flip(1)
-            torch.testing.assert_close(backwards, together, atol=1e-4, rtol=0)
-            for row in range(5):
-                alone = [values[row : row + 1] for values in (batch.image, batch.brain, batch.keys)]
-                torch.testing.assert_close(model.reconstruct(*alone)[:, 0], together[:, row], atol=1e-4, rtol=0)
-                torch.testing.assert_close(model.features(*alone)[0], features[row], atol=1e-4, rtol=0)
-        assert features.shape[0] == 5
-        assert features.dim() == 2
-
     def test_a_reconstruction_for_training_is_drawn_by_the_key_of_a_slice(
         self, family: str, contrasts: int, prepared: list[Prepared]
     ) -> None:
@@ -217,6 +272,43 @@ class TestContract:
             assert drawn.dtype == torch.float32
             assert float(drawn.abs().max()) <= 1
 
+    def test_the_anomaly_map_lies_in_the_brain(self, family: str, contrasts: int, prepared: list[Prepared]) -> None:
+        model, batch = make(family, contrasts).eval(), some_batch(prepared[0], 2, contrasts)
+        with torch.inference_mode():
+            members = model.reconstruct(batch.image, batch.brain, batch.keys)
+            for kind in ("ssim", "absolute", "positive", "negative"):
+                residual = Residual(kind=kind, combine="geometric")
+                values = model.anomaly_map(batch.image, batch.valid, batch.brain, members, residual)
+                assert values.shape == (2, SIZE, SIZE)
+                assert float(values.min()) >= 0
+                assert float(values.max()) <= 1
+                assert not values[~batch.brain].any()
+
+
+@pytest.mark.parametrize("contrasts", [1, 3])
+@pytest.mark.parametrize("family", FAMILIES)
+class TestContract:
+    """What every family promises, trained or not."""
+
+    def test_a_slice_alone_and_in_a_batch_agrees(self, family: str, contrasts: int, prepared: list[Prepared]) -> None:
+        model, batch = make(family, contrasts).eval(), some_batch(prepared[0], 5, contrasts)
+        rows = [some_rows(batch, [row]) for row in range(5)]
+        with torch.inference_mode():
+            together = outcome(model, batch)
+            backwards = outcome(model, some_rows(batch, [4, 3, 2, 1, 0])).flip(1)
+            torch.testing.assert_close(backwards, together, atol=1e-4, rtol=0)
+            for row, alone in enumerate(rows):
+                torch.testing.assert_close(outcome(model, alone)[:, 0], together[:, row], atol=1e-4, rtol=0)
+            features = model.features(batch.image, batch.brain, batch.keys)
+            assert (features is None) == (family in WITHOUT_IMAGE)
+            if features is not None:
+                assert features.shape[0] == 5
+                assert features.dim() == 2
+                for row, alone in enumerate(rows):
+                    feature = model.features(alone.image, alone.brain, alone.keys)
+                    assert feature is not None
+                    torch.testing.assert_close(feature[0], features[row], atol=1e-4, rtol=0)
+
     def test_noise_belongs_to_the_key_of_a_slice(self, family: str, contrasts: int, prepared: list[Prepared]) -> None:
         """Published mistake: one noise field repeated over the whole batch."""
         model, sample = make(family, contrasts), some_batch(prepared[0], 1, contrasts)
@@ -228,14 +320,14 @@ class TestContract:
 
         first, second = loss(sample, 11), loss(sample, 12)
         assert first == loss(sample, 11)
-        assert abs(first - second) > 1e-5
+        assert (abs(first - second) > 1e-5) == (family not in NOISELESS)
         assert loss(twins, 11, 12) == pytest.approx((first + second) / 2, abs=1e-5)
 
     def test_global_generators_are_untouched(self, family: str, contrasts: int, prepared: list[Prepared]) -> None:
         model, batch = make(family, contrasts), some_batch(prepared[0], 2, contrasts)
         before = generators()
         model.loss(batch, batch.keys, model.players[0])
-        model.reconstruct(batch.image, batch.brain, batch.keys)
+        outcome(model, batch)
         model.features(batch.image, batch.brain, batch.keys)
         assert generators() == before
 
@@ -251,27 +343,19 @@ class TestContract:
     def test_train_mode_computes_what_evaluation_mode_does(
         self, family: str, contrasts: int, prepared: list[Prepared]
     ) -> None:
-        """Published mistake: a frozen network in train mode drifts. No BatchNorm, no dropout: the mode is nothing."""
+        """Published mistake: a frozen network in train mode drifts. No dropout, no BatchNorm but in a frozen network
+        that stays in evaluation mode: the mode is nothing."""
         model, batch = make(family, contrasts), some_batch(prepared[0], 2, contrasts)
-        assert not any(isinstance(part, torch.nn.modules.batchnorm._BatchNorm) for part in model.modules())
+        norms = [part for part in model.train().modules() if isinstance(part, torch.nn.modules.batchnorm._BatchNorm)]
+        assert family in WITHOUT_IMAGE or not norms
+        assert not any(part.training or part.weight.requires_grad for part in norms)
         before = {name: value.clone() for name, value in model.state_dict().items()}
         with torch.no_grad():
-            training = model.train().reconstruct(batch.image, batch.brain, batch.keys)
-            evaluation = model.eval().reconstruct(batch.image, batch.brain, batch.keys)
+            model.loss(batch, batch.keys, model.players[0])
+            training = outcome(model, batch)
+            evaluation = outcome(model.eval(), batch)
         torch.testing.assert_close(training, evaluation, atol=0, rtol=0)
         assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
-
-    def test_the_anomaly_map_lies_in_the_brain(self, family: str, contrasts: int, prepared: list[Prepared]) -> None:
-        model, batch = make(family, contrasts).eval(), some_batch(prepared[0], 2, contrasts)
-        with torch.inference_mode():
-            members = model.reconstruct(batch.image, batch.brain, batch.keys)
-            for kind in ("ssim", "absolute", "positive", "negative"):
-                residual = Residual(kind=kind, combine="geometric")
-                values = model.anomaly_map(batch.image, batch.valid, batch.brain, members, residual)
-                assert values.shape == (2, SIZE, SIZE)
-                assert float(values.min()) >= 0
-                assert float(values.max()) <= 1
-                assert not values[~batch.brain].any()
 
     def test_what_a_contrast_does_not_cover_is_not_learnt(
         self, family: str, contrasts: int, prepared: list[Prepared]
@@ -285,17 +369,21 @@ class TestContract:
             assert not gradient[~batch.valid].any()
             assert (gradient[batch.valid] != 0).float().mean() > 0.9
         with torch.inference_mode():
-            members = model.eval().reconstruct(batch.image, batch.brain, batch.keys)
-            values = model.anomaly_map(batch.image, batch.valid, batch.brain, members, Residual(kind="absolute"))
+            values = outcome(model.eval(), batch)
+            if family in WITH_IMAGE:
+                residual = Residual(kind="absolute")
+                values = model.anomaly_map(batch.image, batch.valid, batch.brain, values, residual)[None]
         if contrasts == 1:
-            assert not values[:, : SIZE // 2].any()
+            assert not values[0, :, : SIZE // 2].any()
 
     def test_every_weight_belongs_to_a_player_and_learns(
         self, family: str, contrasts: int, prepared: list[Prepared]
     ) -> None:
         model, batch = make(family, contrasts), some_batch(prepared[0], 2, contrasts)
         owned = [weight for player in model.players for weight in model.parameters_of(player)]
-        assert {id(weight) for weight in owned} == {id(weight) for weight in model.parameters()}
+        learnt = [weight for weight in model.parameters() if weight.requires_grad]
+        assert {id(weight) for weight in owned} == {id(weight) for weight in learnt}
+        assert family in WITHOUT_IMAGE or len(learnt) == len(list(model.parameters()))
         for player in model.players:
             model.loss(batch, batch.keys, player)["loss"].backward()
         assert all(weight.grad is not None and torch.isfinite(weight.grad).all() for weight in owned)
@@ -308,7 +396,7 @@ class TestContract:
         loaded = make(family, contrasts).eval()
         loaded.load_state_dict(model.state_dict(), strict=True)
         with torch.inference_mode():
-            first, second = (m.reconstruct(batch.image, batch.brain, batch.keys) for m in (model, loaded))
+            first, second = (outcome(m, batch) for m in (model, loaded))
         assert torch.equal(first, second)
 
 
@@ -324,6 +412,12 @@ class TestContract:
         ("ddpm", {"widths": [16, 16, 16], "unshuffle": 4}, 40),
         ("dae", {"width": 12}, 32),
         ("dae", {"depth": 9}, 32),
+        ("ae", {"width": 12}, 32),
+        ("ae", {}, 34),
+        ("vae", {"latent": 0}, 32),
+        ("vae", {"kl": -1.0}, 32),
+        ("fae", {"width": 12}, 32),
+        ("rd", {"embedding": 0}, 32),
     ],
 )
 def test_impossible_configurations_are_refused_with_a_sentence(family: str, changes: dict, size: int) -> None:
@@ -496,6 +590,43 @@ class TestCoarseNoise:
         assert len(borders) > 1
 
 
+class TestVariationalAutoencoder:
+    def test_the_divergence_is_that_of_the_codes_from_a_standard_normal(self, prepared: list[Prepared]) -> None:
+        model, batch = make("vae", kl=0.5).eval(), some_batch(prepared[0], 3)
+        with torch.no_grad():
+            losses = model.loss(batch, batch.keys)
+            mean, log_variance = model.encode(batch.image)
+        normal = torch.distributions.Normal
+        codes = torch.distributions.kl_divergence(normal(mean, (log_variance / 2).exp()), normal(0.0, 1.0))
+        torch.testing.assert_close(losses["divergence"], codes.sum(dim=1).mean())
+        torch.testing.assert_close(losses["loss"], losses["l1"] + 0.5 * losses["divergence"])
+
+    def test_training_draws_a_code_and_inference_uses_the_mean(self, prepared: list[Prepared]) -> None:
+        model, batch = make("vae").eval(), some_batch(prepared[0], 2)
+        with torch.no_grad():
+            first, second = (model.reconstruct(batch.image, batch.brain, keys) for keys in (batch.keys, batch.keys + 1))
+            mean, _ = model.encode(batch.image)
+            torch.testing.assert_close(first[0], model.decoder(mean).clamp(-1, 1))
+            drawn = [float(model.loss(batch, keys)["l1"]) for keys in (batch.keys, batch.keys + 1)]
+        assert torch.equal(first, second)
+        assert drawn[0] != drawn[1]
+
+
+@pytest.mark.parametrize("family", ["ae", "vae"])
+def test_nothing_of_a_slice_bypasses_its_code(
+    family: str, prepared: list[Prepared], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, batch = make(family, latent=3).eval(), some_batch(prepared[0], 2)
+    encoder = model.encoder
+    with torch.no_grad():
+        different = model.reconstruct(batch.image, batch.brain, batch.keys)[0]
+        assert model.features(batch.image, batch.brain, batch.keys).shape == (2, 3)
+        monkeypatch.setattr(encoder, "forward", lambda image: encoder.layers(image[:1]).expand(2, -1))
+        same = model.reconstruct(batch.image, batch.brain, batch.keys)[0]
+    assert not torch.equal(different[0], different[1])
+    assert torch.equal(same[0], same[1])
+
+
 def _count(model: torch.nn.Module) -> float:
     return sum(weight.numel() for weight in model.parameters()) / 1e6
 
@@ -528,6 +659,14 @@ def test_the_dae_config_builds() -> None:
     run, model = _on_paper("dae")
     assert run.model.cells == 16
     assert model.members == 1
+
+
+@pytest.mark.parametrize(("name", "millions"), [("ae", 2.2), ("vae", 2.8)])
+def test_the_autoencoders_of_the_shipped_configs_are_small(name: str, millions: float) -> None:
+    run, model = _on_paper(name)
+    assert run.model.latent == 128
+    assert run.residual.kind == "ssim"
+    assert _count(model) == pytest.approx(millions, abs=0.05)
 
 
 def test_no_condition_encoder_downloads_weights(monkeypatch: pytest.MonkeyPatch) -> None:

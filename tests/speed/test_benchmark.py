@@ -155,6 +155,12 @@ class TestOperations:
         passes = 3 * result.pass_gflops + stage1.pass_gflops
         assert result.step_gflops == pytest.approx(result.batch * passes, rel=0.05)
 
+    def test_of_stage_1_without_an_image(self, tmp_path: Path) -> None:
+        result = count_operations("rd", out=tmp_path, overrides=["train.batch=1"])
+        assert result.slice_gflops == pytest.approx(2 * result.pass_gflops)
+        # Of the frozen teacher there is no backward pass.
+        assert 1.5 * result.pass_gflops < result.step_gflops < 3 * result.pass_gflops
+
     def test_of_a_segmenter_of_the_image_alone(self, tmp_path: Path) -> None:
         result = count_operations("synthetic-image", out=tmp_path, overrides=["train.batch=1"])
         assert result.slice_gflops == pytest.approx(2 * result.pass_gflops)

@@ -13,6 +13,7 @@ from tiny import prepared_cases
 from hybriduad.core.types import Batch
 from hybriduad.detector.inference import Detector, SliceMaps
 from hybriduad.detector.loading import load_detector
+from hybriduad.reconstructors._base import Reconstructor
 from hybriduad.scan.slices import slices_of
 from hybriduad.training import statistics
 from hybriduad.training.samples import SlicePool, build_pool
@@ -98,3 +99,14 @@ def test_the_reference_features_are_those_of_the_reconstructor(tiny_detector: Pa
             batch = slices_of(pool.prepared[case], [index], detector.seed)
             features.append(detector.reconstructor.features(batch.image, batch.brain, batch.keys))
     torch.testing.assert_close(tensors["feature_mean"], torch.cat(features).mean(dim=0), atol=1e-4, rtol=0)
+
+
+def test_a_family_without_features_leaves_no_reference_features(
+    tiny_detector: Path, pool: SlicePool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    detector = load_detector(tiny_detector, "cpu")
+    with_features = reference_statistics(detector, pool)
+    monkeypatch.setattr(type(detector.reconstructor), "features", Reconstructor.features)
+    without = reference_statistics(detector, pool)
+    assert set(with_features) - set(without) == {"feature_mean", "feature_covariance"}
+    assert all(torch.equal(with_features[name], values) for name, values in without.items())
