@@ -23,9 +23,10 @@ SLOWEST = (
     "test_fitting.py",
     "test_quality.py",
     "test_wheel.py",
+    "test_paper.py",
     "test_train_cohort.py",
+    "test_benchmark.py",
     "test_chain.py",
-    "test_app.py",
 )
 """Files of many seconds each. They come first: several processes take a file at a time, and none ends long after the
 others."""

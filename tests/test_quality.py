@@ -1,7 +1,8 @@
 """A trained model must be worth something: a change that ruins the figures cannot land.
 
-The whole chain on coarse phantoms, in a minute or two of one core. The floors are about three quarters of what it
-reaches, and far above what untrained networks give (an AUPRC of about the share of lesion, .03).
+The whole chain on coarse phantoms and thin networks, in half a minute of one core. The floors are about three quarters
+of what the worst of three seeds reaches, and far above what untrained networks give (an AUPRC of about the share of
+lesion, .03).
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ RECONSTRUCTOR = {
     "anatomy": {"contrasts": ["FLAIR"], "size": 48},
     "model": {
         "name": "ddpm",
-        "widths": [32, 48],
+        "widths": [16, 32],
         "blocks": 1,
         "unshuffle": 2,
         "skip": True,
@@ -42,21 +43,21 @@ RECONSTRUCTOR = {
     "mix": {"healthy": 0.4, "synthetic": 0.6},
     "anomalies": ANOMALIES,
     "augmentation": {"bias": 0.8},
-    "train": TRAIN | {"steps": 120, "lr": 2.0e-3},
+    "train": TRAIN | {"steps": 100, "lr": 4.0e-3},
 }
 DETECTOR = {
     "kind": "detector",
     "segmenter": {
         "layout": "stacked",
         "inputs": ["image", "reconstruction", "residual"],
-        "encoder": "resnet18",
-        "decoder_channels": [48, 32, 16],
+        "encoder": "tu-test_resnet",
+        "decoder_channels": [32, 16],
     },
     "mix": {"healthy": 0.3, "synthetic": 0.3, "labelled": 0.4},
     "anomalies": ANOMALIES,
     "augmentation": {"bias": 0.8},
     "fusion": {"form": "product", "weight": 0.25},
-    "train": TRAIN | {"steps": 200, "lr": 1.0e-3},
+    "train": TRAIN | {"steps": 120, "lr": 4.0e-3},
 }
 
 
@@ -102,16 +103,20 @@ def value(evaluation: Evaluation, system: str, figure: str) -> float:
 
 
 def test_the_fused_score_ranks_lesions(evaluation: Evaluation) -> None:
-    assert value(evaluation, "score", "auprc") > 0.35
+    assert value(evaluation, "score", "auprc") > 0.48
 
 
 def test_the_reconstruction_alone_ranks_them_above_chance(evaluation: Evaluation) -> None:
-    assert value(evaluation, "map", "auprc") > 0.3
+    assert value(evaluation, "map", "auprc") > 0.33
+
+
+def test_the_segmenter_alone_ranks_them(evaluation: Evaluation) -> None:
+    assert value(evaluation, "probability", "auprc") > 0.44
 
 
 def test_the_mask_overlaps_them(evaluation: Evaluation) -> None:
-    assert value(evaluation, "score", "dice") > 0.33
+    assert value(evaluation, "score", "dice") > 0.37
 
 
 def test_healthy_tissue_is_reconstructed_better_than_lesions(evaluation: Evaluation) -> None:
-    assert value(evaluation, "reconstruction", "l1_ratio") > 1.35
+    assert value(evaluation, "reconstruction", "l1_ratio") > 1.75
