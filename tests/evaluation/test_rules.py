@@ -328,13 +328,13 @@ class TestExpectedDice:
 
     def test_the_floor_lies_where_two_normal_densities_cross(self) -> None:
         rng = np.random.default_rng(0)
-        ill, free = rng.normal(0.7, 0.1, 4000), rng.normal(0.2, 0.05, 4000)
+        ill, free = rng.normal(0.7, 0.1, 1000), rng.normal(0.2, 0.05, 1000)
         crossing = brentq(lambda at: norm.pdf(at, 0.7, 0.1) - norm.pdf(at, 0.2, 0.05), 0.2, 0.7)
-        assert crossing - 0.04 < _floor(ill, [1.0] * 4000, free, [1.0] * 4000) < crossing + 0.01
-        twice = _floor(np.r_[ill, ill], [0.5] * 8000, free, [1.0] * 4000)  # two scans of every subject
-        assert twice == _floor(ill, [1.0] * 4000, free, [1.0] * 4000)
+        assert crossing - 0.04 < _floor(ill, [1.0] * 1000, free, [1.0] * 1000) < crossing + 0.01
+        twice = _floor(np.r_[ill, ill], [0.5] * 2000, free, [1.0] * 1000)  # two scans of every subject
+        assert twice == _floor(ill, [1.0] * 1000, free, [1.0] * 1000)
         assert _floor(np.array([0.6]), [1.0], np.array([0.2]), [1.0]) == pytest.approx(0.4, abs=0.01)
-        assert _floor(free, [1.0] * 4000, ill, [1.0] * 4000) == 0
+        assert _floor(free, [1.0] * 1000, ill, [1.0] * 1000) == 0
 
     def test_single_scans_do_not_set_the_floor(self) -> None:
         """By the shares themselves it would lie at .54 to .59, beside the highest healthy and the second ill scan."""
