@@ -44,9 +44,9 @@ def foreign_tissue(
         brain its nearest brain voxel is repeated.
     """
     extent, spacing = region.extent, np.asarray(spacing_mm)
-    own = rng.random() < same_scan
+    same = rng.random() < same_scan
     for _ in range(TRIES):
-        if own or donors is None:
+        if same or donors is None:
             donor = Donor(image, brain, np.zeros_like(brain), spacing_mm)
             scale = np.ones(brain.ndim)
             scale[0] = rng.choice((-1.0, 1.0))
