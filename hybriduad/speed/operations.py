@@ -12,6 +12,7 @@ import torch
 
 from hybriduad.config import files as configs
 from hybriduad.config.runs import Anatomy, DetectorRun, ReconstructorRun
+from hybriduad.core.errors import ConfigError
 from hybriduad.core.types import BACKGROUND, Batch
 from hybriduad.scan.volumes import write_atomically
 from hybriduad.speed.networks import (
@@ -63,13 +64,16 @@ def count_operations(config: str | Path, *, out: str | Path, overrides: Sequence
         overrides: ``dotted.key=value`` for ``config``.
 
     Raises:
-        ConfigError: an unusable config.
+        ConfigError: an unusable config, or a detector's without a segmenter of its own, as for fine-tuning.
     """
     run = configs.load(config, list(overrides))
     # Nothing is timed: neither the rate of matrix products nor repeats are used.
     bench = Bench(torch.device("cpu"), "float32", math.nan, repeats=0)
     if isinstance(run, ReconstructorRun):
         result = _of_reconstructor(bench, str(config), run)
+    elif "segmenter" not in run.model_fields_set:
+        mend = "count the config of the detector that it starts from"
+        raise ConfigError("no network to count", where=config, expected="a config that states its segmenter", mend=mend)
     else:
         result = _of_detector(bench, str(config), run)
     Path(out).mkdir(parents=True, exist_ok=True)

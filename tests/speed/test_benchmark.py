@@ -161,6 +161,10 @@ class TestOperations:
         # Of the frozen teacher there is no backward pass.
         assert 1.5 * result.pass_gflops < result.step_gflops < 3 * result.pass_gflops
 
+    def test_of_fine_tuning_they_are_those_of_the_detector_before(self, tmp_path: Path) -> None:
+        with pytest.raises(ConfigError, match="no network to count"):
+            count_operations("few-labels", out=tmp_path)
+
     def test_of_a_segmenter_of_the_image_alone(self, tmp_path: Path) -> None:
         result = count_operations("synthetic-image", out=tmp_path, overrides=["train.batch=1"])
         assert result.slice_gflops == pytest.approx(2 * result.pass_gflops)
