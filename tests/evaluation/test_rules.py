@@ -326,6 +326,18 @@ class TestExpectedDice:
         assert expected(sick).cutoffs["score"].floor == 0
         assert "the rule is for cohorts that are known to be ill" in caplog.text
 
+    def test_a_floor_on_slices_of_the_ill_leaves_hardly_any_of_them_empty(self) -> None:
+        """Healthy scans may silence faint lesions, since nothing else keeps healthy scans empty; slices may not."""
+        shares = [0.006, 0.01, 0.015, 0.08, 0.1, 0.12, 0.15, 0.2]
+        sick = [observation(f"{i}", *voxels(i, 6000, share, base=0.2), np.zeros(0)) for i, share in enumerate(shares)]
+        loud = [voxels(40 + i, 6000, 0.012, base=0.2)[0] for i in range(8)]
+        scans = [observation(f"h{i}", scores, np.zeros(6000, bool), scores) for i, scores in enumerate(loud)]
+        slices = [replace(ill, clear=free.clear, slices=9) for ill, free in zip(sick, scans, strict=True)]
+        on_scans, on_slices = expected(sick + scans), expected(slices)
+        assert on_scans.facts["scans_with_lesion_left_empty"]["score"] > 0
+        assert on_slices.facts["scans_with_lesion_left_empty"]["score"] == 0
+        assert 0 < on_slices.cutoffs["score"].floor < on_scans.cutoffs["score"].floor
+
     def test_the_floor_lies_where_two_normal_densities_cross(self) -> None:
         rng = np.random.default_rng(0)
         ill, free = rng.normal(0.7, 0.1, 1000), rng.normal(0.2, 0.05, 1000)

@@ -34,6 +34,8 @@ LEAST_DEVIATION = 0.02
 """Of expected Dice between scans: a single scan has none to show."""
 PENALTY = 1e-6
 """Weight of the squared slope beside a subject's mean loss: it keeps the slope of a perfect score finite."""
+LEFT_EMPTY = 0.05
+"""The share of scans with a lesion that a floor set on slices may leave empty."""
 
 
 class Config(PluginConfig):
@@ -54,8 +56,10 @@ def find(config: Config, observed: Sequence[Observation]) -> Finding:
     the share of them under it is furthest above the share of scans with a lesion there (Youden 1950,
     doi:10.1002/1097-0142(1950)3:1<32::AID-CNCR2820030106>3.0.CO;2-3). The shares of a dozen scans follow a single odd
     scan, and shares of normal distributions (Fluss, Faraggi and Reiser 2005, doi:10.1002/bimj.200410135) a long tail:
-    of the two floors the lower counts, since a patient left empty is worse than an alarm. Without such material it is
-    0: then every scan gets a mask, and the rule is for cohorts that are known to be ill.
+    of the two floors the lower counts, since a patient left empty is worse than an alarm. Slices of the ill are no
+    healthy scans: set on them, the floor is no higher than the expected Dice that :data:`LEFT_EMPTY` of the scans with
+    a lesion stay under, by their normal distribution. Without either it is 0: then every scan gets a mask, and the rule
+    is for cohorts that are known to be ill.
 
     A part whose higher scores are no likelier lesion gets no calibration.
 
@@ -79,6 +83,8 @@ def find(config: Config, observed: Sequence[Observation]) -> Finding:
         ill = [_expected(fitted, case.whole[part]) for case in sick]
         free = [_expected(fitted, case.whole[part] if healthy else case.clear[part]) for case in clear]
         floor = _floor(np.array(ill), case_weights(sick), np.array(free), case_weights(clear))
+        if not healthy:
+            floor = max(0.0, min(floor, float(_normal(np.array(ill), case_weights(sick)).ppf(LEFT_EMPTY))))
         cutoffs[part] = Calibration(fitted.slope, fitted.intercept, floor)
         reached[part] = _mean_dice(cutoffs[part], sick, part)
         emptied[part] = int((np.array(ill) <= floor).sum())
