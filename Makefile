@@ -28,7 +28,7 @@ demo: install
 	$(BIN)/hybriduad demo --out $(OUT)
 
 bench: install
-	$(BIN)/hybriduad benchmark cddpm-small --out runs/bench
+	$(BIN)/hybriduad speed cddpm-small --out runs/bench
 
 lock:
 	$(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --extra dev --extra tensorboard --no-emit-index-url --no-header pyproject.toml -o requirements.lock

@@ -61,11 +61,11 @@ make_variant() {
   read -ra changed <<<"$(changes "$1")"
   if [[ $1 == pair* ]]; then
     make_variant shipped
-    run benchmark synthetic --operations --out "$out/$1.cost" "${changed[@]}"
+    run speed synthetic --operations --out "$out/$1.cost" "${changed[@]}"
     run fit-detector synthetic "$cohort" --reconstructor "$out/shipped.model" --out "$out/$1.model" "${fit[@]}" \
       "${painted[@]}" "${changed[@]}" "${settings[@]}"
   else
-    run benchmark cddpm-small --operations --out "$out/$1.cost" "${anatomy[@]}" "${changed[@]}"
+    run speed cddpm-small --operations --out "$out/$1.cost" "${anatomy[@]}" "${changed[@]}"
     run fit-reconstructor cddpm-small "$cohort" --out "$out/$1.model" "${fit[@]}" "${anatomy[@]}" "${painted[@]}" \
       "${changed[@]}" "${settings[@]}"
   fi

@@ -25,7 +25,7 @@ SLOWEST = (
     "test_wheel.py",
     "test_paper.py",
     "test_train_cohort.py",
-    "test_benchmark.py",
+    "test_speed.py",
     "test_chain.py",
 )
 """Files of many seconds each. They come first: several processes take a file at a time, and none ends long after the

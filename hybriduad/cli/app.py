@@ -313,7 +313,7 @@ def compare(
     typer.echo(f"{len(figures)} differences in {out}")
 
 
-for verb in (tools.anomalies, tools.benchmark, tools.demo, tools.show, tools.doctor):
+for verb in (tools.anomalies, tools.speed, tools.demo, tools.show, tools.doctor):
     app.command()(verb)
 
 

@@ -26,7 +26,7 @@ def anomalies(
     typer.echo(draw_anomalies(config, scan, out, count=count, overrides=overrides, contrast=contrast))
 
 
-def benchmark(
+def speed(
     config: options.Config,
     *,
     out: options.OutTables,
@@ -41,9 +41,9 @@ def benchmark(
 
         typer.echo(count_operations(config, out=out, overrides=overrides))
         return
-    from hybriduad.speed import benchmark as benchmarks
+    from hybriduad.speed.measurement import measure_speed
 
-    typer.echo(benchmarks.benchmark(config, out=out, overrides=overrides, device=device))
+    typer.echo(measure_speed(config, out=out, overrides=overrides, device=device))
 
 
 def demo(

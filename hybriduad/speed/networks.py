@@ -97,7 +97,7 @@ def matrix_rate(dtype: torch.dtype, device: torch.device, side: int, repeats: in
 def build_reconstructor(run: ReconstructorRun) -> Reconstructor:
     """The untrained network of a config, on the CPU."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(rng.fold(run.seed, "benchmark"))
+        torch.manual_seed(rng.fold(run.seed, "speed"))
         family = plugins.load("reconstructors", run.model.name)
         model: Reconstructor = family.Model(run.model, len(run.anatomy.contrasts), run.anatomy.size)
     return model
@@ -106,7 +106,7 @@ def build_reconstructor(run: ReconstructorRun) -> Reconstructor:
 def build_segmenter(run: DetectorRun, anatomy: Anatomy) -> Segmenter:
     """The untrained network of a config, on the CPU."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(rng.fold(run.seed, "benchmark"))
+        torch.manual_seed(rng.fold(run.seed, "speed"))
         return Segmenter(run.segmenter, len(anatomy.contrasts))
 
 

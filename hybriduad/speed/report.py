@@ -1,4 +1,4 @@
-"""A benchmark as Markdown."""
+"""Measured speed as Markdown."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 
 def markdown(record: Mapping[str, Any]) -> str:
-    """What ``benchmark.json`` holds, for a person to read."""
+    """What ``speed.json`` holds, for a person to read."""
     machine, case, beside = record["machine"], record["case"], record["beside"]
     busy = "" if not machine["busy"] else " **The machine was busy: times are too long.**"
     lines = [

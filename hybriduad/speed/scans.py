@@ -1,4 +1,4 @@
-"""Whole scans for the benchmark: made-up heads as files, predicted by the command line in a separate process."""
+"""Whole scans for the measurement: made-up heads as files, predicted by the command line in a separate process."""
 
 from __future__ import annotations
 
@@ -54,9 +54,9 @@ def write_scans(
         images = {name: folder / f"sub-{subject}" / "anat" / f"sub-{subject}_{name}.nii.gz" for name in contrasts}
         for name, path in images.items():
             path.parent.mkdir(parents=True, exist_ok=True)
-            rng = numpy_rng(number, "benchmark", name)
+            rng = numpy_rng(number, "speed", name)
             write_volume(path, _head(phantom, name, depth, rng), grid, np.int16)
-        cases.append(Case("benchmark", subject, images))
+        cases.append(Case("speed", subject, images))
     write_manifest(cases, folder / "manifest.csv")
     return folder / "manifest.csv"
 
@@ -79,7 +79,9 @@ def predict_scans(bundle: Path, manifest: Path, out: Path, device: str) -> dict[
         _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode != 0:
-        raise DataError("benchmark scans could not be predicted", got=output.read_text(errors="replace")[-500:])
+        raise DataError(
+            "the scans of the measurement could not be predicted", got=output.read_text(errors="replace")[-500:]
+        )
     records = sorted(out.rglob(f"*_{SUFFIXES['score']}.json"))
     seconds = [float(json.loads(path.read_text())["seconds"]) for path in records]
     return {

@@ -32,7 +32,7 @@ VERBS = [
     "evaluate",
     "compare",
     "anomalies",
-    "benchmark",
+    "speed",
     "demo",
     "show",
     "doctor",
@@ -408,9 +408,16 @@ def test_compare_takes_names_and_folds(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "got 'folder', expected NAME=FOLDER" in refused("compare", "folder", "--out", "o")
 
 
-def test_benchmark_and_demo_hand_everything_over(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_speed_and_demo_hand_everything_over(monkeypatch: pytest.MonkeyPatch) -> None:
     args, kwargs = handed(
-        monkeypatch, "hybriduad.speed.benchmark.benchmark", "benchmark", "cddpm-small", "--out", "o", "--set", "seed=1"
+        monkeypatch,
+        "hybriduad.speed.measurement.measure_speed",
+        "speed",
+        "cddpm-small",
+        "--out",
+        "o",
+        "--set",
+        "seed=1",
     )
     assert args == ("cddpm-small",)
     assert kwargs == {"out": Path("o"), "overrides": ["seed=1"], "device": "auto"}

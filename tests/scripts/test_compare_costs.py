@@ -41,7 +41,7 @@ def test_every_variant_alike(tmp_path: Path) -> None:
     changes = {}
     for call in calls:
         overrides = [word for before, word in pairwise(call) if before == "--set"]
-        if call[0] in ("fit-reconstructor", "fit-detector", "benchmark"):
+        if call[0] in ("fit-reconstructor", "fit-detector", "speed"):
             configs.load(call[1], overrides)
         if call[0].startswith("fit-"):
             name = Path(call[call.index("--out") + 1]).name

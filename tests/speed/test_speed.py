@@ -1,4 +1,4 @@
-"""The benchmark: what it counts and times against closed forms, and a whole one on a tiny network."""
+"""Speed: what it counts and times against closed forms, and a whole one on a tiny network."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from hybriduad.core.errors import ConfigError, DataError
 from hybriduad.scan.preparation import prepare
 from hybriduad.scan.slices import slices_of
 from hybriduad.scan.volumes import read_volume
-from hybriduad.speed.benchmark import Workload, benchmark
+from hybriduad.speed.measurement import Workload, measure_speed
 from hybriduad.speed.networks import (
     Bench,
     build_reconstructor,
@@ -106,14 +106,14 @@ def test_a_command_that_fails_is_an_error(scans: Path, tmp_path: Path) -> None:
 
 def test_another_kind_of_config_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="wrong kind"):
-        benchmark("synthetic", out=tmp_path / "out")
+        measure_speed("synthetic", out=tmp_path / "out")
 
 
-def test_whole_benchmark(tmp_path: Path) -> None:
+def test_whole_measurement(tmp_path: Path) -> None:
     larger = RECONSTRUCTOR | {"model": RECONSTRUCTOR["model"] | {"widths": [32, 32], "levels": [250]}}
     for name, run in (("tiny", RECONSTRUCTOR), ("larger", larger), ("detector", DETECTOR)):
         (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(run))
-    result = benchmark(
+    result = measure_speed(
         str(tmp_path / "tiny.yaml"),
         out=tmp_path / "out",
         device="cpu",
@@ -121,9 +121,9 @@ def test_whole_benchmark(tmp_path: Path) -> None:
         beside=str(tmp_path / "larger.yaml"),
         workload=Workload(SHAPE, SPACING_MM, scans=2, repeats=1, matrix=128, compared_slices=2),
     )
-    written = json.loads((tmp_path / "out" / "benchmark.json").read_text())
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["benchmark.json", "benchmark.md"]
-    assert (tmp_path / "out" / "benchmark.md").read_text() == str(result)
+    written = json.loads((tmp_path / "out" / "speed.json").read_text())
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["speed.json", "speed.md"]
+    assert (tmp_path / "out" / "speed.md").read_text() == str(result)
     assert written["measures"]["samples of a step, stage 1"]["gflops"] is None
     assert result.case["scans"] == 2
     assert result.case["seconds"] > 0

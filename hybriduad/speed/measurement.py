@@ -73,8 +73,8 @@ WORKLOAD = Workload()
 
 
 @dataclass(frozen=True)
-class Benchmark:
-    """What :func:`benchmark` measured; as text, the Markdown it wrote.
+class Speed:
+    """What :func:`measure_speed` measured; as text, the Markdown it wrote.
 
     ``machine``: facts and load; ``products``: GFLOP/s of matrix products by precision; ``measures`` by name;
     ``case``: whole scans from file to file; ``beside``: this and the larger reconstructor on the same slices.
@@ -92,7 +92,7 @@ class Benchmark:
         return markdown(self.record())
 
     def record(self) -> dict[str, Any]:
-        """As it is written to ``benchmark.json``, but for nan, which is null there."""
+        """As it is written to ``speed.json``, but for nan, which is null there."""
         measures = {
             name: measure._asdict() | {"slices_per_second": measure.slices_per_second}
             for name, measure in self.measures.items()
@@ -100,7 +100,7 @@ class Benchmark:
         return asdict(self) | {"measures": measures}
 
 
-def benchmark(
+def measure_speed(
     config: str | Path,
     *,
     out: str | Path,
@@ -109,8 +109,8 @@ def benchmark(
     detector: str | Path = DETECTOR,
     beside: str | Path = BESIDE,
     workload: Workload = WORKLOAD,
-) -> Benchmark:
-    """Measure training steps, reconstruction and whole scans with a config; write ``benchmark.json`` and ``.md``.
+) -> Speed:
+    """Measure training steps, reconstruction and whole scans with a config; write ``speed.json`` and ``.md``.
 
     Args:
         config: path or name of a shipped config of kind ``reconstructor``.
@@ -151,7 +151,7 @@ def benchmark(
     }
     bench = Bench(place, precision, products[precision], workload.repeats)
     log.info("networks")
-    result = Benchmark(
+    result = Speed(
         config=str(config),
         machine=machine,
         precision=precision,
@@ -161,8 +161,8 @@ def benchmark(
         beside=_beside(bench, (str(config), run), (str(beside), larger), prepared, workload.compared_slices),
     )
     machine["load_after"] = os.getloadavg()[0]
-    write_atomically(out / "benchmark.json", json.dumps(_without_nan(result.record()), indent=1).encode())
-    write_atomically(out / "benchmark.md", str(result).encode())
+    write_atomically(out / "speed.json", json.dumps(_without_nan(result.record()), indent=1).encode())
+    write_atomically(out / "speed.md", str(result).encode())
     return result
 
 
