@@ -305,15 +305,13 @@ def compare(
 
     named: dict[str, list[str]] = {}
     for evaluation in evaluations:
-        name, equals, folder = evaluation.partition("=")
-        if not (name and equals and folder):
-            raise ConfigError("evaluation without a name", got=repr(evaluation), expected="NAME=FOLDER")
+        name, folder = options.assigned(evaluation, "evaluation without a name", "NAME=FOLDER")
         named.setdefault(name, []).append(folder)
     figures = evaluation_comparison.compare(list(named.items()), out=out, seed=seed, draws=draws)
     typer.echo(f"{len(figures)} differences in {out}")
 
 
-for verb in (tools.anomalies, tools.speed, tools.demo, tools.show, tools.doctor):
+for verb in (tools.anomalies, tools.benchmark, tools.speed, tools.demo, tools.show, tools.doctor):
     app.command()(verb)
 
 

@@ -11,7 +11,7 @@ import typer
 
 from hybriduad import __version__
 from hybriduad.core import plugins
-from hybriduad.core.errors import DataError
+from hybriduad.core.errors import ConfigError, DataError
 from hybriduad.evaluation.rules import DEFAULT
 
 log = logging.getLogger("hybriduad")
@@ -63,6 +63,18 @@ def _there(what: str, expected: str) -> Any:
 def _repeated(*names: str, default: tuple[str, ...] = (), **more: Any) -> Any:
     """An option that may be given several times."""
     return typer.Option(*names, default_factory=lambda: list(default), show_default=", ".join(default) or False, **more)
+
+
+def assigned(text: str, fault: str, expected: str) -> tuple[str, str]:
+    """``"NAME=VALUE"`` as its two parts.
+
+    Raises:
+        ConfigError: ``fault``, where either is missing.
+    """
+    name, equals, value = text.partition("=")
+    if not (name and equals and value):
+        raise ConfigError(fault, got=repr(text), expected=expected)
+    return name, value
 
 
 Config = Annotated[str, typer.Argument(metavar="CONFIG", help="Path of a YAML file, or the name of a shipped config.")]
@@ -174,6 +186,10 @@ Draws = Annotated[int, typer.Option("--draws", min=1, help="Of the bootstrap ove
 AllowLeakage = Annotated[
     bool, typer.Option("--allow-leakage", help="Go on where cases were used to make the model, and say so.")
 ]
+NamedCohorts = Annotated[
+    list[str], _repeated("--cohort", metavar="NAME=PATH", help="A cohort of CONFIG: manifest or BIDS folder; repeat.")
+]
+Folds = Annotated[list[int], _repeated("--fold", metavar="K", help="Only this fold; repeat. [default: all]")]
 Evaluations = Annotated[list[str], typer.Argument(metavar="NAME=FOLDER", help="Two or more.")]
 
 Count = Annotated[int, typer.Option("--count", min=1, help="How many samples.")]

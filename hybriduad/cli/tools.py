@@ -26,6 +26,35 @@ def anomalies(
     typer.echo(draw_anomalies(config, scan, out, count=count, overrides=overrides, contrast=contrast))
 
 
+def benchmark(
+    config: options.Config,
+    *,
+    out: options.Out,
+    cohorts: options.NamedCohorts,
+    folds: options.Folds,
+    overrides: options.Overrides,
+    device: options.Device = "auto",
+    cache: options.Cache = None,
+    verbose: options.Verbose = False,
+) -> None:
+    """Train and test many systems; make their table.
+
+    Exits with 3 if some failed; they are named at the end.
+    """
+    from hybriduad.benchmark.run import run_benchmark
+
+    named = dict(options.assigned(cohort, "cohort without a name", "NAME=PATH") for cohort in cohorts)
+    outcome = run_benchmark(
+        config, out=out, cohorts=named, folds=folds, overrides=overrides, device=device, cache=cache
+    )
+    counts = f"{len(outcome.done)} trials done, {len(outcome.kept)} kept, {len(outcome.failed)} failed"
+    typer.echo(f"{counts}, {len(outcome.not_run)} not run, in {out / 'table.md'}")
+    for title, reason in outcome.failed.items():
+        typer.echo(f"failed: {title}: {reason}", err=True)
+    if outcome.failed:
+        raise typer.Exit(options.FAILED_CASES)
+
+
 def speed(
     config: options.Config,
     *,

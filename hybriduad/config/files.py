@@ -10,11 +10,17 @@ from typing import Any
 import yaml
 from pydantic import BaseModel
 
+from hybriduad.config.benchmarks import BenchmarkRun
 from hybriduad.config.runs import DetectorRun, ReconstructorRun
 from hybriduad.config.strict import checked
 from hybriduad.core.errors import ConfigError
 
-RUNS: dict[str, type[ReconstructorRun | DetectorRun]] = {"reconstructor": ReconstructorRun, "detector": DetectorRun}
+RUNS: dict[str, type[BaseModel]] = {
+    "reconstructor": ReconstructorRun,
+    "detector": DetectorRun,
+    "benchmark": BenchmarkRun,
+}
+"""Kind of a run config -> its model."""
 
 
 def shipped_folder() -> Path:

@@ -138,6 +138,34 @@ def _tick_label(value: float, _: float) -> str:
     return f"{value:g}" if f"{value:e}"[0] in "235" else ""
 
 
+class Bar(NamedTuple):
+    """A value with its interval, under a name, in a group of bars."""
+
+    group: str
+    name: str
+    value: float
+    low: float
+    high: float
+
+
+def bars(path: Path, listed: Sequence[Bar], *, x: str) -> None:
+    """Draw horizontal bars with their intervals, a chart a group, side by side; bars of a name share a line."""
+    groups, names = (list(dict.fromkeys(bar[i] for bar in listed)) for i in (0, 1))
+    figure = _figure(2.0 + 3.0 * len(groups), 1.0 + 0.25 * len(names))
+    axes = figure.subplots(1, len(groups), squeeze=False, sharey=True)[0]
+    for axis, group in zip(axes, groups, strict=True):
+        chosen = [bar for bar in listed if bar.group == group]
+        places = [names.index(bar.name) for bar in chosen]
+        axis.barh(places, [bar.value for bar in chosen], color="steelblue", height=0.6)
+        axis.hlines(places, [bar.low for bar in chosen], [bar.high for bar in chosen], color="black", linewidth=1)
+        axis.set(xlim=(0, 1), ylim=(len(names) - 0.5, -0.5), yticks=range(len(names)), yticklabels=names)
+        axis.set_title(group, fontsize=8)
+        axis.tick_params(labelsize=7)
+    figure.supxlabel(x, fontsize=7)
+    figure.tight_layout()
+    save_figure(figure, path)
+
+
 def save_figure(figure: Figure, path: Path, *, crop: bool = True) -> None:
     """Write a figure as PNG, complete or not at all; cropped to what is drawn, for which it is drawn twice."""
     path.parent.mkdir(parents=True, exist_ok=True)

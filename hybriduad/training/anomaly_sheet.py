@@ -10,6 +10,7 @@ import numpy as np
 
 from hybriduad.cohort.manifest import read_case
 from hybriduad.config import files as configs
+from hybriduad.config.benchmarks import BenchmarkRun
 from hybriduad.config.runs import Anatomy, Mix
 from hybriduad.core.drawing import slice_grid
 from hybriduad.core.errors import ConfigError
@@ -44,6 +45,8 @@ def draw_anomalies(
         DataError: the scan cannot be used.
     """
     run = configs.load(config, list(overrides))
+    if isinstance(run, BenchmarkRun):
+        raise ConfigError("config of many trainings", where=config, mend="name the config of one of them")
     anomalies = [anomaly for anomaly in run.anomalies if not needs_labels(anomaly)]
     if not anomalies:
         mend = "name a generator under 'anomalies' that needs no labelled slices"

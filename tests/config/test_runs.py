@@ -79,8 +79,8 @@ def test_shipped_configs_load_and_survive_writing(name: str, tmp_path: Path) -> 
     assert configs.load(written) == run
 
 
-def test_there_are_shipped_configs_of_both_kinds() -> None:
-    assert {configs.load(name).kind for name in configs.shipped()} == {"reconstructor", "detector"}
+def test_there_are_shipped_configs_of_every_kind() -> None:
+    assert {configs.load(name).kind for name in configs.shipped()} == set(configs.RUNS)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,102 @@
+"""What a benchmark has to make, as plain data: the rows of its tables, and the trainings behind them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from hybriduad.config import files as configs
+from hybriduad.config.benchmarks import BenchmarkRun, BenchmarkSystem, FewLabels, Training
+
+FORMAT = 1
+"""Part of every key: raised whenever a result would come out different or holds something else."""
+
+Stage = Literal["reconstructor", "detector", "few_labels"]
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A training: its ``stage``, config with everything that changes it, and the training that it continues.
+
+    ``cohort`` and ``fold`` (from 1) say whose subjects it learns from. Equal trainings are made once.
+    """
+
+    stage: Stage
+    config: str
+    overrides: tuple[str, ...]
+    limit: int | None
+    parent: Fit | None
+    cohort: str
+    fold: int
+
+    def key(self, digests: Mapping[tuple[str, int], str]) -> str:
+        """The sha256 of all that the model comes from; ``digests``: of each (cohort, fold).
+
+        Raises:
+            ConfigError: an unusable config.
+        """
+        kind = "reconstructor" if self.stage == "reconstructor" else "detector"
+        resolved = configs.dump(configs.load(self.config, list(self.overrides), kind=kind))
+        parent = self.parent and self.parent.key(digests)
+        return _digest([FORMAT, self.stage, resolved, self.limit, parent, digests[self.cohort, self.fold]])
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A model's figures on the test subjects of a cohort: several rows may read them, each another part."""
+
+    model: Fit
+    tested_on: str
+    rule: str
+
+    def key(self, digests: Mapping[tuple[str, int], str]) -> str:
+        """The sha256 of all that the figures come from."""
+        return _digest([FORMAT, self.model.key(digests), digests[self.tested_on, self.model.fold], self.rule])
+
+
+@dataclass(frozen=True)
+class Row:
+    """A system in the table of (``trained_on``, ``tested_on``): its trials, over all folds and seeds."""
+
+    system: str
+    part: str
+    trained_on: str
+    tested_on: str
+    trials: tuple[Trial, ...]
+
+
+def rows_of(run: BenchmarkRun, folds: tuple[int, ...]) -> Iterator[Row]:
+    """The rows of all tables, table by table, systems in the order of the config."""
+    for trained_on in run.trained_on:
+        for tested_on in run.tested_on:
+            for name, system in run.systems.items():
+                trials = tuple(
+                    Trial(_chain(run, system, trained_on, fold, seed), tested_on, run.rule)
+                    for fold in folds
+                    for seed in run.seeds
+                )
+                yield Row(name, system.part, trained_on, tested_on, trials)
+
+
+def _chain(run: BenchmarkRun, system: BenchmarkSystem, cohort: str, fold: int, seed: int) -> Fit:
+    """The last training of a system, behind which stand the others."""
+    stages: tuple[tuple[Stage, Training | None, tuple[str, ...]], ...] = (
+        ("reconstructor", system.reconstructor, run.common.reconstructor),
+        ("detector", system.detector, run.common.detector),
+        ("few_labels", system.few_labels, run.common.few_labels),
+    )
+    last: Fit | None = None
+    for stage, training, common in stages:
+        if training is not None:
+            limit = training.limit if isinstance(training, FewLabels) else None
+            overrides = (*common, *training.set, f"seed={seed}")
+            last = Fit(stage, training.config, overrides, limit, last, cohort, fold)
+    assert last is not None  # a system without any training is refused by its config
+    return last
+
+
+def _digest(content: object) -> str:
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()

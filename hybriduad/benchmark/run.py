@@ -1,0 +1,257 @@
+"""Every training and trial of a benchmark, each once; what has a result is not done again."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from hybriduad.benchmark.plan import Fit, Row, Trial, rows_of
+from hybriduad.benchmark.results import TestedCase, read_result, write_result
+from hybriduad.benchmark.tables import Entry, write_tables
+from hybriduad.cohort.digest import cohort_digest
+from hybriduad.cohort.manifest import read_cohort, write_manifest
+from hybriduad.cohort.splits import split_cases
+from hybriduad.config import files as configs
+from hybriduad.config.benchmarks import BenchmarkRun, Phantoms
+from hybriduad.core.errors import ConfigError, DataError, reason_of
+from hybriduad.evaluation.calibration import calibrate
+from hybriduad.evaluation.case import load_case
+from hybriduad.evaluation.evaluate import CASES, PICTURES, evaluate
+from hybriduad.phantom.cohort import write_cohort
+from hybriduad.phantom.pathology import PATHOLOGIES
+from hybriduad.prediction.cohort import predict_cohort
+from hybriduad.training.fitting import fit_detector, fit_reconstructor
+
+log = logging.getLogger(__name__)
+MODELS, RESULTS, COHORTS, PHANTOMS, WORK, SHOWN = "models", "results", "cohorts", "phantoms", "work", "pictures"
+SHARES = {"train": 0.8, "validation": 0.2}
+"""Of the subjects outside the fold that is tested."""
+
+
+@dataclass
+class Outcome:
+    """What became of a benchmark in ``out``: trials ``done`` now, ``kept`` from before, ``failed`` with why.
+
+    ``not_run``: trials of a cohort that the user did not name.
+    """
+
+    out: Path
+    done: list[str] = field(default_factory=list)
+    kept: list[str] = field(default_factory=list)
+    failed: dict[str, str] = field(default_factory=dict)
+    not_run: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Where a benchmark works: manifests and digests by (cohort, fold), and how trainings run."""
+
+    out: Path
+    manifests: Mapping[tuple[str, int], Path]
+    digests: Mapping[tuple[str, int], str]
+    cache: Path
+    device: str
+
+    def can_run(self, trial: Trial) -> bool:
+        """Whether both of its cohorts are there."""
+        fold = trial.model.fold
+        return (trial.model.cohort, fold) in self.digests and (trial.tested_on, fold) in self.digests
+
+
+def run_benchmark(
+    config: str | Path,
+    *,
+    out: str | Path,
+    cohorts: Mapping[str, str | Path] | None = None,
+    folds: Sequence[int] | None = None,
+    overrides: Sequence[str] = (),
+    device: str = "auto",
+    cache: str | Path | None = None,
+) -> Outcome:
+    """Train and test every system of a benchmark config under shared splits; tables are written after every trial.
+
+    Subjects are dealt into folds by site and health, seed 0, whatever the seeds of the trainings. A model is trained
+    once, however many rows stand on it. A trial's maps are deleted when its figures are in ``results/``: copied to
+    another machine, with the same cohorts, that folder is continued from. A system that fails is named, and the others
+    go on; what was not run says so in the tables.
+
+    Args:
+        config: path or name of a config of kind ``benchmark``.
+        out: folder of everything; a benchmark that was stopped there continues.
+        cohorts: cohort of the config -> manifest CSV or BIDS folder; those that the config makes itself are not named.
+        folds: the folds to run now, from 1; by default all.
+        overrides: ``dotted.key=value`` for ``config``.
+        device: "auto", "cpu", "cuda", "cuda:1".
+        cache: folder for prepared volumes; by default inside ``out``.
+
+    Raises:
+        ConfigError: an unusable config, an unknown cohort or fold.
+        DataError: a cohort that cannot be read.
+    """
+    run: BenchmarkRun = configs.load(config, list(overrides), kind="benchmark")
+    named = {name: Path(path) for name, path in (cohorts or {}).items()}
+    chosen = tuple(folds) if folds else tuple(range(1, run.folds + 1))
+    _check(run, named, chosen)
+    folder = Path(out)
+    folder.mkdir(parents=True, exist_ok=True)
+    bench = _set_up(run, folder, named, chosen, Path(cache) if cache is not None else folder / "cache", device)
+    outcome = Outcome(folder)
+    rows = list(rows_of(run, chosen))
+    entries: dict[Row, list[Entry]] = {row: [] for row in rows}
+    tried: dict[Trial, tuple[TestedCase, ...]] = {}
+    reasons: dict[Trial, str] = {}
+    for row in rows:
+        for trial in row.trials:
+            title = _title(row, trial)
+            if not bench.can_run(trial):
+                outcome.not_run.append(title)
+                continue
+            if trial not in tried and trial not in reasons:
+                try:
+                    tried[trial] = _tried(bench, trial, title, outcome)
+                except Exception as error:  # no system's error ends the others
+                    reasons[trial] = reason_of(error)
+                    log.error("%s failed: %s", title, reasons[trial])
+                    log.debug("traceback of %s", title, exc_info=True)
+            if trial in reasons:
+                outcome.failed[title] = reasons[trial]
+                continue
+            entries[row].append(Entry(trial.model.fold, tried[trial]))
+            write_tables(folder, run, entries)
+    write_tables(folder, run, entries)
+    return outcome
+
+
+def _check(run: BenchmarkRun, named: Mapping[str, Path], folds: Sequence[int]) -> None:
+    own = sorted(name for name, cohort in run.cohorts.items() if cohort.phantoms is None)
+    if unknown := sorted(set(named) - set(own)):
+        raise ConfigError("unknown cohort", got=unknown, expected=f"some of {own}")
+    if wrong := [fold for fold in folds if not 1 <= fold <= run.folds]:
+        raise ConfigError("no such fold", got=wrong, expected=f"1 to {run.folds}")
+    for name, cohort in run.cohorts.items():
+        if cohort.phantoms is not None and cohort.phantoms.pathology not in PATHOLOGIES:
+            got, expected = repr(cohort.phantoms.pathology), f"one of {list(PATHOLOGIES)}"
+            raise ConfigError("unknown pathology", where=f"cohorts.{name}", got=got, expected=expected)
+    for row in rows_of(run, (1,)):  # every config is read before anything is trained
+        fit: Fit | None = row.trials[0].model
+        while fit is not None:
+            kind = "reconstructor" if fit.stage == "reconstructor" else "detector"
+            configs.load(fit.config, list(fit.overrides), kind=kind)
+            fit = fit.parent
+
+
+def _set_up(
+    run: BenchmarkRun, out: Path, named: Mapping[str, Path], folds: Sequence[int], cache: Path, device: str
+) -> Bench:
+    manifests, digests = {}, {}
+    for name, cohort in run.cohorts.items():
+        if cohort.phantoms is not None:
+            source = _phantoms(out / PHANTOMS / name, cohort.phantoms)
+        elif name in named:
+            source = named[name]
+        else:
+            continue
+        cases = read_cohort(source)
+        for fold in folds:
+            split = split_cases(cases, SHARES, seed=0, fold=(fold, run.folds))
+            path = out / COHORTS / f"{name}-fold-{fold}.csv"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_manifest(split, path)
+            manifests[name, fold] = path
+            digests[name, fold] = cohort_digest(split) + "".join(case.split[:2] for case in split)
+    return Bench(out, manifests, digests, cache, device)
+
+
+def _phantoms(folder: Path, phantoms: Phantoms) -> Path:
+    return write_cohort(
+        folder,
+        subjects=phantoms.subjects,
+        seed=phantoms.seed,
+        contrasts=phantoms.contrasts,
+        pathology=phantoms.pathology,  # type: ignore[arg-type]  # checked before
+        share_healthy=phantoms.share_healthy,
+        spacing_mm=phantoms.spacing_mm,
+    )
+
+
+def _tried(bench: Bench, trial: Trial, title: str, outcome: Outcome) -> tuple[TestedCase, ...]:
+    """The figures of a trial: read, or made."""
+    key = trial.key(bench.digests)
+    path = bench.out / RESULTS / f"{key[:16]}.json"
+    if path.is_file():
+        outcome.kept.append(title)
+        return read_result(path)
+    log.info("%s", title)
+    work = bench.out / WORK / key[:16]
+    manifest = bench.manifests[trial.tested_on, trial.model.fold]
+    bundle = _calibrated(bench, trial)
+    predict_cohort(
+        bundle, manifest, split="test", out=work / "predictions", maps=("all",), device=bench.device, cache=bench.cache
+    )
+    evaluation = evaluate(work / "predictions", manifest, split="test", out=work / "scores")
+    if lacking := {**dict.fromkeys(evaluation.missing, "no prediction"), **evaluation.failed}:
+        raise DataError("test cases without figures", where=title, got=str(lacking))  # rows need the same cases
+    names = sorted([*evaluation.done, *evaluation.kept])
+    cases = tuple(TestedCase.of(load_case(evaluation.out / CASES, name, {})) for name in names)
+    if (evaluation.out / PICTURES).is_dir():
+        shutil.copytree(evaluation.out / PICTURES, bench.out / SHOWN / key[:16], dirs_exist_ok=True)
+    write_result(path, _about(trial), cases)
+    shutil.rmtree(work)
+    outcome.done.append(title)
+    return cases
+
+
+def _calibrated(bench: Bench, trial: Trial) -> Path:
+    model = _fitted(bench, trial.model)
+    out = model.with_name(f"{model.name}-{trial.rule.partition(':')[0]}")
+    manifest = bench.manifests[trial.model.cohort, trial.model.fold]
+    return calibrate(
+        model, manifest, out=out, rules=(trial.rule,), split="validation", device=bench.device, cache=bench.cache
+    ).folder
+
+
+def _fitted(bench: Bench, fit: Fit) -> Path:
+    """The bundle of a training, made after those that it continues."""
+    parent = _fitted(bench, fit.parent) if fit.parent is not None else None
+    out = bench.out / MODELS / fit.key(bench.digests)[:16]
+    manifest = bench.manifests[fit.cohort, fit.fold]
+    if fit.stage == "reconstructor":
+        fit_reconstructor(
+            fit.config, manifest, out=out, overrides=fit.overrides, device=bench.device, cache=bench.cache
+        )
+    else:
+        fit_detector(
+            fit.config,
+            manifest,
+            out=out,
+            reconstructor=parent if fit.stage == "detector" else None,
+            init=parent if fit.stage == "few_labels" else None,
+            limit=fit.limit,
+            overrides=fit.overrides,
+            device=bench.device,
+            cache=bench.cache,
+        )
+    return out
+
+
+def _title(row: Row, trial: Trial) -> str:
+    return f"{row.system}, {row.trained_on} -> {row.tested_on}, fold {trial.model.fold}"
+
+
+def _about(trial: Trial) -> dict[str, object]:
+    chain: list[dict[str, object]] = []
+    fit: Fit | None = trial.model
+    while fit is not None:
+        chain.insert(0, {"stage": fit.stage, "config": fit.config, "set": list(fit.overrides), "limit": fit.limit})
+        fit = fit.parent
+    model = trial.model
+    return {
+        "trained_on": model.cohort,
+        "tested_on": trial.tested_on,
+        "fold": model.fold,
+        "rule": trial.rule,
+        "chain": chain,
+    }

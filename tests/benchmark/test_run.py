@@ -1,0 +1,156 @@
+"""A whole benchmark on tiny networks: what is shared is made once, what is done is kept, what fails is named."""
+
+from __future__ import annotations
+
+import csv
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+from tiny import DETECTOR, RECONSTRUCTOR
+
+from hybriduad.benchmark import run as running
+from hybriduad.benchmark.run import Outcome, run_benchmark
+from hybriduad.core.errors import ConfigError
+
+STEPS = {"steps": 1, "lr": 1.0e-3, "batch": 2}
+FEW = {
+    "kind": "detector",
+    "mix": {"healthy": 1.0, "synthetic": 1.0, "labelled": 1.0},
+    "anomalies": [{"name": "perlin"}],
+    "train": STEPS,
+}
+
+
+def phantoms(pathology: str, seed: int) -> dict:
+    spacing = [6.0, 6.0, 10.0]
+    return {"phantoms": {"pathology": pathology, "subjects": 9, "spacing_mm": spacing, "seed": seed}}
+
+
+def config_in(folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, content in (
+        ("stage1", RECONSTRUCTOR | {"train": STEPS}),
+        ("stage2", DETECTOR | {"train": STEPS}),
+        ("few", FEW),
+    ):
+        (folder / f"{name}.yaml").write_text(yaml.safe_dump(content))
+    stage1, stage2, few = ({"config": str(folder / f"{name}.yaml")} for name in ("stage1", "stage2", "few"))
+    content = {
+        "kind": "benchmark",
+        "cohorts": {"glioma": phantoms("glioma", 1), "stroke": phantoms("stroke", 2), "named": {}},
+        "trained_on": ["glioma", "named"],
+        "tested_on": ["glioma", "stroke"],
+        "reference": "fused",
+        "rule": "best-dice",
+        "systems": {
+            "intensity": {"reconstructor": stage1, "part": "intensity"},
+            "map": {"reconstructor": stage1, "part": "map"},
+            "fused": {"reconstructor": stage1, "detector": stage2},
+            "UNet": {"reconstructor": stage1, "detector": stage2, "part": "probability"},
+            "two labels": {"reconstructor": stage1, "detector": stage2, "few_labels": few | {"limit": 2}},
+            "too many labels": {"reconstructor": stage1, "detector": stage2, "few_labels": few | {"limit": 99}},
+        },
+    }
+    path = folder / "benchmark.yaml"
+    path.write_text(yaml.safe_dump(content))
+    return path
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Outcome]:
+    """The config, and the outcome of its first fold."""
+    folder = tmp_path_factory.mktemp("benchmark")
+    config = config_in(folder / "configs")
+    return config, run_benchmark(config, out=folder / "out", folds=[1], device="cpu")
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with path.open() as stream:
+        return list(csv.DictReader(stream))
+
+
+def test_every_system_is_there_and_says_what_became_of_it(finished: tuple[Path, Outcome]) -> None:
+    _, outcome = finished
+    assert sorted(outcome.failed) == [f"too many labels, glioma -> {name}, fold 1" for name in ("glioma", "stroke")]
+    assert "99" in next(iter(outcome.failed.values()))
+    assert len(outcome.not_run) == 12
+    text = (outcome.out / "table.md").read_text()
+    _, seen, other, named, *_ = text.split("## ")
+    assert seen.startswith("Trained on glioma, tested on glioma")
+    assert other.startswith("Trained on glioma, tested on stroke")
+    assert "| fused | 0." in seen
+    assert "| too many labels | not run" in seen
+    assert seen.count("| 3 | 1 of 1 |") == 5
+    assert named.count("not run") == 6 * 2
+    values = rows(outcome.out / "table.csv")
+    assert {row["system"] for row in values} == {"intensity", "map", "fused", "UNet", "two labels"}
+    assert all(0 <= float(row["low"]) <= float(row["value"]) <= float(row["high"]) for row in values if row["low"])
+    assert (outcome.out / "auprc.png").is_file()
+    assert r"two labels & 0." in (outcome.out / "table.tex").read_text()
+
+
+def test_what_rows_share_is_trained_once(finished: tuple[Path, Outcome]) -> None:
+    _, outcome = finished
+    models = [path for path in (outcome.out / "models").iterdir() if (path / "bundle.json").is_file()]
+    assert len([path for path in models if not path.name.endswith("best-dice")]) == 3
+    assert len(outcome.done) == 6  # map and intensity, fused and UNet, two labels; on two cohorts
+    assert len(list((outcome.out / "results").iterdir())) == 6
+    assert not list((outcome.out / "work").iterdir())
+
+
+def test_differences_are_from_the_reference_and_corrected(finished: tuple[Path, Outcome]) -> None:
+    _, outcome = finished
+    differences = [row for row in rows(outcome.out / "differences.csv") if row["tested_on"] == "glioma"]
+    assert {row["reference"] for row in differences} == {"fused"}
+    assert {row["system"] for row in differences} == {"intensity", "map", "UNet", "two labels"}
+    assert all(float(row["p"]) <= float(row["p_holm"]) <= 1 for row in differences)
+    table = [row for row in rows(outcome.out / "table.csv") if row["tested_on"] == "glioma"]
+    means = {row["system"]: float(row["value"]) for row in table if row["figure"] == "auprc"}
+    for row in differences:
+        if row["figure"] == "auprc":
+            assert float(row["value"]) == pytest.approx(means[row["system"]] - means["fused"], abs=1e-5)
+
+
+def test_results_are_continued_from_without_models(
+    finished: tuple[Path, Outcome], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, outcome = finished
+    shutil.copytree(outcome.out / "results", tmp_path / "out" / "results")
+    shutil.copytree(outcome.out / "phantoms", tmp_path / "out" / "phantoms")
+    monkeypatch.setattr(running, "_fitted", lambda *_: pytest.fail("trained again"))
+    again = run_benchmark(config, out=tmp_path / "out", folds=[1], device="cpu")
+    assert not again.done
+    assert sorted(again.kept) == sorted(outcome.done)
+    assert (again.out / "table.csv").read_text() == (outcome.out / "table.csv").read_text()
+
+
+def test_a_killed_benchmark_continues(finished: tuple[Path, Outcome], tmp_path: Path) -> None:
+    config, outcome = finished
+    shutil.copytree(outcome.out, tmp_path / "out")
+    lost = sorted((tmp_path / "out" / "results").iterdir())[0]
+    before = lost.read_text()
+    lost.unlink()
+    again = run_benchmark(config, out=tmp_path / "out", folds=[1], device="cpu")
+    assert len(again.done) == 1
+    assert lost.read_text() == before
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"cohorts": {"lgg": "x"}}, "unknown cohort"),
+        ({"folds": [4]}, "no such fold"),
+        ({"overrides": ["cohorts.glioma.phantoms.pathology=flu"]}, "unknown pathology"),
+        ({"overrides": ["reference=none of them"]}, "is none of the systems"),
+        ({"overrides": ["trained_on=[lgg]"]}, "not among the cohorts"),
+        ({"overrides": ["systems.map.reconstructor.config=cddpm-smal"]}, "perhaps 'cddpm-small' is meant"),
+        ({"overrides": ["systems.map.few_labels={config: few-labels}"]}, "few_labels continue a detector"),
+    ],
+)
+def test_a_bad_request_is_refused_before_anything_is_made(options: dict, sentence: str, tmp_path: Path) -> None:
+    config = config_in(tmp_path / "configs")
+    with pytest.raises(ConfigError, match=sentence):
+        run_benchmark(config, out=tmp_path / "out", device="cpu", **options)
+    assert not (tmp_path / "out").exists()
