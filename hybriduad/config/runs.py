@@ -179,7 +179,7 @@ class Fusion(Strict):
 
 class DetectorRun(_Run):
     """``fit-detector``: stage 2 and few-label fine-tuning. A reconstructor brings its ``anatomy``, which is stated only
-    for a segmenter of the image alone, and its ``residual``, unless another is stated; its ``mirror`` does not count.
+    for a segmenter that needs none, and its ``residual``, unless another is stated; its ``mirror`` does not count.
     A detector to start from brings its ``residual`` as well.
 
     ``training_levels``: the noise level of the reconstruction beside a training slice is one of those of ``inference``,

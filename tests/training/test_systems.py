@@ -10,11 +10,12 @@ import torch
 from safetensors.torch import load_file
 from tiny import generators, prepared_cases
 
+from hybriduad.core import rng
 from hybriduad.core.errors import BundleError
+from hybriduad.core.types import Batch
 from hybriduad.detector.bundle import WEIGHTS, Bundle
 from hybriduad.detector.loading import load_detector, load_weights
 from hybriduad.networks.segmenter import Segmenter
-from hybriduad.training import fitting
 from hybriduad.training.fitting import fit_detector
 from hybriduad.training.tasks import SegmentationTask
 
@@ -32,15 +33,30 @@ SMALLER = [
 def system(request: pytest.FixtureRequest, tiny_cohort: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     folder = tmp_path_factory.mktemp(request.param)
     before = generators()
-    bundle = fit_detector(request.param, tiny_cohort, out=folder / "det", overrides=SMALLER, device="cpu")
+    learnt: list[torch.Tensor] = []
+    losses = SegmentationTask.losses
+
+    def noted(task: SegmentationTask, batch: Batch) -> dict[str, torch.Tensor]:
+        if task.training:
+            learnt.append(batch.target[batch.lesion])
+        return losses(task, batch)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(SegmentationTask, "losses", noted)
+        bundle = fit_detector(request.param, tiny_cohort, out=folder / "det", overrides=SMALLER, device="cpu")
     assert generators() == before
+    values = torch.cat(learnt)
+    assert len(learnt) == 3
+    assert len(values) > 0
+    # PII and FPI regress the factor of blending, which is 1 nowhere; DRAEM learns the mask.
+    assert bool((values == 1).any()) == bool((values == 1).all()) == (request.param == "draem")
     return bundle
 
 
 def test_every_weight_is_trained(system: Bundle) -> None:
     trained = load_file(system.folder / WEIGHTS)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(fitting.rng.fold(system.run.seed, "weights"))
+        torch.manual_seed(rng.fold(system.run.seed, "weights"))
         start = Segmenter(system.run.segmenter, 1).state_dict()
     assert trained.keys() == start.keys()
     assert [name for name in start if torch.equal(trained[name], start[name])] == []
