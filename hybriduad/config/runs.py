@@ -14,6 +14,8 @@ from hybriduad.datasets._layout import CONTRASTS
 Precision = Literal["float32", "bfloat16"]
 TrainingLevels = Literal["inference", "all"]
 """Which noise levels stage 2 sees reconstructions of: those that inference uses, or all that stage 1 was trained on."""
+Target = Literal["mask", "visibility"]
+"""What the segmenter learns of a painted slice: its mask, or how visible its anomaly is at each voxel, in [0, 1]."""
 MEDIAN_MM = 11.5
 """Side of the median filter's window: 5 pixels of 2.3 mm, those of the shipped grid."""
 
@@ -131,9 +133,9 @@ class ReconstructorRun(_Run):
 
 
 class Segmenter(Strict):
-    """The network of stage 2."""
+    """The network of stage 2. ``draem`` restores the slice by a network of its own, and needs no reconstructor."""
 
-    layout: Literal["siamese", "stacked"] = "siamese"
+    layout: Literal["siamese", "stacked", "draem"] = "siamese"
     inputs: tuple[Literal["image", "reconstruction", "residual"], ...] = ("image", "residual")
     encoder: str = "resnet18"
     decoder_channels: tuple[Annotated[int, Field(ge=1)], ...] = Field(
@@ -144,14 +146,23 @@ class Segmenter(Strict):
     def _unique(self) -> Segmenter:
         if not self.inputs or len(set(self.inputs)) != len(self.inputs):
             raise ValueError("inputs must be a non-empty list without repeats")
+        if self.layout == "draem" and self.inputs != ("image", "reconstruction"):
+            raise ValueError("inputs must be [image, reconstruction] for the layout draem, which makes the second")
         return self
 
 
 class Loss(Strict):
-    """Weights beside the cross-entropy: ``dice`` of soft Dice, ``false_alarm`` of alarms on lesion-free slices."""
+    """Weights beside the cross-entropy: ``dice`` of soft Dice, ``false_alarm`` of alarms on lesion-free slices.
+
+    ``focal``: the exponent of focal cross-entropy, 0 for plain cross-entropy. ``target``: what is learnt of painted
+    slices; of labelled slices it is the mask. Neither is written where it is left out: trainings from before they were
+    there are continued.
+    """
 
     dice: float = Field(1.0, ge=0)
     false_alarm: float = Field(0.5, ge=0)
+    focal: float = Field(0.0, ge=0, allow_inf_nan=False, exclude_if=lambda exponent: exponent == 0)
+    target: Target = Field("mask", exclude_if=lambda target: target == "mask")
 
 
 class Fusion(Strict):
@@ -168,7 +179,7 @@ class Fusion(Strict):
 
 class DetectorRun(_Run):
     """``fit-detector``: stage 2 and few-label fine-tuning. A reconstructor brings its ``anatomy``, which is stated only
-    for a segmenter of the image alone, and its ``residual``, unless another is stated; its ``mirror`` does not count.
+    for a segmenter that needs none, and its ``residual``, unless another is stated; its ``mirror`` does not count.
     A detector to start from brings its ``residual`` as well.
 
     ``training_levels``: the noise level of the reconstruction beside a training slice is one of those of ``inference``,

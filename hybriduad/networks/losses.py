@@ -9,11 +9,14 @@ from torch import Tensor
 from torch.nn import functional
 
 from hybriduad.core.errors import DataError
+from hybriduad.networks.scoring import ssim_map
 
 # Share of a lesion-free slice's voxels, the most suspicious, that the false-alarm term looks at.
 ALARM_SHARE = 0.01
 # Added to both sides of soft Dice, in voxels: keeps slices with a lesion of a few voxels from dominating.
 DICE_SMOOTHING = 1.0
+# The least distance of probability and target that focal loss weighs by.
+FOCAL_FLOOR = 1e-6
 
 
 def reconstruction_l1(prediction: Tensor, target: Tensor, weight: Tensor) -> Tensor:
@@ -37,8 +40,38 @@ def reconstruction_l1(prediction: Tensor, target: Tensor, weight: Tensor) -> Ten
     return error.sum() / spread.sum().clamp(min=torch.finfo(torch.float32).tiny)
 
 
+def restoration_loss(restored: Tensor, healthy: Tensor, clean: Tensor) -> Tensor:
+    """How far a restored slice is from the slice before an anomaly was painted, both (B, C, H, W) in [-1, 1]; a scalar.
+
+    L2 + 1 - SSIM on images mapped to [0, 1], both of weight 1 (DRAEM, Zavrtanik et al. 2021, arXiv:2108.07610), mean
+    over the voxels of ``clean`` (B, C, H, W) bool, 0 where there are none. Other voxels have no effect and get no
+    gradient: there the restored slice counts as equal to the other, also in windows of SSIM that reach over them.
+
+    Raises:
+        DataError: shapes that do not fit.
+    """
+    if not restored.shape == healthy.shape == clean.shape or restored.dim() != 4:
+        raise DataError(
+            "shapes that do not fit",
+            where="restoration_loss",
+            got=", ".join(str(tuple(tensor.shape)) for tensor in (restored, healthy, clean)),
+            expected="(B, C, H, W) three times",
+        )
+    compared = torch.where(clean, restored.float(), healthy.float())
+    squares = ((compared - healthy.float()) / 2.0) ** 2  # an image spans 2, that of the paper 1
+    error = squares + 1.0 - ssim_map(compared, healthy)
+    return error.masked_fill(~clean, 0.0).sum() / clean.sum().clamp(min=1)
+
+
 def segmentation_loss(
-    logits: Tensor, target: Tensor, ignore: Tensor, brain: Tensor, *, dice: float, false_alarm: float
+    logits: Tensor,
+    target: Tensor,
+    ignore: Tensor,
+    brain: Tensor,
+    *,
+    dice: float,
+    false_alarm: float,
+    focal: float = 0.0,
 ) -> dict[str, Tensor]:
     """Loss of a segmenter: ``loss = cross_entropy + dice * dice_loss + false_alarm * alarm``, each a scalar.
 
@@ -46,7 +79,8 @@ def segmentation_loss(
     and ``brain`` (B, H, W) bool. Only valid voxels count: brain that is not ignored. All others get a gradient of
     exactly 0.
 
-    - ``cross_entropy``: binary cross-entropy, mean over the valid voxels of the batch.
+    - ``cross_entropy``: binary cross-entropy, mean over the valid voxels of the batch, each weighted by |t - p|^focal:
+      for masks that is focal loss (Lin et al. 2017, arXiv:1708.02002), for soft targets that of arXiv:2006.04388.
     - ``dice``: soft Dice loss, 1 - 2 sum(p t) / (sum(p^2) + sum(t^2)) (Milletari et al. 2016, arXiv:1606.04797; the
       squares put the optimum at p = t for soft targets too), mean over slices with a lesion.
     - ``false_alarm``: mean of -log(1 - p) over the 1 % most suspicious voxels, mean over lesion-free slices.
@@ -69,6 +103,9 @@ def segmentation_loss(
     has_lesion = (truth > 0).any(dim=1)
 
     entropy = functional.binary_cross_entropy_with_logits(scores, truth, reduction="none")
+    if focal > 0:
+        # Kept off 0, where the slope of a root is not finite.
+        entropy = entropy * (truth - torch.sigmoid(scores)).abs().clamp(min=FOCAL_FLOOR) ** focal
     cross_entropy = entropy.masked_fill(~valid, 0.0).sum() / count.sum().clamp(min=1)
 
     probability = torch.sigmoid(scores).masked_fill(~valid, 0.0)

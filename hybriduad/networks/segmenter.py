@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from hybriduad.config.runs import Segmenter as SegmenterConfig
 from hybriduad.core.errors import ConfigError
 from hybriduad.core.types import BACKGROUND
+from hybriduad.networks.restorer import Restorer, build_encoder
 
 
 class Segmenter(nn.Module):
@@ -19,40 +20,41 @@ class Segmenter(nn.Module):
 
     ``siamese`` passes every input through one shared encoder and joins the features of each level; ``stacked`` joins
     the inputs as channels. ``inputs`` says which of image, reconstruction and residual (image - reconstruction) the
-    network sees; with ``("image",)`` it needs no reconstruction. H and W may be any size of at least 32.
+    network sees; with ``("image",)`` it needs no reconstruction. ``draem`` is stacked, and makes the reconstruction
+    itself, by a ``restorer`` that is trained with the rest. H and W may be any size of at least 32.
     """
 
     def __init__(self, config: SegmenterConfig, contrasts: int) -> None:
         from segmentation_models_pytorch.base import SegmentationHead
         from segmentation_models_pytorch.decoders.unet.decoder import UnetDecoder
-        from segmentation_models_pytorch.encoders import get_encoder
 
         super().__init__()
         self.config = config
         streams = len(config.inputs) if config.layout == "siamese" else 1
         channels = contrasts if config.layout == "siamese" else contrasts * len(config.inputs)
         depth = len(config.decoder_channels)
-        try:
-            # No weights: the library would otherwise download them.
-            self.encoder = get_encoder(config.encoder, in_channels=channels, depth=depth, weights=None)
-        except (KeyError, RuntimeError, ValueError) as error:  # by whichever library it is looked for
-            raise ConfigError(
-                "unusable encoder",
-                got=f"{config.encoder!r} with {depth} decoder_channels",
-                expected="an encoder of segmentation-models-pytorch, e.g. resnet18",
-            ) from error
-        joined = [width * streams for width in self.encoder.out_channels]
+        self.encoder, widths = build_encoder(config, channels)
+        joined = [width * streams for width in widths]
         self.decoder = UnetDecoder(joined, config.decoder_channels, n_blocks=depth)
         self.head = SegmentationHead(config.decoder_channels[-1], 1, kernel_size=3)
+        self.restorer = Restorer(config, contrasts) if config.layout == "draem" else None
         self.stride = 2**depth
         replace_batchnorm(self)
 
     @property
     def needs_reconstruction(self) -> bool:
-        """Whether an input other than the image itself is configured."""
-        return self.config.inputs != ("image",)
+        """Whether an input is configured that neither the image is nor the network makes itself."""
+        return self.restorer is None and self.config.inputs != ("image",)
+
+    def restored(self, image: Tensor) -> Tensor:
+        """What the restorer of the layout ``draem`` makes of slices (B, C, H, W): that shape, about [-1, 1]."""
+        assert self.restorer is not None  # of this layout alone
+        whole: Tensor = self.restorer(self._padded(image))
+        return whole[..., : image.shape[-2], : image.shape[-1]]
 
     def forward(self, image: Tensor, reconstruction: Tensor | None = None) -> Tensor:
+        if self.restorer is not None and reconstruction is None:  # else it is at hand: its loss was taken
+            reconstruction = self.restored(image)
         height, width = image.shape[-2:]
         # Padded before the residual is taken, whose background is 0 where that of an image is -1.
         seen = None if reconstruction is None else self._padded(reconstruction)

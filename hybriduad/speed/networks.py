@@ -17,9 +17,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from hybriduad.config.runs import Anatomy, DetectorRun, Precision, ReconstructorRun
 from hybriduad.core import plugins, rng
 from hybriduad.core.types import Batch
-from hybriduad.networks.losses import segmentation_loss
 from hybriduad.networks.segmenter import Segmenter
-from hybriduad.reconstructors._base import FeatureReconstructor, ImageReconstructor, Reconstructor
+from hybriduad.reconstructors._base import FeatureReconstructor, Reconstructor
+from hybriduad.training.tasks import SegmentationTask
 
 WARM_UP = 2
 
@@ -133,18 +133,12 @@ def segmentation_step(
     frozen = None if reconstructor is None else _placed(reconstructor, bench).eval().requires_grad_(False)
     trained = _placed(segmenter, bench).train().requires_grad_(True)
     optimiser = _optimiser(list(trained.parameters()))
+    task = SegmentationTask(run, trained, frozen)
 
     def step() -> None:
         with bench.autocast():
-            reconstructed = None
-            if isinstance(frozen, ImageReconstructor):
-                with torch.no_grad():
-                    reconstructed = frozen.reconstruct_for_training(
-                        moved.image, moved.brain, moved.keys, run.training_levels
-                    )
-            logits = trained(moved.image, reconstructed).float()
-        weights = {"dice": run.loss.dice, "false_alarm": run.loss.false_alarm}
-        _descend(segmentation_loss(logits, moved.target, moved.ignore, moved.brain, **weights)["loss"], optimiser)
+            loss = task.losses(moved)["loss"]
+        _descend(loss, optimiser)
 
     return step
 
@@ -175,7 +169,9 @@ def segmentation(bench: Bench, segmenter: Segmenter, batches: list[Batch], membe
     @torch.no_grad()
     def segment() -> list[Tensor]:
         with bench.autocast():
-            return [frozen(_image(batch), batch.healthy) for batch in moved for _ in range(members)]
+            # Any slice serves as the reconstruction; a network that makes its own is left to make it.
+            beside = [batch.healthy if frozen.needs_reconstruction else None for batch in moved]
+            return [frozen(_image(b), r) for b, r in zip(moved, beside, strict=True) for _ in range(members)]
 
     return segment
 

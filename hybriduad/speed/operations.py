@@ -96,14 +96,14 @@ def _of_reconstructor(bench: Bench, config: str, run: ReconstructorRun) -> Opera
 
 
 def _of_detector(bench: Bench, config: str, run: DetectorRun) -> Operations:
-    if run.anatomy is not None:  # the segmenter of an image alone
-        anatomy, reconstructor, members, reconstructed = run.anatomy, None, 1, 0.0
+    if run.anatomy is not None:  # a segmenter that needs no reconstruction
+        anatomy, reconstructor, reconstructed = run.anatomy, None, 0.0
     else:
         stage1: ReconstructorRun = configs.load(STAGE_1, kind="reconstructor")
         anatomy, reconstructor = stage1.anatomy, build_reconstructor(stage1)
-        members = reconstructor.members
         reconstructed = count_gflops(reconstruction(bench, reconstructor, [_blank(anatomy, 1)]))
     segmenter = build_segmenter(run, anatomy)
+    members = reconstructor.members if reconstructor is not None and segmenter.needs_reconstruction else 1
     batch = _blank(anatomy, run.train.batch)
     segmented = count_gflops(segmentation(bench, segmenter, [_blank(anatomy, 1)], 1))
     return Operations(

@@ -249,6 +249,7 @@ def _fit(
         mix=run.mix,
         augmentation=run.augmentation,
         anomalies=run.anomalies,
+        target=run.loss.target if isinstance(run, DetectorRun) else "mask",
     )
     painted = painted_slices(cohort, run, anatomy, cache, data.direction, pool)
     log.info("validation on %d painted slices of %s", sum(map(len, painted.batches)), painted.source)

@@ -16,7 +16,7 @@ from scipy import ndimage
 from torch.utils.data import Dataset
 
 from hybriduad.anomalies._base import VISIBLE_CHANGE, Donor
-from hybriduad.config.runs import Augmentation, Mix
+from hybriduad.config.runs import Augmentation, Mix, Target
 from hybriduad.config.strict import AnomalyConfig
 from hybriduad.core import plugins, rng
 from hybriduad.core.errors import DataError
@@ -111,7 +111,11 @@ def height_weights(pool: SlicePool) -> np.ndarray:
 
 
 class SampleStream(Dataset[Batch]):
-    """Item ``step`` is that step's whole batch."""
+    """Item ``step`` is that step's whole batch.
+
+    With the ``target`` "visibility" that of a painted slice is its generator's soft target, 0 outside the lesion; that
+    of a labelled slice stays its mask.
+    """
 
     def __init__(
         self,
@@ -123,6 +127,7 @@ class SampleStream(Dataset[Batch]):
         mix: Mix,
         augmentation: Augmentation,
         anomalies: Sequence[AnomalyConfig] = (),
+        target: Target = "mask",
     ) -> None:
         shares = np.array([mix.healthy, mix.synthetic, mix.labelled], dtype=float)
         if mix.labelled > 0 and not pool.labelled:
@@ -137,7 +142,7 @@ class SampleStream(Dataset[Batch]):
         self.pool, self.seed, self.batch, self.steps = pool, seed, batch, steps
         self.limits = np.cumsum(shares / shares.sum())
         self.healthy_limits = np.cumsum(height_weights(pool))
-        self.augmentation = augmentation
+        self.augmentation, self.target = augmentation, target
         weights = np.array([config.weight for config in anomalies])
         # Generators of equal weight are drawn as whole numbers: the samples of a seed stay what they were.
         self.anomaly_limits = None if len(set(weights)) < 2 else np.cumsum(weights / weights.sum())
@@ -175,7 +180,7 @@ class SampleStream(Dataset[Batch]):
             # Only what was visible and no contrast covers is taken from the extent that the generator states.
             hidden = painted.lesion & _visible(painted.image, clean) & ~_visible(image, clean)
             lesion, ignore = painted.lesion & ~hidden, ignore | painted.ignore | hidden
-            target = lesion.astype(np.float32)
+            target = np.where(lesion, painted.visibility if self.target == "visibility" else 1, 0).astype(np.float32)
         return Batch(
             image=_tensor(image),
             healthy=_tensor(clean),

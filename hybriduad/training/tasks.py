@@ -14,7 +14,7 @@ from hybriduad.config.runs import DetectorRun, ReconstructorRun, Train
 from hybriduad.core import rng
 from hybriduad.core.errors import DataError
 from hybriduad.core.types import Batch
-from hybriduad.networks.losses import segmentation_loss
+from hybriduad.networks.losses import restoration_loss, segmentation_loss
 from hybriduad.networks.segmenter import Segmenter
 from hybriduad.reconstructors._base import ImageReconstructor, Reconstructor
 
@@ -89,7 +89,11 @@ class ReconstructionTask(Task):
 
 
 class SegmentationTask(Task):
-    """Stage 2 and few-label fine-tuning: the reconstructor is frozen, the masks are synthetic, labelled or both."""
+    """Stage 2 and few-label fine-tuning: the reconstructor is frozen, the masks are synthetic, labelled or both.
+
+    A segmenter that restores slices itself learns that beside the outlines. Of a labelled slice nobody knows how it was
+    before its lesion: there it learns to restore only what is neither lesion nor ignored.
+    """
 
     def __init__(self, run: DetectorRun, segmenter: Segmenter, reconstructor: Reconstructor | None) -> None:
         super().__init__(run.train)
@@ -113,15 +117,21 @@ class SegmentationTask(Task):
         self.log_dict({name: value.detach() for name, value in losses.items()}, prog_bar=True)
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
-        logits = self.segmenter(batch.image, self._reconstruction(batch)).float()
-        return segmentation_loss(
-            logits,
+        restored = None if self.segmenter.restorer is None else self.segmenter.restored(batch.image)
+        beside = self._reconstruction(batch) if restored is None else restored
+        losses = segmentation_loss(
+            self.segmenter(batch.image, beside).float(),
             batch.target,
             batch.ignore,
             batch.brain,
             dice=self.weights.dice,
             false_alarm=self.weights.false_alarm,
+            focal=self.weights.focal,
         )
+        if restored is None:
+            return losses
+        restoration = restoration_loss(restored, batch.healthy, _clean(batch))
+        return losses | {"loss": losses["loss"] + restoration, "restoration": restoration}
 
     @torch.no_grad()
     def _reconstruction(self, batch: Batch) -> Tensor | None:
@@ -131,6 +141,16 @@ class SegmentationTask(Task):
             return None
         drawn = reconstructor.reconstruct_for_training(batch.image, batch.brain, batch.keys, self.levels)
         return torch.where(batch.valid, drawn, batch.image)
+
+
+def _clean(batch: Batch) -> Tensor:
+    """Where ``batch.healthy`` is what a slice would be without its anomaly: (B, C, H, W) bool.
+
+    In a slice that nothing was painted into that is not so in its lesion, a patient's, and where it is ignored.
+    """
+    unpainted = (batch.image == batch.healthy).flatten(1).all(dim=1)
+    sick = (batch.lesion | batch.ignore) & unpainted[:, None, None]
+    return batch.valid & ~sick[:, None]
 
 
 def _finite(what: str, value: Tensor) -> None:

@@ -77,6 +77,7 @@ def painted_slices(
         augmentation=STILL,
         anomalies=[anomaly for anomaly in run.anomalies if not needs_labels(anomaly)]
         or [plugins.load("anomalies", "perlin").Config(name="perlin")],
+        target=run.loss.target if isinstance(run, DetectorRun) else "mask",
     )
     return PaintedSlices(tuple(stream.samples(step, BATCH) for step in range(BATCHES)), source)
 
@@ -85,8 +86,9 @@ def painted_slices(
 def figures(task: Task, detector: Detector, batches: Sequence[Batch]) -> dict[str, float]:
     """The task's losses, each as ``validation_<name>``, and ``validation_auprc``, by the weights as they are now.
 
-    The AUPRC is over the voxels of all slices, brain without what is marked ignore: of the segmenter's probability, or
-    without a segmenter of the reconstruction's map. ``task`` has to be in evaluation mode, ``detector`` made of it.
+    The AUPRC is over the voxels of all slices, brain without what is marked ignore, against the mask: of the
+    segmenter's probability, or without a segmenter of the reconstruction's map. ``task`` has to be in evaluation mode,
+    ``detector`` made of it.
     """
     histogram = ScoreHistogram()
     losses: list[dict[str, float]] = []

@@ -9,6 +9,7 @@ from torch.nn import functional
 
 from hybriduad.core.errors import DataError
 from hybriduad.networks import losses
+from hybriduad.networks.scoring import ssim_map
 
 TERMS = ("loss", "cross_entropy", "dice", "false_alarm")
 
@@ -171,9 +172,62 @@ def test_reconstruction_l1():
     assert torch.count_nonzero(prediction.grad) == 0
 
 
+@pytest.mark.parametrize("soft", [False, True])
+def test_focal_loss_weighs_a_voxel_by_its_error(soft: bool) -> None:
+    data = batch()
+    if soft:
+        data["target"] = data["target"] * 0.3
+    valid = data["brain"] & ~data["ignore"]
+    logits, target = data["logits"][valid], data["target"][valid]
+    weight = (target - torch.sigmoid(logits)).abs() ** 2
+    entropy = functional.binary_cross_entropy_with_logits(logits, target, reduction="none")
+    result = losses.segmentation_loss(**data, dice=0.7, false_alarm=0.3, focal=2.0)
+    plain = losses.segmentation_loss(**data, dice=0.7, false_alarm=0.3)
+    torch.testing.assert_close(result["cross_entropy"], (weight * entropy).mean())
+    torch.testing.assert_close(result["loss"] - result["cross_entropy"], plain["loss"] - plain["cross_entropy"])
+    # On a mask it is the focal loss of the paper: (1 - p_t)^2 times the cross-entropy.
+    if not soft:
+        torch.testing.assert_close(weight, (1 - torch.exp(-entropy)) ** 2)
+
+
+@pytest.mark.parametrize("exponent", [0.5, 1.0, 2.0])
+def test_focal_loss_of_sure_voxels_has_a_gradient(exponent: float) -> None:
+    data = batch()
+    data["logits"] = (data["target"] * 400 - 200).requires_grad_()
+    losses.segmentation_loss(**data, dice=0, false_alarm=0, focal=exponent)["loss"].backward()
+    assert torch.isfinite(data["logits"].grad).all()
+
+
+def test_restoration_loss_is_l2_and_ssim_of_images_in_0_1() -> None:
+    generator = torch.Generator().manual_seed(1)
+    restored, healthy = torch.rand((2, 2, 1, 20, 20), generator=generator) * 2 - 1
+    everywhere = torch.ones_like(healthy, dtype=torch.bool)
+    expected = functional.mse_loss((restored + 1) / 2, (healthy + 1) / 2) + 1 - ssim_map(restored, healthy).mean()
+    torch.testing.assert_close(losses.restoration_loss(restored, healthy, everywhere), expected)
+    assert float(losses.restoration_loss(healthy, healthy, everywhere)) == pytest.approx(0, abs=1e-5)
+    assert losses.restoration_loss(restored, healthy, ~everywhere) == 0
+
+
+def test_what_is_not_known_to_be_clean_has_no_part_in_the_restoration() -> None:
+    generator = torch.Generator().manual_seed(1)
+    restored, healthy = torch.rand((2, 2, 1, 20, 20), generator=generator) * 2 - 1
+    clean = torch.ones_like(healthy, dtype=torch.bool)
+    clean[0, :, 5:12, 5:12] = False
+    restored.requires_grad_()
+    before = losses.restoration_loss(restored, healthy, clean)
+    before.backward()
+    assert torch.count_nonzero(restored.grad[~clean]) == 0
+    assert torch.count_nonzero(restored.grad[clean]) > 0.99 * clean.sum()
+    other = torch.where(clean, restored.detach(), 0.9)
+    assert torch.equal(losses.restoration_loss(other, healthy, clean), before)
+
+
 def test_bad_input_is_named():
     data = batch()
     with pytest.raises(DataError, match="segmentation_loss"):
         losses.segmentation_loss(**{**data, "brain": data["brain"][:1]}, dice=1, false_alarm=1)
     with pytest.raises(DataError, match="reconstruction_l1"):
         losses.reconstruction_l1(torch.zeros(1, 1, 4, 4), torch.zeros(1, 2, 4, 4), torch.ones(1, 4, 4))
+    image = torch.zeros(1, 1, 8, 8)
+    with pytest.raises(DataError, match="restoration_loss"):
+        losses.restoration_loss(image, image, torch.ones(1, 8, 8, dtype=torch.bool))

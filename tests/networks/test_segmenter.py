@@ -14,6 +14,11 @@ from hybriduad.core.types import BACKGROUND
 from hybriduad.networks.segmenter import Segmenter, replace_batchnorm
 
 ALL = ("image", "reconstruction", "residual")
+DRAEM: dict[str, Any] = {
+    "layout": "draem",
+    "inputs": ["image", "reconstruction"],
+    "decoder_channels": [16, 8, 8, 8],
+}
 
 
 def make(contrasts: int = 1, **changes: Any) -> Segmenter:
@@ -127,6 +132,57 @@ def test_a_norm_that_holds_its_activation_keeps_it() -> None:
     replace_batchnorm(module)
     assert not any(isinstance(part, torch.nn.BatchNorm2d) for part in module.modules())
     assert float(module(slices(2, 16, 8, 8)).detach().min()) == 0
+
+
+class TestDraem:
+    """A stacked network that makes its reconstruction itself."""
+
+    @pytest.mark.parametrize(("contrasts", "height", "width"), [(1, 32, 32), (2, 40, 52)])
+    def test_it_needs_the_image_alone(self, contrasts: int, height: int, width: int) -> None:
+        model = make(contrasts, **DRAEM).eval()
+        image = slices(2, contrasts, height, width)
+        assert not model.needs_reconstruction
+        with torch.inference_mode():
+            restored = model.restored(image)
+            assert restored.shape == image.shape
+            logits = model(image)
+            assert logits.shape == (2, height, width)
+            assert torch.equal(model(image, restored), logits)
+            assert not torch.equal(model(image, restored + 0.5), logits)
+
+    def test_every_weight_learns_from_the_outline_alone(self) -> None:
+        model = make(2, **DRAEM, encoder="tu-resnet18")
+        model(slices(2, 2, 32, 32)).square().mean().backward()
+        assert [name for name, weight in model.named_parameters() if weight.grad is None] == []
+        assert float(next(model.restorer.parameters()).grad.abs().max()) > 0
+        assert not any(isinstance(part, torch.nn.modules.batchnorm._NormBase) for part in model.modules())
+
+    def test_nothing_passes_the_restorer_but_its_coarsest_level(self) -> None:
+        """With skip connections it could copy the anomaly."""
+        model = make(**DRAEM).eval()
+        code = {}
+        model.restorer.encoder.register_forward_hook(lambda _, __, levels: code.update(levels=levels))
+        with torch.inference_mode():
+            restored = model.restored(slices(1, 1, 32, 32))
+            levels = [torch.rand_like(level) for level in code["levels"][:-1]]
+            again = model.restorer.head(
+                model.restorer.decoder([*(level[:, :0] for level in levels), code["levels"][-1]])
+            )
+        assert code["levels"][-1].shape[-2:] == (2, 2)
+        torch.testing.assert_close(again, restored)
+
+    def test_the_other_layouts_have_no_restorer(self) -> None:
+        for layout in ("siamese", "stacked"):
+            assert {name.partition(".")[0] for name in make(layout=layout).state_dict()} == {
+                "encoder",
+                "decoder",
+                "head",
+            }
+
+    def test_other_inputs_are_refused(self) -> None:
+        for inputs in (["image"], ["image", "residual"]):
+            with pytest.raises(ConfigError, match=r"\[image, reconstruction\] for the layout draem"):
+                make(layout="draem", inputs=inputs)
 
 
 def test_bad_configurations() -> None:

@@ -169,3 +169,21 @@ class TestOperations:
         result = count_operations("synthetic-image", out=tmp_path, overrides=["train.batch=1"])
         assert result.slice_gflops == pytest.approx(2 * result.pass_gflops)
         assert result.step_gflops == pytest.approx(3 * result.batch * result.pass_gflops, rel=0.05)
+
+    def test_of_a_segmenter_that_restores_the_slice_itself(self, tmp_path: Path) -> None:
+        result = count_operations("draem", out=tmp_path, overrides=["train.batch=1"])
+        assert result.slice_gflops == pytest.approx(2 * result.pass_gflops)
+        # In training the slice is restored once, for its loss and beside the slice.
+        assert result.step_gflops == pytest.approx(3 * result.batch * result.pass_gflops, rel=0.05)
+        stacked = ["segmenter.layout=stacked", "segmenter.inputs=[image]", "train.batch=1"]
+        alone = count_operations("draem", out=tmp_path, overrides=stacked)
+        assert result.pass_gflops > 1.5 * alone.pass_gflops
+
+    def test_of_a_segmenter_of_the_image_beside_a_reconstructor(self, tmp_path: Path) -> None:
+        """It sees a slice once, not once a level, and in training nothing is reconstructed for it."""
+        image = ["segmenter.inputs=[image]", "train.batch=1"]
+        result = count_operations("synthetic", out=tmp_path, overrides=image)
+        alone = count_operations("synthetic-image", out=tmp_path, overrides=["train.batch=1"])
+        stage1 = count_operations("cddpm-small", out=tmp_path, overrides=["train.batch=1"])
+        assert result.slice_gflops == pytest.approx(stage1.slice_gflops + alone.slice_gflops)
+        assert result.step_gflops == pytest.approx(alone.step_gflops)

@@ -305,6 +305,22 @@ class TestStream:
             assert torch.equal(lesion, expected)
             assert not (image != healthy).any(dim=0)[lesion].all()
 
+    def test_a_soft_target_is_that_of_painted_slices_alone(self, pool: SlicePool) -> None:
+        settings: dict[str, Any] = {"anomalies": (anomaly("foreign-patch"),), "batch": 30}
+        mask = stream(pool, self.MIX, **settings)
+        soft = stream(pool, self.MIX, target="visibility", **settings)
+        kinds = [soft.kind(0, index) for index in range(30)]
+        assert set(kinds) == {"healthy", "synthetic", "labelled"}
+        for kind, hard, other in zip(kinds, *([s.sample(0, i) for i in range(30)] for s in (mask, soft)), strict=True):
+            for entry in fields(Batch):
+                same = torch.equal(getattr(hard, entry.name), getattr(other, entry.name))
+                painted = kind == "synthetic" and bool(hard.lesion.any())
+                assert same != (painted and entry.name == "target"), (kind, entry.name)
+            assert not other.target[~other.lesion].any()
+            if painted:  # by one factor throughout
+                (factor,) = other.target[other.lesion].unique()
+                assert 0.2 <= float(factor) < 1
+
     @pytest.mark.parametrize("name", ["lesion", "perlin", "transplant"])
     def test_what_is_painted_is_labelled_where_it_shows(self, prepared: list[Prepared], name: str) -> None:
         def partly(case: Prepared, shift: int) -> Prepared:

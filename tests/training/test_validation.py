@@ -92,6 +92,21 @@ def test_what_carries_annotated_lesions_is_not_painted(tiny_cohort: Path, tmp_pa
     assert torch.equal(without_labels.image, perlin_alone.image)
 
 
+def test_a_soft_target_is_that_of_the_loss_and_the_mask_that_of_the_auprc(
+    tiny_cohort: Path, tmp_path: Path, pool: SlicePool
+) -> None:
+    hard = {**DETECTOR, "anomalies": [{"name": "poisson"}]}
+    masks, soft = (
+        Batch.stack(list(painted(tiny_cohort, tmp_path, pool, run).batches))
+        for run in (hard, {**hard, "loss": {"target": "visibility"}})
+    )
+    assert torch.equal(masks.image, soft.image)
+    assert torch.equal(masks.lesion, soft.lesion)
+    assert torch.equal(masks.target, masks.lesion.float())
+    inside = soft.target[soft.lesion]
+    assert 0.3 <= float(inside.min()) < float(inside.max()) < 1
+
+
 def test_the_auprc_is_that_of_the_voxels_in_the_brain(tiny_detector: Path, tiny_cohort: Path, pool: SlicePool) -> None:
     batches = painted(tiny_cohort, tiny_cohort.parent, pool, DETECTOR).batches
     batches[0].ignore[:, :16] = True
