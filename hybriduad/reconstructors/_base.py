@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import accumulate, chain, pairwise
 from pathlib import Path
 from typing import ClassVar
 
@@ -16,16 +20,37 @@ from hybriduad.core.types import Batch
 from hybriduad.networks.scoring import combine_levels, residual_map
 
 
+@dataclass(frozen=True)
+class Player:
+    """A part of a family that is optimised by itself, with an optimiser and a schedule of its own.
+
+    ``updates``: how many updates of the optimiser it gets a step, all on the batch of the step, each with keys of its
+    own; ``lr_scale``: its learning rate over the run's; ``betas``: of its AdamW; ``float32``: its loss and gradients
+    are computed in float32 whatever the run's precision, as the gradient of a gradient asks for.
+    """
+
+    name: str
+    updates: int = 1
+    lr_scale: float = 1.0
+    betas: tuple[float, float] = (0.9, 0.999)
+    float32: bool = False
+
+
 class Reconstructor(nn.Module, ABC):
     """A network that learnt healthy anatomy and says of slices how far they are from it.
 
     A family is one file with ``Config(PluginConfig)`` and ``Model``, built as ``Model(config, contrasts, size)``, which
     is an :class:`ImageReconstructor` where it makes pseudo-healthy slices and a :class:`FeatureReconstructor` where
-    it compares features and has no image. ``players`` names the parts that are optimised in turn, each with its own
-    optimiser (a GAN has ``("critic", "generator")``); ``parameters_of`` says which weights belong to a player.
+    it compares features and has no image.
+
+    ``phases`` are trained one after the other, each for its share (``shares``, which add up to 1) of the run's steps;
+    the players of a phase get their updates in turn at every step (a GAN has a critic and a generator). Most families
+    have one phase with one player. ``parameters_of`` says which weights belong to a player; those of the players of
+    other phases are frozen meanwhile.
     """
 
-    players: ClassVar[tuple[str, ...]] = ("model",)
+    phases: ClassVar[tuple[tuple[Player, ...], ...]] = ((Player("model"),),)
+    shares: ClassVar[tuple[float, ...]] = (1.0,)
 
     def __init__(self, config: PluginConfig, contrasts: int, size: int) -> None:
         super().__init__()
@@ -37,6 +62,17 @@ class Reconstructor(nn.Module, ABC):
     def members(self) -> int:
         """K: how many reconstructions a slice gets (levels x repeats for a diffusion model, 1 for an autoencoder)."""
         return 1
+
+    @classmethod
+    def players(cls) -> tuple[Player, ...]:
+        """The players of all phases, in the order of the phases."""
+        return tuple(chain.from_iterable(cls.phases))
+
+    @classmethod
+    def phase_steps(cls, steps: int) -> tuple[range, ...]:
+        """The steps of each phase in a training of ``steps`` steps: adjoining ranges that begin at 0."""
+        ends = [round(share * steps) for share in accumulate(cls.shares)]
+        return tuple(range(first, last) for first, last in pairwise([0, *ends]))
 
     @abstractmethod
     def loss(self, batch: Batch, keys: Tensor, player: str = "model") -> dict[str, Tensor]:
@@ -62,6 +98,19 @@ class Reconstructor(nn.Module, ABC):
     def parameters_of(self, player: str) -> list[nn.Parameter]:
         """The weights that ``player`` optimises; where there is one player, all that are not frozen."""
         return [weight for weight in self.parameters() if weight.requires_grad]
+
+    @contextmanager
+    def learning(self, player: str) -> Iterator[None]:
+        """Within it gradients are of the weights of ``player`` alone: the other players' are frozen."""
+        learnt = {id(weight) for weight in self.parameters_of(player)}
+        others = [weight for weight in self.parameters() if weight.requires_grad and id(weight) not in learnt]
+        for weight in others:
+            weight.requires_grad_(False)
+        try:
+            yield
+        finally:
+            for weight in others:
+                weight.requires_grad_(True)
 
 
 class FeatureReconstructor(Reconstructor):

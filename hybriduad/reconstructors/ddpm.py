@@ -29,14 +29,15 @@ GROUPS = 16
 """Groups of every GroupNorm in the denoiser."""
 
 
-class Config(PluginConfig):
-    """``train_levels`` is the half-open range of t in training; ``levels`` are those of a reconstruction.
+class Diffusion(PluginConfig):
+    """What every family of diffusion states.
+
+    ``train_levels`` is the half-open range of t in training; ``levels`` are those of a reconstruction.
 
     ``skip``: the network's output is added to the noised slice, of which it learns the change and not the picture, as
     c_skip of EDM does (arXiv 2206.00364); its last convolution starts at zero, so untrained it changes nothing.
     """
 
-    name: Literal["ddpm"]
     widths: tuple[int, ...] = (128, 256, 256)
     blocks: int = Field(3, ge=1)
     unshuffle: int = Field(1, ge=1, le=4)
@@ -49,7 +50,7 @@ class Config(PluginConfig):
     skip: bool = False
 
     @model_validator(mode="after")
-    def _levels(self) -> Config:
+    def _levels(self) -> Diffusion:
         low, high = self.train_levels
         if not 0 <= low < high <= LEVELS:
             raise ValueError(f"train_levels must satisfy 0 <= low < high <= {LEVELS}")
@@ -60,14 +61,20 @@ class Config(PluginConfig):
         return self
 
 
+class Config(Diffusion):
+    """Without a condition Gaussian noise makes it DDPM, simplex noise AnoDDPM; with one it is cDDPM."""
+
+    name: Literal["ddpm"]
+
+
 class Model(ImageReconstructor):
     """F(x_t, t[, code]) -> x0, with x_t = sqrt(abar_t) x0 + sqrt(1 - abar_t) n."""
 
-    config: Config
+    config: Diffusion
     signal: Tensor
     network: Any
 
-    def __init__(self, config: Config, contrasts: int, size: int) -> None:
+    def __init__(self, config: Diffusion, contrasts: int, size: int) -> None:
         from diffusers import DDPMScheduler, UNet2DModel
 
         super().__init__(config, contrasts, size)
@@ -122,9 +129,7 @@ class Model(ImageReconstructor):
         level = self._drawn_level(keys).to(batch.image.device)
         noised = self.add_noise(batch.image, level, rng.fold_keys(keys, "noise"))
         predicted = self.denoise(noised, level, batch.image)
-        # Scores count inside the brain: the rest of the head keeps a share, so that the context stays readable.
-        weight = OUTSIDE_WEIGHT + (1.0 - OUTSIDE_WEIGHT) * batch.brain.float()
-        return {"loss": reconstruction_l1(predicted.float(), batch.healthy, weight.unsqueeze(1) * batch.valid)}
+        return {"loss": reconstruction_l1(predicted.float(), batch.healthy, loss_weight(batch))}
 
     def reconstruct_member(self, image: Tensor, brain: Tensor, keys: Tensor, member: Tensor) -> Tensor:
         levels = torch.tensor(self.config.levels, device=image.device)
@@ -149,7 +154,11 @@ class Model(ImageReconstructor):
         noise_keys = torch.cat(
             [rng.fold_keys(keys[i : i + 1], "level", int(level[i]), "repeat", int(repeat[i])) for i in range(len(keys))]
         )
-        return self.denoise(self.add_noise(image, level, noise_keys), level, image).float().clamp(-1.0, 1.0)
+        return self._from_noised(self.add_noise(image, level, noise_keys), level, image).float().clamp(-1.0, 1.0)
+
+    def _from_noised(self, noised: Tensor, level: Tensor, image: Tensor) -> Tensor:
+        """x0 of whole slices, (B, C, H, W), from their x_t."""
+        return self.denoise(noised, level, image)
 
     def features(self, image: Tensor, brain: Tensor, keys: Tensor) -> Tensor:
         caught: list[Tensor] = []
@@ -159,4 +168,14 @@ class Model(ImageReconstructor):
             self.reconstruct_member(image, brain, keys, first)
         finally:
             handle.remove()
-        return caught[0].float().mean(dim=(2, 3))
+        # Of every pass through the network: the mean of one is that one.
+        return torch.stack([deepest.float().mean(dim=(2, 3)) for deepest in caught]).mean(dim=0)
+
+
+def loss_weight(batch: Batch) -> Tensor:
+    """What each voxel counts in the loss: (B, C, H, W) in [0, 1], 0 where a contrast covers nothing.
+
+    Scores count inside the brain: the rest of the head keeps a share, so that the context stays readable.
+    """
+    weight = OUTSIDE_WEIGHT + (1.0 - OUTSIDE_WEIGHT) * batch.brain.float()
+    return weight.unsqueeze(1) * batch.valid

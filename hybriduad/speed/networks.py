@@ -62,9 +62,10 @@ class Bench:
         fraction = gflops / median / self.product
         return Measure(median, min(seconds), max(seconds), len(seconds), slices, gflops, fraction)
 
-    def autocast(self) -> torch.autocast:
-        """The precision, as trainings and detectors set it."""
-        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.precision == "bfloat16")
+    def autocast(self, *, enabled: bool = True) -> torch.autocast:
+        """The precision, as trainings and detectors set it; float32 where it is not ``enabled``."""
+        bfloat16 = enabled and self.precision == "bfloat16"
+        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=bfloat16)
 
 
 def timed(call: Callable[[], Any], device: torch.device, repeats: int) -> list[float]:
@@ -111,16 +112,19 @@ def build_segmenter(run: DetectorRun, anatomy: Anatomy) -> Segmenter:
 
 
 def reconstruction_step(bench: Bench, model: Reconstructor, batch: Batch) -> Callable[[], None]:
-    """A training step of stage 1: each player's loss, its gradient, its optimiser."""
+    """A training step of stage 1, of the longest phase: every update of each player, its loss and its gradient."""
     moved = batch.to(bench.device)
     trained = _placed(model, bench).train()
-    optimisers = {player: _optimiser(trained.parameters_of(player)) for player in trained.players}
+    _, players = max(zip(trained.shares, trained.phases, strict=True), key=lambda phase: phase[0])
+    optimisers = {player: _optimiser(trained.parameters_of(player.name)) for player in players}
 
     def step() -> None:
         for player, optimiser in optimisers.items():
-            with bench.autocast():
-                loss = trained.loss(moved, moved.keys, player)["loss"]
-            _descend(loss, optimiser)
+            for _ in range(player.updates):
+                with trained.learning(player.name):
+                    with bench.autocast(enabled=not player.float32):
+                        loss = trained.loss(moved, moved.keys, player.name)["loss"]
+                    _descend(loss, optimiser)
 
     return step
 

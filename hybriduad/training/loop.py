@@ -31,7 +31,12 @@ PICTURES = "pictures"
 
 
 def ema_decay(steps: int) -> float:
-    """Decay of the averaged weights: slow enough to smooth, fast enough to forget the start in a tenth of training."""
+    """Decay of the averaged weights: slow enough to smooth, fast enough to forget the start in a tenth of training.
+
+    Where a training has phases, ``steps`` are those of the shortest. The average of weights that a phase does not
+    change tends to these weights, so at the end that of an earlier phase's is where that phase left them, which is what
+    the later phase learnt beside, and that of the last phase's has forgotten its start.
+    """
     return max(0.0, min(0.999, 1.0 - 10.0 / steps))
 
 
@@ -73,7 +78,7 @@ def run_training(
     interactive = _is_terminal()
     callbacks: list[Callback] = [
         # Buffers are constants here, and averaging would round them anew at every step.
-        EMAWeightAveraging(decay=ema_decay(train.steps), use_buffers=False),
+        EMAWeightAveraging(decay=ema_decay(task.shortest_phase), use_buffers=False),
         ModelCheckpoint(
             folder,
             filename=Path(CHECKPOINT).stem,
@@ -123,9 +128,10 @@ def draw_curve(folder: Path) -> None:
                         along, values = series.setdefault(name, ([], []))
                         along.append(float(row["step"]) + 1)  # as everywhere: the first step is step 1
                         values.append(float(value))
-    losses = {name: curve for name, curve in series.items() if name != AUPRC}
+    signed = {name: curve for name, curve in series.items() if name != AUPRC and min(curve[1]) < 0}
+    losses = {name: curve for name, curve in series.items() if name != AUPRC and name not in signed}
     ranks = {name: curve for name, curve in series.items() if name == AUPRC}
-    charts = [Chart("loss", losses, logarithmic=True), Chart("AUPRC", ranks)]
+    charts = [Chart("loss", losses, logarithmic=True), Chart("loss of either sign", signed), Chart("AUPRC", ranks)]
     if series:
         curves(folder / PICTURES / "loss.png", [chart for chart in charts if chart.series], x="step")
 

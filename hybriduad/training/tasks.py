@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import lightning as L
@@ -12,11 +13,11 @@ from torch import Tensor
 
 from hybriduad.config.runs import DetectorRun, ReconstructorRun, Train
 from hybriduad.core import rng
-from hybriduad.core.errors import DataError
+from hybriduad.core.errors import ConfigError, DataError
 from hybriduad.core.types import Batch
 from hybriduad.networks.losses import restoration_loss, segmentation_loss
 from hybriduad.networks.segmenter import Segmenter
-from hybriduad.reconstructors._base import ImageReconstructor, Reconstructor
+from hybriduad.reconstructors._base import ImageReconstructor, Player, Reconstructor
 
 CLIP = 1.0
 
@@ -33,25 +34,31 @@ class Task(L.LightningModule):
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Named scalar losses of a batch by the weights as they are, under the names of the log."""
 
-    def _optimisers(self, players: list[list[torch.nn.Parameter]]) -> Any:
+    @property
+    @abstractmethod
+    def shortest_phase(self) -> int:
+        """Steps of the shortest phase of the training: the training itself where it has one."""
+
+    def _optimiser(self, weights: list[torch.nn.Parameter], player: Player, steps: int) -> tuple[Any, Any]:
+        """The optimiser of a player and its schedule, which runs over the ``steps`` steps of the player's phase."""
         config = self.train_config
-        optimisers = [
-            torch.optim.AdamW(weights, lr=config.lr, weight_decay=config.weight_decay, fused=True)
-            for weights in players
-        ]
-        schedules = [torch.optim.lr_scheduler.LambdaLR(optimiser, self._share_of_lr) for optimiser in optimisers]
-        return optimisers, schedules
+        optimiser = torch.optim.AdamW(
+            weights, lr=config.lr * player.lr_scale, betas=player.betas, weight_decay=config.weight_decay, fused=True
+        )
 
-    def _share_of_lr(self, step: int) -> float:
-        """Linear warm-up, then half a cosine down to a hundredth."""
-        warmup, steps = self.train_config.warmup, self.train_config.steps
-        if step < warmup:
-            return (step + 1) / warmup
-        return 0.01 + 0.99 * 0.5 * (1.0 + math.cos(math.pi * min(1.0, (step - warmup) / max(1, steps - warmup))))
+        def share_of_lr(update: int) -> float:
+            return _share_of_lr(update // player.updates, config.warmup, steps)
 
-    def _step(self, index: int, loss: Tensor) -> None:
+        return optimiser, torch.optim.lr_scheduler.LambdaLR(optimiser, share_of_lr)
+
+    def _step(self, index: int, loss: Tensor, *, counted: bool = True) -> None:
+        """An update by the optimiser of that index; exactly one a step is ``counted``.
+
+        Lightning counts the updates of the optimisers that it wraps, and takes them for steps where it saves
+        checkpoints and averages weights.
+        """
         _finite("loss", loss)
-        optimiser = _listed(self.optimizers())[index]
+        optimiser = _listed(self.optimizers(use_pl_optimizer=counted))[index]
         optimiser.zero_grad()
         self.manual_backward(loss)
         weights = [weight for group in optimiser.param_groups for weight in group["params"]]
@@ -60,32 +67,78 @@ class Task(L.LightningModule):
         optimiser.step()
         _listed(self.lr_schedulers())[index].step()
 
+    def _show(self, losses: dict[str, Tensor], step: int) -> None:
+        """Write a step's losses to the log and show them.
+
+        The loggers are called here, since Lightning would write the last losses of a phase at every step after it.
+        """
+        self.log_dict({name: value.detach() for name, value in losses.items()}, prog_bar=True, logger=False)
+        values = {name: float(value.detach()) for name, value in losses.items()}
+        for logger in self.loggers:
+            logger.log_metrics(values, step)
+
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
         return batch.to(device)
 
 
 class ReconstructionTask(Task):
-    """Stage 1."""
+    """Stage 1: the phases of the family one after the other, by the step alone; each player with its own optimiser.
+
+    Raises:
+        ConfigError: so few steps that a phase has none.
+    """
 
     def __init__(self, run: ReconstructorRun, model: Reconstructor) -> None:
         super().__init__(run.train)
         self.model = model
+        self.phase_steps = model.phase_steps(run.train.steps)
+        if run.train.steps and not self.shortest_phase:
+            got, expected = f"train.steps {run.train.steps}", f"enough for each of {len(self.phase_steps)}"
+            raise ConfigError(f"phase of {model.config.name!r} without a step", got=got, expected=expected)
+
+    @property
+    def shortest_phase(self) -> int:
+        return min(len(steps) for steps in self.phase_steps)
 
     def configure_optimizers(self) -> Any:
-        return self._optimisers([self.model.parameters_of(player) for player in self.model.players])
+        pairs = [
+            self._optimiser(self.model.parameters_of(player.name), player, len(steps))
+            for players, steps in zip(self.model.phases, self.phase_steps, strict=True)
+            for player in players
+        ]
+        return [optimiser for optimiser, _ in pairs], [schedule for _, schedule in pairs]
 
-    def training_step(self, batch: Batch, _: int) -> None:
-        for index, player in enumerate(self.model.players):
-            losses = self._losses_of(player, batch)
-            self._step(index, losses[f"{player}_loss"])
-            self.log_dict({name: value.detach() for name, value in losses.items()}, prog_bar=True)
+    def training_step(self, batch: Batch, step: int) -> None:
+        phase = next(number for number, steps in enumerate(self.phase_steps) if step in steps)
+        players = self.model.phases[phase]
+        before = sum(len(others) for others in self.model.phases[:phase])
+        learnt: dict[str, Tensor] = {}
+        for index, player in enumerate(players, start=before):
+            for update in range(player.updates):
+                last = update == player.updates - 1
+                with self.model.learning(player.name), self._precision_of(player):
+                    losses = self._losses_of(player, batch, update)
+                    self._step(index, losses[f"{player.name}_loss"], counted=last and player == players[-1])
+            learnt |= losses
+        self._show(learnt, step)
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
-        return {k: v for player in self.model.players for k, v in self._losses_of(player, batch).items()}
+        """Those of the players of all phases: of a player whose phase is still to come, by its weights at the start."""
+        losses: dict[str, Tensor] = {}
+        for player in self.model.players():
+            with self._precision_of(player):
+                losses |= self._losses_of(player, batch)
+        return losses
 
-    def _losses_of(self, player: str, batch: Batch) -> dict[str, Tensor]:
-        losses = self.model.loss(batch, rng.fold_keys(batch.keys, player), player)
-        return {f"{player}_{name}": value for name, value in losses.items()}
+    def _losses_of(self, player: Player, batch: Batch, update: int = 0) -> dict[str, Tensor]:
+        keys = rng.fold_keys(batch.keys, player.name)
+        if update:
+            keys = rng.fold_keys(keys, "update", update)
+        losses = self.model.loss(batch, keys, player.name)
+        return {f"{player.name}_{name}": value for name, value in losses.items()}
+
+    def _precision_of(self, player: Player) -> AbstractContextManager[None]:
+        return torch.autocast(self.device.type, enabled=False) if player.float32 else nullcontext()
 
 
 class SegmentationTask(Task):
@@ -102,19 +155,26 @@ class SegmentationTask(Task):
         self.frozen = (reconstructor,)
 
     def configure_optimizers(self) -> Any:
-        return self._optimisers([list(self.segmenter.parameters())])
+        optimiser, schedule = self._optimiser(
+            list(self.segmenter.parameters()), Player("segmenter"), self.train_config.steps
+        )
+        return [optimiser], [schedule]
+
+    @property
+    def shortest_phase(self) -> int:
+        return self.train_config.steps
 
     def on_fit_start(self) -> None:
         if (reconstructor := self.frozen[0]) is not None:  # no part of this module, so nobody else moves it
             reconstructor.to(self.device)
 
-    def training_step(self, batch: Batch, _: int) -> None:
+    def training_step(self, batch: Batch, step: int) -> None:
         # Some encoders drop paths at random, by the global generator: seeded by the samples, and put back.
         with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
             torch.manual_seed(int(batch.keys[0]))
             losses = self.losses(batch)
         self._step(0, losses["loss"])
-        self.log_dict({name: value.detach() for name, value in losses.items()}, prog_bar=True)
+        self._show(losses, step)
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         restored = None if self.segmenter.restorer is None else self.segmenter.restored(batch.image)
@@ -151,6 +211,13 @@ def _clean(batch: Batch) -> Tensor:
     unpainted = (batch.image == batch.healthy).flatten(1).all(dim=1)
     sick = (batch.lesion | batch.ignore) & unpainted[:, None, None]
     return batch.valid & ~sick[:, None]
+
+
+def _share_of_lr(step: int, warmup: int, steps: int) -> float:
+    """Linear warm-up, then half a cosine down to a hundredth."""
+    if step < warmup:
+        return (step + 1) / warmup
+    return 0.01 + 0.99 * 0.5 * (1.0 + math.cos(math.pi * min(1.0, (step - warmup) / max(1, steps - warmup))))
 
 
 def _finite(what: str, value: Tensor) -> None:

@@ -16,6 +16,8 @@ from tiny import DETECTOR, RECONSTRUCTOR
 from hybriduad.cohort.manifest import read_manifest
 from hybriduad.config.files import parse
 from hybriduad.core.errors import ConfigError, DataError
+from hybriduad.core.types import Batch
+from hybriduad.reconstructors._base import Reconstructor
 from hybriduad.scan.preparation import prepare
 from hybriduad.scan.slices import slices_of
 from hybriduad.scan.volumes import read_volume
@@ -97,6 +99,26 @@ def test_a_step_trains_and_a_reconstruction_does_not(scans: Path) -> None:
     (members,) = reconstruct()
     assert members.shape == (2, 2, 1, 32, 32)
     assert not members.requires_grad
+
+
+def test_a_step_of_several_players_is_that_of_the_longest_phase_with_all_its_updates(
+    scans: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = {"name": "fanogan", "width": 8, "depth": 2, "latent": 8}
+    run = parse(RECONSTRUCTOR | {"model": model}, "here")
+    batch = slices_of(prepare(read_manifest(scans)[0], run.anatomy), [9, 10], 0)
+    seen: list[tuple[str, bool]] = []
+    network = build_reconstructor(run)
+    loss = type(network).loss
+
+    def noted(model: Reconstructor, batch: Batch, keys: torch.Tensor, player: str) -> dict[str, torch.Tensor]:
+        seen.append((player, torch.is_autocast_enabled("cpu")))
+        return loss(model, batch, keys, player)
+
+    monkeypatch.setattr(type(network), "loss", noted)
+    step = reconstruction_step(Bench(CPU, "bfloat16", 1.0, 1), network, batch)
+    assert count_gflops(step) > 5 * count_gflops(lambda: network.critic(batch.image))
+    assert seen == [("critic", False)] * 5 + [("generator", False)]
 
 
 def test_a_command_that_fails_is_an_error(scans: Path, tmp_path: Path) -> None:
