@@ -38,6 +38,7 @@ TINY: dict[str, dict[str, Any]] = {
     "vae": {"width": 16, "depth": 2, "latent": 64},
     "fae": {"width": 16, "depth": 2},
     "rd": {"embedding": 32},
+    "infill": {"widths": [16, 32], "unshuffle": 1},
 }
 """A small configuration of every family; a new family adds a line."""
 NOISELESS = {"ae", "fae", "rd"}
