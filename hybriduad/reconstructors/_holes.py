@@ -59,6 +59,20 @@ def covers(size: int, parts: int) -> Iterator[Tensor]:
             yield ((number % 2 == row).unsqueeze(1)) & ((number % 2 == column).unsqueeze(0))
 
 
+def drawn_covers(keys: Tensor, brain: Tensor, parts: tuple[int, ...]) -> Tensor:
+    """A pattern of :func:`covers` for each slice and where it lies, drawn by its key alone: brain (B, H, W) bool ->
+    (B, H, W) bool on the CPU, in the brain."""
+    size = brain.shape[-1]
+    numbers = rng.uniform(rng.fold_keys(keys, "cover"), (3,))
+    patterns = [next(covers(size, part)) for part in parts]
+    drawn = []
+    for which, row, column in numbers.tolist():
+        part = int(which * len(parts))
+        period = 2 * max(1, size // parts[part])
+        drawn.append(patterns[part].roll((int(row * period), int(column * period)), dims=(0, 1)))
+    return torch.stack(drawn) & brain.cpu()
+
+
 def widened(mask: Tensor, margin: int) -> Tensor:
     """``mask`` (B, H, W) bool and what lies within ``margin`` pixels of it along each axis."""
     spread = F.max_pool2d(mask.float().unsqueeze(1), 2 * margin + 1, stride=1, padding=margin)
@@ -80,3 +94,17 @@ def surroundings(image: Tensor, known: Tensor) -> Tensor:
     coarse = surroundings(mean, share > 0)
     guess = F.interpolate(coarse, size=image.shape[-2:], mode="bilinear", align_corners=False)
     return torch.where(known, image, guess)
+
+
+def places(brain: Tensor) -> Tensor:
+    """Where every voxel lies, as seen from the middle of the brain (B, H, W) bool: (B, 2, H, W), along H and along W,
+    in twice the standard deviation of the brain's voxels. In a disc they run from -1 to 1."""
+    batch, height, width = brain.shape
+    along_rows = torch.arange(height, device=brain.device).float().reshape(1, -1, 1).expand(batch, height, width)
+    along_columns = torch.arange(width, device=brain.device).float().reshape(1, 1, -1).expand(batch, height, width)
+    position = torch.stack([along_rows, along_columns], dim=1)
+    weight = brain.unsqueeze(1).float()
+    count = weight.sum(dim=(2, 3), keepdim=True).clamp_min(1.0)
+    middle = (position * weight).sum(dim=(2, 3), keepdim=True) / count
+    variance = ((position - middle) ** 2 * weight).sum(dim=(2, 3), keepdim=True) / count
+    return (position - middle) / (2.0 * variance.clamp_min(1.0).sqrt())

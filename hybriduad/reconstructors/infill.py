@@ -14,20 +14,20 @@ from typing import Any, Literal
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor
-from torch.nn import functional
+from torch.nn.functional import avg_pool2d
 
 from hybriduad.config.strict import PluginConfig
 from hybriduad.core import rng
 from hybriduad.core.types import BACKGROUND, Batch
 from hybriduad.reconstructors._base import ImageReconstructor
-from hybriduad.reconstructors._holes import covers, drawn_holes, surroundings, widened
+from hybriduad.reconstructors._holes import covers, drawn_covers, drawn_holes, places, surroundings, widened
 from hybriduad.reconstructors._unet import DeepestFeatures, apply_unet, check_widths, make_unet
 
 COVERS = (8, 4)
 """Into how many squares along a side a slice is cut for the first map, once for each."""
 ROUNDS = 3
 """How often the region is filled, and shrunk or grown by what that shows."""
-MARGIN = 1 / 32
+MARGIN = 1 / 16
 """Of the region, as a share of the slice's side: it is filled with so much around it."""
 OUTSIDE_WEIGHT = 0.1
 """In the loss, what the slice outside its hole weighs."""
@@ -52,7 +52,8 @@ class Config(PluginConfig):
 
 
 class Model(ImageReconstructor):
-    """F(slice without its hole, hole) -> the hole's filling, and how far tissue there usually lies from it."""
+    """F(slice without its hole, hole, place in the brain) -> the hole's filling, and how far tissue usually lies from
+    it: where the ventricles should be is not to be seen from inside the white matter beside them."""
 
     config: Config
     network: Any
@@ -61,7 +62,7 @@ class Model(ImageReconstructor):
         super().__init__(config, contrasts, size)
         self.network = make_unet(
             size,
-            contrasts + 1,
+            contrasts + 3,
             2 * contrasts,
             widths=config.widths,
             blocks=config.blocks,
@@ -75,7 +76,7 @@ class Model(ImageReconstructor):
         expected there in a healthy brain, the scale of a Laplace distribution.
         """
         guess = self._guess(image, brain, hole)
-        change, spread = self._apply(guess, hole).float().chunk(2, dim=1)
+        change, spread = self._predicted(guess, brain, hole).float().chunk(2, dim=1)
         return guess + change, USUAL_SPREAD * spread.clamp(-math.log(10.0), math.log(10.0)).exp()
 
     def _guess(self, image: Tensor, brain: Tensor, hole: Tensor) -> Tensor:
@@ -84,14 +85,13 @@ class Model(ImageReconstructor):
         smooth = surroundings(image, (brain & ~hole).unsqueeze(1))
         return torch.where(outside, image, smooth)
 
-    def _apply(self, guess: Tensor, hole: Tensor) -> Tensor:
+    def _predicted(self, guess: Tensor, brain: Tensor, hole: Tensor) -> Tensor:
+        seen = torch.cat([guess, hole.unsqueeze(1).to(guess), places(brain).to(guess)], dim=1)
         level = torch.zeros(len(guess), dtype=torch.int64, device=guess.device)
-        return apply_unet(
-            self.network, torch.cat([guess, hole.unsqueeze(1).to(guess)], dim=1), level, self.config.unshuffle
-        )
+        return apply_unet(self.network, seen, level, self.config.unshuffle)
 
     def loss(self, batch: Batch, keys: Tensor, player: str = "model") -> dict[str, Tensor]:
-        hole = drawn_holes(rng.fold_keys(keys, "hole"), batch.brain).to(batch.image.device)
+        hole = self._drawn(keys, batch.brain).to(batch.image.device)
         filled, spread = self.fill(batch.image, batch.brain, hole)
         error = (filled - batch.healthy).abs()
         inside = hole.unsqueeze(1) & batch.valid
@@ -102,47 +102,57 @@ class Model(ImageReconstructor):
         total = filling + OUTSIDE_WEIGHT * outside + USUAL_SPREAD * likelihood
         return {"loss": total, "filling": filling, "outside": outside, "likelihood": likelihood}
 
+    def _drawn(self, keys: Tensor, brain: Tensor) -> Tensor:
+        """Holes of training (B, H, W): half of them like lesions, half of them like those of the first map."""
+        like_lesions = rng.uniform(rng.fold_keys(keys, "kind")) < 0.5
+        lesions, squares = drawn_holes(keys, brain), drawn_covers(keys, brain, COVERS)
+        return torch.where(like_lesions.reshape(-1, 1, 1), lesions, squares)
+
     def reconstruct_member(self, image: Tensor, brain: Tensor, keys: Tensor, member: Tensor) -> Tensor:
-        filled, surprise = self.first_map(image, brain)
+        """The scan where it is as usual, its filling where it is not, between the two in between."""
+        filled, spread = self.fillings(image, brain)
+        replaced = (self.surprise(image, brain, filled, spread, brain) / self.config.threshold).clamp_max(1.0)
+        return torch.lerp(image.float(), filled, replaced.unsqueeze(1)).clamp(-1.0, 1.0)
+
+    def fillings(self, image: Tensor, brain: Tensor) -> tuple[Tensor, Tensor]:
+        """The whole brain filled, and the spread, (B, C, H, W) both: a region that stands out at once, from beyond it,
+        the rest square by square from around each."""
+        filled, spread = self.first_map(image, brain)
+        hole = brain
         margin = max(1, round(MARGIN * self.size))
-        region = self.region(surprise, brain)
         for _ in range(ROUNDS):
+            region = self.surprise(image, brain, filled, spread, hole) > self.config.threshold
             hole = widened(region, margin) & brain
-            filling, spread = self.fill(image, brain, hole)
+            filling, scale = self.fill(image, brain, hole)
+            # Where the region shrinks, the last filling stays: the scan agrees with it.
             filled = torch.where(hole.unsqueeze(1), filling, filled)
-            region = self.region(torch.where(hole, self.surprise(image, brain, filling, spread), 0.0), hole)
-        return filled.clamp(-1.0, 1.0)
+            spread = torch.where(hole.unsqueeze(1), scale, spread)
+        return filled, spread
 
     def first_map(self, image: Tensor, brain: Tensor) -> tuple[Tensor, Tensor]:
-        """Every part of the brain filled from around it (B, C, H, W), and the surprise that the scan is (B, H, W)."""
-        filled, surprise = [], []
+        """Every part of the brain filled from around it, and the spread: (B, C, H, W), means over :data:`COVERS`."""
+        filled = torch.where(brain.unsqueeze(1), 0.0, image.float())
+        spread = torch.zeros_like(filled)
         for parts in COVERS:
-            whole, departure = image.float(), torch.zeros_like(brain, dtype=torch.float32)
             for pattern in covers(self.size, parts):
                 hole = brain & pattern.to(brain.device)
-                filling, spread = self.fill(image, brain, hole)
-                whole = torch.where(hole.unsqueeze(1), filling, whole)
-                departure = torch.where(hole, self.surprise(image, brain, filling, spread), departure)
-            filled.append(whole)
-            surprise.append(departure)
-        return torch.stack(filled).mean(dim=0), torch.stack(surprise).mean(dim=0)
+                filling, scale = self.fill(image, brain, hole)
+                filled = filled + torch.where(hole.unsqueeze(1), filling, 0.0) / len(COVERS)
+                spread = spread + torch.where(hole.unsqueeze(1), scale, 0.0) / len(COVERS)
+        return filled, spread
 
-    def surprise(self, image: Tensor, brain: Tensor, filling: Tensor, spread: Tensor) -> Tensor:
-        """|scan - filling| in units of what is usual, mean over the contrasts that a slice has: (B, H, W)."""
-        there = ((image > BACKGROUND + 1e-3) & brain.unsqueeze(1)).flatten(2).any(dim=2)[:, :, None, None].float()
-        departure = (image.float() - filling).abs() / spread * there
-        return departure.sum(dim=1) / there.sum(dim=1).clamp_min(1.0)
-
-    def region(self, surprise: Tensor, judged: Tensor) -> Tensor:
-        """Where the mean surprise of 3 x 3 voxels is above the threshold, of those that are ``judged``: (B, H, W)."""
-        weight = judged.float().unsqueeze(1)
-        total = functional.avg_pool2d(surprise.unsqueeze(1) * weight, 3, stride=1, padding=1)
-        mean = total / functional.avg_pool2d(weight, 3, stride=1, padding=1).clamp_min(1e-6)
-        return (mean.squeeze(1) > self.config.threshold) & judged
+    def surprise(self, image: Tensor, brain: Tensor, filled: Tensor, spread: Tensor, judged: Tensor) -> Tensor:
+        """|scan - filling| in units of what is usual, mean over 3 x 3 of the voxels that are ``judged`` (B, H, W) bool,
+        and over the contrasts that a slice has: (B, H, W), 0 elsewhere."""
+        there = ((image > BACKGROUND + 1e-3) & brain.unsqueeze(1)).flatten(2).any(dim=2)[:, :, None, None]
+        counted = (there & judged.unsqueeze(1)).float()
+        departure = torch.where(counted > 0, (image.float() - filled).abs() / spread, 0.0)
+        total, count = (avg_pool2d(part.sum(dim=1), 3, 1, 1) for part in (departure, counted))
+        return torch.where(judged, total / count.clamp_min(1e-6), 0.0)
 
     def features(self, image: Tensor, brain: Tensor, keys: Tensor) -> Tensor:
         with DeepestFeatures(self.network) as features:
-            self._apply(image, torch.zeros_like(brain))
+            self._predicted(image, brain, torch.zeros_like(brain))
         return features.pooled
 
 
