@@ -109,10 +109,7 @@ class Model(ImageReconstructor):
         return torch.where(like_lesions.reshape(-1, 1, 1), lesions, squares)
 
     def reconstruct_member(self, image: Tensor, brain: Tensor, keys: Tensor, member: Tensor) -> Tensor:
-        """The scan where it is as usual, its filling where it is not, between the two in between."""
-        filled, spread = self.fillings(image, brain)
-        replaced = (self.surprise(image, brain, filled, spread, brain) / self.config.threshold).clamp_max(1.0)
-        return torch.lerp(image.float(), filled, replaced.unsqueeze(1)).clamp(-1.0, 1.0)
+        return self.fillings(image, brain)[0].clamp(-1.0, 1.0)
 
     def fillings(self, image: Tensor, brain: Tensor) -> tuple[Tensor, Tensor]:
         """The whole brain filled, and the spread, (B, C, H, W) both: a region that stands out at once, from beyond it,

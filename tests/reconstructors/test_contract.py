@@ -419,6 +419,10 @@ class TestContract:
         ("vae", {"kl": -1.0}, 32),
         ("fae", {"width": 12}, 32),
         ("rd", {"embedding": 0}, 32),
+        ("infill", {"widths": [24, 32]}, 32),
+        ("infill", {"widths": []}, 32),
+        ("infill", {"threshold": 0.0}, 32),
+        ("infill", {}, 33),
     ],
 )
 def test_impossible_configurations_are_refused_with_a_sentence(family: str, changes: dict, size: int) -> None:
