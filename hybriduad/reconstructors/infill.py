@@ -43,7 +43,7 @@ class Config(PluginConfig):
     widths: tuple[int, ...] = (32, 64, 96)
     blocks: int = Field(1, ge=1)
     unshuffle: int = Field(2, ge=1, le=4)
-    threshold: float = Field(2.5, gt=0)
+    threshold: float = Field(2.0, gt=0)
 
     @model_validator(mode="after")
     def _widths(self) -> Config:

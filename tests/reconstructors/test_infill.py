@@ -23,7 +23,7 @@ SIZE = 32
 SPREAD = 0.1
 
 
-def make(contrasts: int = 1, threshold: float = 2.5) -> Model:
+def make(contrasts: int = 1, threshold: float = 2.0) -> Model:
     config = checked(Config, {"name": "infill", "widths": [16, 32], "unshuffle": 1, "threshold": threshold}, "tests")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(3)
