@@ -9,24 +9,21 @@ from __future__ import annotations
 from typing import Any, Literal
 
 import torch
-import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import Tensor
 
 from hybriduad.config.runs import TrainingLevels
 from hybriduad.config.strict import PluginConfig
 from hybriduad.core import rng
-from hybriduad.core.errors import ConfigError
 from hybriduad.core.types import Batch
 from hybriduad.networks.losses import reconstruction_l1
 from hybriduad.reconstructors._base import ImageReconstructor
 from hybriduad.reconstructors._condition import ConditionEncoder
 from hybriduad.reconstructors._noise import Noise, noise_fields
+from hybriduad.reconstructors._unet import DeepestFeatures, apply_unet, check_widths, make_unet
 
 LEVELS = 1000
 OUTSIDE_WEIGHT = 0.25
-GROUPS = 16
-"""Groups of every GroupNorm in the denoiser."""
 
 
 class Diffusion(PluginConfig):
@@ -56,8 +53,7 @@ class Diffusion(PluginConfig):
             raise ValueError(f"train_levels must satisfy 0 <= low < high <= {LEVELS}")
         if not self.levels or not all(low <= level < high for level in self.levels):
             raise ValueError(f"levels must lie in the range that is trained, train_levels [{low}, {high})")
-        if not self.widths or any(width < GROUPS or width % GROUPS for width in self.widths):
-            raise ValueError(f"widths must be multiples of {GROUPS}")
+        check_widths(self.widths)
         return self
 
 
@@ -75,30 +71,19 @@ class Model(ImageReconstructor):
     network: Any
 
     def __init__(self, config: Diffusion, contrasts: int, size: int) -> None:
-        from diffusers import DDPMScheduler, UNet2DModel
+        from diffusers import DDPMScheduler
 
         super().__init__(config, contrasts, size)
-        if size % (stride := config.unshuffle * 2 ** (len(config.widths) - 1)):
-            mend = "change anatomy.size, model.unshuffle or the number of model.widths"
-            raise ConfigError(
-                "size that the denoiser cannot halve", got=size, expected=f"a multiple of {stride}", mend=mend
-            )
-        channels = contrasts * config.unshuffle**2
-        self.network = UNet2DModel(
-            sample_size=size // config.unshuffle,
-            in_channels=channels,
-            out_channels=channels,
-            layers_per_block=config.blocks,
-            block_out_channels=config.widths,
-            down_block_types=("DownBlock2D",) * len(config.widths),
-            up_block_types=("UpBlock2D",) * len(config.widths),
-            add_attention=False,
-            norm_num_groups=GROUPS,
-            class_embed_type="identity" if config.condition != "none" else None,
+        self.network = make_unet(
+            size,
+            contrasts,
+            contrasts,
+            widths=config.widths,
+            blocks=config.blocks,
+            unshuffle=config.unshuffle,
+            coded=config.condition != "none",
+            from_zero=config.skip,
         )
-        if config.skip:
-            torch.nn.init.zeros_(self.network.conv_out.weight)
-            torch.nn.init.zeros_(self.network.conv_out.bias)
         width = 4 * config.widths[0]
         self.encoder = ConditionEncoder(config.condition, contrasts, width) if config.condition != "none" else None
         schedule = "squaredcos_cap_v2" if config.betas == "cosine" else "linear"
@@ -117,13 +102,9 @@ class Model(ImageReconstructor):
 
     def denoise(self, noised: Tensor, level: Tensor, image: Tensor) -> Tensor:
         """x0 predicted from x_t; ``image`` is the slice that a condition encodes."""
-        factor = self.config.unshuffle
         code = self.encoder(image) if self.encoder is not None else None
-        folded = F.pixel_unshuffle(noised, factor) if factor > 1 else noised
-        predicted = self.network(folded, level, class_labels=code).sample
-        if self.config.skip:
-            predicted = predicted + folded
-        return F.pixel_shuffle(predicted, factor) if factor > 1 else predicted
+        predicted = apply_unet(self.network, noised, level, self.config.unshuffle, code)
+        return predicted + noised if self.config.skip else predicted
 
     def loss(self, batch: Batch, keys: Tensor, player: str = "model") -> dict[str, Tensor]:
         level = self._drawn_level(keys).to(batch.image.device)
@@ -161,15 +142,10 @@ class Model(ImageReconstructor):
         return self.denoise(noised, level, image)
 
     def features(self, image: Tensor, brain: Tensor, keys: Tensor) -> Tensor:
-        caught: list[Tensor] = []
-        handle = self.network.mid_block.register_forward_hook(lambda _m, _i, out: caught.append(out))
-        try:
-            first = torch.zeros(len(keys), dtype=torch.int64, device=image.device)
+        first = torch.zeros(len(keys), dtype=torch.int64, device=image.device)
+        with DeepestFeatures(self.network) as features:
             self.reconstruct_member(image, brain, keys, first)
-        finally:
-            handle.remove()
-        # Of every pass through the network: the mean of one is that one.
-        return torch.stack([deepest.float().mean(dim=(2, 3)) for deepest in caught]).mean(dim=0)
+        return features.pooled
 
 
 def loss_weight(batch: Batch) -> Tensor:

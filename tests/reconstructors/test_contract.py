@@ -40,6 +40,7 @@ TINY: dict[str, dict[str, Any]] = {
     "rd": {"embedding": 32},
     "pddpm": {"widths": [16, 32], "blocks": 1, "unshuffle": 2, "train_levels": [0, 400], "levels": [100, 200]},
     "fanogan": {"width": 16, "depth": 2, "latent": 64},
+    "infill": {"widths": [16, 32], "unshuffle": 1},
 }
 """A small configuration of every family; a new family adds a line."""
 STEPS = {"fanogan": 200}
@@ -457,6 +458,10 @@ class TestContract:
         ("pddpm", {}, 33),
         ("fanogan", {"latent": 0}, 32),
         ("fanogan", {}, 34),
+        ("infill", {"widths": [24, 32]}, 32),
+        ("infill", {"widths": []}, 32),
+        ("infill", {"threshold": 0.0}, 32),
+        ("infill", {}, 33),
     ],
 )
 def test_impossible_configurations_are_refused_with_a_sentence(family: str, changes: dict, size: int) -> None:
