@@ -164,10 +164,17 @@ class Anatomy:
         """A smooth random field of mean 0 and variance 1 at the N points."""
         return self.grid.noise(rng, wavelength_mm)[self.brain]
 
-    def pushed(self, push: Push) -> Anatomy:
-        """The same head after its tissue was pushed aside: other ``fractions`` at the same points."""
+    def pushed(self, push: Push, widened: np.ndarray | float = 1.0) -> Anatomy:
+        """The same head after its tissue was pushed aside: other ``fractions`` at the same points.
+
+        ``widened`` (N,) is a factor on how wide the sulci are.
+        """
         source = push(self.template_mm, self.depth_mm)
-        return replace(self, fractions=_sharpen(template().sample_tissue(source), self.person.csf_weight))
+        return replace(self, fractions=_sharpen(template().sample_tissue(source), self.person.csf_weight * widened))
+
+    def towards_ventricle(self, points_mm: np.ndarray) -> np.ndarray:
+        """Vectors (3, N) to the lateral ventricles at ``points_mm`` (3, N), of length 1 or less, shorter far away."""
+        return template().sample_place(points_mm, TOWARDS)
 
 
 def draw_anatomy(seed: int, subject: int, grid: Grid) -> Anatomy:
@@ -182,7 +189,7 @@ def draw_anatomy(seed: int, subject: int, grid: Grid) -> Anatomy:
     return Anatomy(grid, person, brain, fractions, inside, ventricle[brain], depth[brain])
 
 
-def _sharpen(fractions: np.ndarray, csf_weight: float) -> np.ndarray:
+def _sharpen(fractions: np.ndarray, csf_weight: np.ndarray | float) -> np.ndarray:
     """Fourth power and renormalise: the average of 152 heads gets borders as crisp as those of a single head."""
     powers = fractions**4
     powers[2] *= csf_weight

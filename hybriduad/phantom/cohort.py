@@ -18,13 +18,14 @@ from hybriduad.cohort.manifest import write_manifest
 from hybriduad.core.errors import ConfigError
 from hybriduad.core.types import Case
 from hybriduad.phantom.lattice import Grid
-from hybriduad.phantom.pathology import PATHOLOGIES, Pathology
+from hybriduad.phantom.pathology import MIXED, PATHOLOGIES, Pathology
 from hybriduad.phantom.signal import CONTRASTS, protocols
 from hybriduad.phantom.subject import describe, make_subject
 from hybriduad.phantom.workers import usable_cores, work_through
 from hybriduad.scan.volumes import VolumeGrid, write_atomically, write_volume
 
-DATASET = "phantom"
+FORMAT = 2
+"""Of what the files say; another format needs ``overwrite``."""
 CONFIG = "phantom.json"
 """In the cohort's folder: what its subjects depend on. Only a folder that holds it may be emptied by ``overwrite``."""
 WORKER_POINTS = 60_000_000
@@ -60,8 +61,9 @@ def write_cohort(
     """Write ``subjects`` phantoms under ``out`` as a raw BIDS data set and return the path of its manifest.
 
     Subject i is a pure function of the other arguments, however many there are, so a larger number adds to a cohort.
-    ``pathology`` None makes all of them healthy; "mixed" takes the three in turn. Of any first n subjects
+    ``pathology`` None makes all of them healthy; "mixed" takes glioma, stroke and ms in turn. Of any first n subjects
     ``share_healthy`` x n, rounded down, are healthy: they have no lesion mask, and health "healthy".
+    The name of the data set holds the seed, because the same number under another seed is another person.
 
     Continuing is the default: what is there already is kept. ``progress(done, subjects)`` is called after each subject.
     ``workers`` processes make subjects, by default a worker a usable core where there is enough to do; files do not
@@ -89,7 +91,7 @@ def write_cohort(
 
     out = Path(out)
     config = {
-        "format": 1,
+        "format": FORMAT,
         "seed": seed,
         "contrasts": list(contrasts),
         "pathology": pathology,
@@ -99,7 +101,8 @@ def write_cohort(
     }
     _open(out, config, subjects, overwrite)
     kinds = [pathology_of(i, pathology, share_healthy) for i in range(subjects)]
-    cases = [_case(out, i, contrasts, kind, describe(seed, i, kind)) for i, kind in enumerate(kinds)]
+    dataset = f"phantom-{seed}"
+    cases = [_case(out, dataset, i, contrasts, kind, describe(seed, i, kind)) for i, kind in enumerate(kinds)]
     order = [Order(seed, i, kinds[i], spacing_mm, slice_thickness_mm, case) for i, case in enumerate(cases)]
     missing = [item for item in order if not _complete(item.case)]
     if workers is None:
@@ -112,7 +115,7 @@ def write_cohort(
             next(finished)
         if progress is not None:
             progress(i + 1, subjects)
-    _describe(out, cases)
+    _describe(out, dataset, cases)
     manifest = out / "manifest.csv"
     write_manifest(cases, manifest)
     return manifest
@@ -157,11 +160,11 @@ def _complete(case: Case) -> bool:
 def pathology_of(
     subject: int, pathology: Pathology | Literal["mixed"] | None, share_healthy: float = 0.0
 ) -> Pathology | None:
-    """What subject ``subject`` has: healthy subjects are spread evenly, "mixed" goes round the pathologies."""
+    """What subject ``subject`` has: healthy subjects are spread evenly, "mixed" goes round three pathologies."""
     before, after = (math.floor(n * share_healthy + 1e-9) for n in (subject, subject + 1))
     if pathology is None or after > before:
         return None
-    return PATHOLOGIES[(subject - before) % len(PATHOLOGIES)] if pathology == "mixed" else pathology
+    return MIXED[(subject - before) % len(MIXED)] if pathology == "mixed" else pathology
 
 
 def _open(out: Path, config: dict[str, Any], subjects: int, overwrite: bool) -> None:
@@ -193,12 +196,14 @@ def _open(out: Path, config: dict[str, Any], subjects: int, overwrite: bool) -> 
     _json(record, {"subjects": subjects, **config})
 
 
-def _case(out: Path, subject: int, contrasts: tuple[str, ...], kind: Pathology | None, facts: dict[str, str]) -> Case:
+def _case(
+    out: Path, dataset: str, subject: int, contrasts: tuple[str, ...], kind: Pathology | None, facts: dict[str, str]
+) -> Case:
     label = f"{subject + 1:04d}"
     stem = Path(f"sub-{label}") / "anat" / f"sub-{label}"
     masks = out / "derivatives" / "manual"
     return Case(
-        DATASET,
+        dataset,
         label,
         {name: out / f"{stem}_{name}.nii.gz" for name in contrasts},
         brain=masks / f"{stem}_label-brain_mask.nii.gz",
@@ -218,7 +223,7 @@ def _write(file: Path, data: np.ndarray, grid: VolumeGrid, facts: dict[str, Any]
     _json(_sidecar(file), facts)
 
 
-def _describe(out: Path, cases: list[Case]) -> None:
+def _describe(out: Path, dataset: str, cases: list[Case]) -> None:
     """The files that make a folder a BIDS data set."""
     generated = [{"Name": "hybriduad phantom"}]
     common = {
@@ -226,8 +231,8 @@ def _describe(out: Path, cases: list[Case]) -> None:
         "License": "that of the ICBM 2009a template, see README",
         "GeneratedBy": generated,
     }
-    _json(out / "dataset_description.json", {"Name": DATASET, "DatasetType": "raw", **common})
-    masks = {"Name": f"{DATASET} masks", "DatasetType": "derivative", **common}
+    _json(out / "dataset_description.json", {"Name": dataset, "DatasetType": "raw", **common})
+    masks = {"Name": f"{dataset} masks", "DatasetType": "derivative", **common}
     _json(out / "derivatives" / "manual" / "dataset_description.json", masks)
     _text(out / "README", README)
     _text(out / ".bidsignore", f"{CONFIG}\nmanifest.csv\n")
