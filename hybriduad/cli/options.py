@@ -122,6 +122,14 @@ Pathology = Annotated[
 ShareHealthy = Annotated[float, typer.Option("--share-healthy", min=0, max=1, help="Share of healthy subjects.")]
 Spacing = Annotated[tuple[float, float, float], typer.Option("--spacing-mm", metavar="X Y Z", help="Voxel size.")]
 
+LabelMaps = Annotated[
+    Path | None,
+    typer.Option(
+        "--labelmaps",
+        callback=_there("folder of label maps", "files *dseg.nii.gz with FreeSurfer's labels"),
+        help="Folder of label maps *dseg.nii.gz whose people lend their anatomy, instead of the template.",
+    ),
+]
 Picture = Annotated[Path | None, typer.Option("--picture", help=f"PNG of the first {PICTURED} subjects.")]
 
 SliceThickness = Annotated[
