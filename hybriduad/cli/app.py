@@ -60,6 +60,7 @@ def phantom(
     share_healthy: options.ShareHealthy = 0.0,
     spacing_mm: options.Spacing = (1.0, 1.0, 4.0),
     slice_thickness_mm: options.SliceThickness = None,
+    labelmaps: options.LabelMaps = None,
     seed: options.Seed = 0,
     picture: options.Picture = None,
     overwrite: options.Overwrite = False,
@@ -77,6 +78,7 @@ def phantom(
         contrasts=tuple(contrasts),
         spacing_mm=spacing_mm,
         slice_thickness_mm=slice_thickness_mm,
+        labelmaps=labelmaps,
         overwrite=overwrite,
         progress=lambda done, of: options.log.info("phantom %d of %d", done, of),
     )

@@ -128,11 +128,20 @@ Seed = Annotated[int, typer.Option("--seed", help="The same seed gives the same 
 Subjects = Annotated[int, typer.Option("--subjects", min=1, help="How many; a larger number adds to a cohort.")]
 Contrasts = Annotated[list[str], _repeated("--contrast", default=("T1w", "FLAIR"), help="Repeat.")]
 Pathology = Annotated[
-    Literal["glioma", "stroke", "ms", "mixed"] | None, typer.Option("--pathology", help="Without it all are healthy.")
+    Literal["glioma", "stroke", "ms", "mixed", "wmh", "haemorrhage", "resection", "atrophy"] | None,
+    typer.Option("--pathology", help="Without it all are healthy; mixed: glioma, stroke and ms in turn."),
 ]
 ShareHealthy = Annotated[float, typer.Option("--share-healthy", min=0, max=1, help="Share of healthy subjects.")]
 Spacing = Annotated[tuple[float, float, float], typer.Option("--spacing-mm", metavar="X Y Z", help="Voxel size.")]
 
+LabelMaps = Annotated[
+    Path | None,
+    typer.Option(
+        "--labelmaps",
+        callback=_there("folder of label maps", "files *dseg.nii.gz with FreeSurfer's labels"),
+        help="Folder of label maps *dseg.nii.gz whose people lend their anatomy, instead of the template.",
+    ),
+]
 Picture = Annotated[Path | None, typer.Option("--picture", help=f"PNG of the first {PICTURED} subjects.")]
 
 SliceThickness = Annotated[

@@ -38,18 +38,20 @@ Push = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 @dataclass(frozen=True)
 class Template:
-    """The healthy average head.
+    """A healthy head in MNI space: the average of 152 people, or a single one.
 
     ``tissue`` (3, X, Y, Z) float32 at 1 mm: grey matter, white matter and CSF, which sum to 1 inside the filled brain
     mask and to 0 outside. ``place`` (5, X, Y, Z) at 2 mm: the distance to the lateral ventricles (negative inside), the
     depth under the brain's surface, and a vector that points to the ventricles; all in mm. ``origin_mm`` is where
-    voxel 0 of both lies in MNI space; ``centre_mm`` the middle of the brain.
+    voxel 0 of both lies in MNI space; ``centre_mm`` the middle of the brain; ``sharpness`` the power that makes borders
+    of ``tissue`` crisp.
     """
 
     tissue: torch.Tensor
     place: torch.Tensor
     origin_mm: np.ndarray
     centre_mm: np.ndarray
+    sharpness: float
 
     def sample_tissue(self, points_mm: np.ndarray) -> np.ndarray:
         """Grey matter, white matter, CSF at ``points_mm`` (3, N): (3, N) float32."""
@@ -79,7 +81,9 @@ def template() -> Template:
     corners = [np.flatnonzero(mask.any(axis=tuple({0, 1, 2} - {axis}))) for axis in range(3)]
     middle = np.array([(inside[0] + inside[-1]) / 2 for inside in corners])
     origin = affine[:3, 3]
-    return Template(torch.from_numpy(tissue), _place(mask, csf), origin, origin + middle)
+    step = (slice(None, None, PLACE_MM),) * 3
+    place = place_of(mask[step], _ventricles(mask[step], csf[step]))
+    return Template(torch.from_numpy(tissue), place, origin, origin + middle, sharpness=4.0)
 
 
 def _read_map(path: Path) -> tuple[np.ndarray, np.ndarray]:
@@ -91,19 +95,25 @@ def _read_map(path: Path) -> tuple[np.ndarray, np.ndarray]:
     return data / data.max(), affine
 
 
-def _place(mask: np.ndarray, csf: np.ndarray) -> torch.Tensor:
-    step = (slice(None, None, PLACE_MM),) * 3
-    mask, csf = mask[step], csf[step]
-    # The bottom of the template is cut: without the padding the cut face would count as deep inside.
-    depth = ndimage.distance_transform_edt(np.pad(mask, 1), sampling=PLACE_MM)[1:-1, 1:-1, 1:-1]
-    labels, count = ndimage.label((csf > 0.5) & (depth > 30))
-    sizes = ndimage.sum_labels(mask, labels, np.arange(1, count + 1))
-    ventricle = labels == 1 + int(np.argmax(sizes))
+def place_of(mask: np.ndarray, ventricle: np.ndarray) -> torch.Tensor:
+    """``Template.place`` from the brain's mask and its lateral ventricles, both (X, Y, Z) bool at 2 mm."""
     distance = ndimage.distance_transform_edt(~ventricle, sampling=PLACE_MM)
     distance = distance - ndimage.distance_transform_edt(ventricle, sampling=PLACE_MM)
     smooth = ndimage.gaussian_filter(distance, 1.0)
     towards = [-slope * np.exp(-np.abs(smooth) / 12.0) for slope in np.gradient(smooth, PLACE_MM)]
-    return torch.from_numpy(np.stack([distance, depth, *towards]).astype(np.float32))
+    return torch.from_numpy(np.stack([distance, _depth(mask), *towards]).astype(np.float32))
+
+
+def _depth(mask: np.ndarray) -> np.ndarray:
+    # The bottom of the template is cut: without the padding the cut face would count as deep inside.
+    return np.asarray(ndimage.distance_transform_edt(np.pad(mask, 1), sampling=PLACE_MM)[1:-1, 1:-1, 1:-1])
+
+
+def _ventricles(mask: np.ndarray, csf: np.ndarray) -> np.ndarray:
+    """The largest lake of CSF that lies deep in the brain."""
+    labels, count = ndimage.label((csf > 0.5) & (_depth(mask) > 30))
+    sizes = ndimage.sum_labels(mask, labels, np.arange(1, count + 1))
+    return np.asarray(labels == 1 + int(np.argmax(sizes)))
 
 
 @dataclass(frozen=True)
@@ -149,9 +159,10 @@ class Anatomy:
 
     ``fractions`` (3, N): grey matter, white matter, CSF, which sum to 1. ``template_mm`` (3, N): where in MNI space a
     point comes from, which says what part of the brain it is. ``ventricle_mm`` and ``depth_mm`` (N,): distance to the
-    lateral ventricles (negative inside) and to the brain's surface, measured on the template.
+    lateral ventricles (negative inside) and to the brain's surface, measured on ``head``, which the tissue comes from.
     """
 
+    head: Template
     grid: Grid
     person: Person
     brain: np.ndarray
@@ -164,27 +175,38 @@ class Anatomy:
         """A smooth random field of mean 0 and variance 1 at the N points."""
         return self.grid.noise(rng, wavelength_mm)[self.brain]
 
-    def pushed(self, push: Push) -> Anatomy:
-        """The same head after its tissue was pushed aside: other ``fractions`` at the same points."""
+    def pushed(self, push: Push, widened: np.ndarray | float = 1.0) -> Anatomy:
+        """The same head after its tissue was pushed aside: other ``fractions`` at the same points.
+
+        ``widened`` (N,) is a factor on how wide the sulci are.
+        """
         source = push(self.template_mm, self.depth_mm)
-        return replace(self, fractions=_sharpen(template().sample_tissue(source), self.person.csf_weight))
+        return replace(self, fractions=_sharpen(self.head, source, self.person.csf_weight * widened))
+
+    def towards_ventricle(self, points_mm: np.ndarray) -> np.ndarray:
+        """Vectors (3, N) to the lateral ventricles at ``points_mm`` (3, N), of length 1 or less, shorter far away."""
+        return self.head.sample_place(points_mm, TOWARDS)
 
 
-def draw_anatomy(seed: int, subject: int, grid: Grid) -> Anatomy:
-    """The head of subject ``subject``: a pure function of (seed, subject), whatever the grid, up to sampling."""
+def draw_anatomy(seed: int, subject: int, grid: Grid, head: Template | None = None) -> Anatomy:
+    """The head of subject ``subject``: a pure function of (seed, subject), whatever the grid, up to sampling.
+
+    ``head`` is what is bent into it, by default the template.
+    """
+    head = template() if head is None else head
     person = Person.draw(numpy_rng(seed, "phantom", subject, "person"))
-    lattice_mm = _displacement(numpy_rng(seed, "phantom", subject, "warp"), person, grid)
-    place = template().sample_place(lattice_mm.reshape(3, -1), DISTANCES).reshape(2, *lattice_mm.shape[1:])
+    lattice_mm = _displacement(numpy_rng(seed, "phantom", subject, "warp"), person, grid, head)
+    place = head.sample_place(lattice_mm.reshape(3, -1), DISTANCES).reshape(2, *lattice_mm.shape[1:])
     x, y, z, ventricle, depth = grid.upsample(np.concatenate([lattice_mm, place]), LATTICE_MM)
     brain = depth > person.strip_mm
     inside = np.stack([x[brain], y[brain], z[brain]])
-    fractions = _sharpen(template().sample_tissue(inside), person.csf_weight)
-    return Anatomy(grid, person, brain, fractions, inside, ventricle[brain], depth[brain])
+    fractions = _sharpen(head, inside, person.csf_weight)
+    return Anatomy(head, grid, person, brain, fractions, inside, ventricle[brain], depth[brain])
 
 
-def _sharpen(fractions: np.ndarray, csf_weight: float) -> np.ndarray:
-    """Fourth power and renormalise: the average of 152 heads gets borders as crisp as those of a single head."""
-    powers = fractions**4
+def _sharpen(head: Template, points_mm: np.ndarray, csf_weight: np.ndarray | float) -> np.ndarray:
+    """A power, and renormalise: the average of 152 heads gets borders as crisp as those of a single head."""
+    powers = head.sample_tissue(points_mm) ** head.sharpness
     powers[2] *= csf_weight
     total = powers.sum(axis=0)
     powers[2, total < 1e-6] = 1.0
@@ -202,12 +224,12 @@ def _rotation(angles: np.ndarray) -> np.ndarray:
     return matrix
 
 
-def _displacement(rng: np.random.Generator, person: Person, grid: Grid) -> np.ndarray:
+def _displacement(rng: np.random.Generator, person: Person, grid: Grid, head: Template) -> np.ndarray:
     """(3, *lattice) float32: where in MNI space each lattice point's tissue comes from, in mm."""
     axes = grid.lattice(LATTICE_MM)
     x, y, z = np.meshgrid(*axes, indexing="ij", sparse=True)
     moved = np.stack(np.broadcast_arrays(x, y, z)).reshape(3, -1) - person.shift_mm[:, None]
-    home = (person.rotation.T @ moved) / person.scale[:, None] + template().centre_mm[:, None]
+    home = (person.rotation.T @ moved) / person.scale[:, None] + head.centre_mm[:, None]
     points = home.reshape(3, *(len(axis) for axis in axes))
 
     side = np.tanh(x / 8.0)  # the mirrored part must not tear the midline: its x component vanishes there
@@ -223,5 +245,5 @@ def _displacement(rng: np.random.Generator, person: Person, grid: Grid) -> np.nd
     points[1] -= torque * np.tanh(x / 30.0)
     points[0] += bend * np.sin(np.pi * y / 180.0)
 
-    towards = template().sample_place(points.reshape(3, -1), TOWARDS).reshape(points.shape)
+    towards = head.sample_place(points.reshape(3, -1), TOWARDS).reshape(points.shape)
     return (points + person.ventricle_mm * towards).astype(np.float32)

@@ -17,14 +17,17 @@ import numpy as np
 from hybriduad.cohort.manifest import write_manifest
 from hybriduad.core.errors import ConfigError
 from hybriduad.core.types import Case
+from hybriduad.phantom.labelmaps import labelmap_of, labelmaps_in
 from hybriduad.phantom.lattice import Grid
-from hybriduad.phantom.pathology import PATHOLOGIES, Pathology
+from hybriduad.phantom.pathology import MIXED, PATHOLOGIES, Pathology
 from hybriduad.phantom.signal import CONTRASTS, protocols
 from hybriduad.phantom.subject import describe, make_subject
 from hybriduad.phantom.workers import usable_cores, work_through
+from hybriduad.scan.digests import file_digest
 from hybriduad.scan.volumes import VolumeGrid, write_atomically, write_volume
 
-DATASET = "phantom"
+FORMAT = 2
+"""Of what the files say; another format needs ``overwrite``."""
 CONFIG = "phantom.json"
 """In the cohort's folder: what its subjects depend on. Only a folder that holds it may be emptied by ``overwrite``."""
 WORKER_POINTS = 60_000_000
@@ -53,6 +56,7 @@ def write_cohort(
     share_healthy: float = 0.0,
     spacing_mm: tuple[float, float, float] = (1.0, 1.0, 4.0),
     slice_thickness_mm: float | None = None,
+    labelmaps: str | Path | None = None,
     overwrite: bool = False,
     workers: int | None = None,
     progress: Callable[[int, int], None] | None = None,
@@ -60,8 +64,11 @@ def write_cohort(
     """Write ``subjects`` phantoms under ``out`` as a raw BIDS data set and return the path of its manifest.
 
     Subject i is a pure function of the other arguments, however many there are, so a larger number adds to a cohort.
-    ``pathology`` None makes all of them healthy; "mixed" takes the three in turn. Of any first n subjects
+    ``pathology`` None makes all of them healthy; "mixed" takes glioma, stroke and ms in turn. Of any first n subjects
     ``share_healthy`` x n, rounded down, are healthy: they have no lesion mask, and health "healthy".
+    The name of the data set holds the seed, because the same number under another seed is another person.
+    ``labelmaps``, a folder of ``*dseg.nii.gz``, gives the anatomy of its people instead of the template's, bent; the
+    attribute ``labelmap`` says whose, so that one anatomy need not be on two sides of a split.
 
     Continuing is the default: what is there already is kept. ``progress(done, subjects)`` is called after each subject.
     ``workers`` processes make subjects, by default a worker a usable core where there is enough to do; files do not
@@ -71,6 +78,7 @@ def write_cohort(
         ConfigError: a bad argument; a worker could not start or was killed; ``out`` holds something else, another
             config's cohort or a larger cohort (then ``overwrite`` makes it anew; only a folder that this function has
             made is ever emptied).
+        DataError: a folder without label maps, or a damaged one.
     """
     if subjects < 1:
         raise ConfigError("empty phantom cohort", got=f"{subjects} subjects", expected="at least 1")
@@ -87,20 +95,28 @@ def write_cohort(
     protocols(seed, "", contrasts)  # an unknown contrast is refused before anything is written
     grid = Grid.make(spacing_mm, slice_thickness_mm)
 
+    heads = [] if labelmaps is None else labelmaps_in(labelmaps)
     out = Path(out)
     config = {
-        "format": 1,
+        "format": FORMAT,
         "seed": seed,
         "contrasts": list(contrasts),
         "pathology": pathology,
         "share_healthy": share_healthy,
         "spacing_mm": list(grid.spacing_mm),
         "slice_thickness_mm": grid.extent_mm[2],
+        "labelmaps": {path.name: file_digest(path) for path in heads},
     }
     _open(out, config, subjects, overwrite)
     kinds = [pathology_of(i, pathology, share_healthy) for i in range(subjects)]
-    cases = [_case(out, i, contrasts, kind, describe(seed, i, kind)) for i, kind in enumerate(kinds)]
-    order = [Order(seed, i, kinds[i], spacing_mm, slice_thickness_mm, case) for i, case in enumerate(cases)]
+    dataset = f"phantom-labelmaps-{seed}" if heads else f"phantom-{seed}"
+    maps = [labelmap_of(seed, i, heads) if heads else None for i in range(subjects)]
+    facts = [
+        describe(seed, i, kinds[i]) | ({"labelmap": head.name.partition(".")[0]} if (head := maps[i]) else {})
+        for i in range(subjects)
+    ]
+    cases = [_case(out, dataset, i, contrasts, kinds[i], facts[i]) for i in range(subjects)]
+    order = [Order(seed, i, kinds[i], spacing_mm, slice_thickness_mm, maps[i], case) for i, case in enumerate(cases)]
     missing = [item for item in order if not _complete(item.case)]
     if workers is None:
         points = math.prod(grid.shape) * math.prod(grid.samples) * len(missing)
@@ -112,7 +128,7 @@ def write_cohort(
             next(finished)
         if progress is not None:
             progress(i + 1, subjects)
-    _describe(out, cases)
+    _describe(out, dataset, cases)
     manifest = out / "manifest.csv"
     write_manifest(cases, manifest)
     return manifest
@@ -127,6 +143,7 @@ class Order:
     pathology: Pathology | None
     spacing_mm: tuple[float, float, float]
     slice_thickness_mm: float | None
+    labelmap: Path | None
     case: Case
 
 
@@ -140,6 +157,7 @@ def _make(order: Order) -> None:
         contrasts=tuple(case.images),
         spacing_mm=order.spacing_mm,
         slice_thickness_mm=order.slice_thickness_mm,
+        labelmap=order.labelmap,
     )
     grid = VolumeGrid.make(phantom.brain.shape, phantom.affine)
     for name, file in case.images.items():
@@ -157,11 +175,11 @@ def _complete(case: Case) -> bool:
 def pathology_of(
     subject: int, pathology: Pathology | Literal["mixed"] | None, share_healthy: float = 0.0
 ) -> Pathology | None:
-    """What subject ``subject`` has: healthy subjects are spread evenly, "mixed" goes round the pathologies."""
+    """What subject ``subject`` has: healthy subjects are spread evenly, "mixed" goes round three pathologies."""
     before, after = (math.floor(n * share_healthy + 1e-9) for n in (subject, subject + 1))
     if pathology is None or after > before:
         return None
-    return PATHOLOGIES[(subject - before) % len(PATHOLOGIES)] if pathology == "mixed" else pathology
+    return MIXED[(subject - before) % len(MIXED)] if pathology == "mixed" else pathology
 
 
 def _open(out: Path, config: dict[str, Any], subjects: int, overwrite: bool) -> None:
@@ -193,12 +211,14 @@ def _open(out: Path, config: dict[str, Any], subjects: int, overwrite: bool) -> 
     _json(record, {"subjects": subjects, **config})
 
 
-def _case(out: Path, subject: int, contrasts: tuple[str, ...], kind: Pathology | None, facts: dict[str, str]) -> Case:
+def _case(
+    out: Path, dataset: str, subject: int, contrasts: tuple[str, ...], kind: Pathology | None, facts: dict[str, str]
+) -> Case:
     label = f"{subject + 1:04d}"
     stem = Path(f"sub-{label}") / "anat" / f"sub-{label}"
     masks = out / "derivatives" / "manual"
     return Case(
-        DATASET,
+        dataset,
         label,
         {name: out / f"{stem}_{name}.nii.gz" for name in contrasts},
         brain=masks / f"{stem}_label-brain_mask.nii.gz",
@@ -218,20 +238,21 @@ def _write(file: Path, data: np.ndarray, grid: VolumeGrid, facts: dict[str, Any]
     _json(_sidecar(file), facts)
 
 
-def _describe(out: Path, cases: list[Case]) -> None:
+def _describe(out: Path, dataset: str, cases: list[Case]) -> None:
     """The files that make a folder a BIDS data set."""
     generated = [{"Name": "hybriduad phantom"}]
     common = {
         "BIDSVersion": "1.10.0",
-        "License": "that of the ICBM 2009a template, see README",
+        "License": "that of the ICBM 2009a template, see README, and of the label maps where there are any",
         "GeneratedBy": generated,
     }
-    _json(out / "dataset_description.json", {"Name": DATASET, "DatasetType": "raw", **common})
-    masks = {"Name": f"{DATASET} masks", "DatasetType": "derivative", **common}
+    _json(out / "dataset_description.json", {"Name": dataset, "DatasetType": "raw", **common})
+    masks = {"Name": f"{dataset} masks", "DatasetType": "derivative", **common}
     _json(out / "derivatives" / "manual" / "dataset_description.json", masks)
     _text(out / "README", README)
     _text(out / ".bidsignore", f"{CONFIG}\nmanifest.csv\n")
     attributes = ["site", "age", "sex", "health", "pathology"]
+    attributes += ["labelmap"] if "labelmap" in cases[0].attributes else []
     table = io.StringIO(newline="")
     writer = csv.writer(table, delimiter="\t", lineterminator="\n")
     writer.writerow(["participant_id", *attributes])
@@ -245,8 +266,9 @@ def _describe(out: Path, cases: list[Case]) -> None:
         "sex": {"Description": "Sex", "Levels": {"F": "female", "M": "male"}},
         "health": {"Description": "Whether the brain has a lesion", "Levels": {"healthy": "none", "lesion": "some"}},
         "pathology": {"Description": "What kind of lesion"},
+        "labelmap": {"Description": "Label map that the anatomy comes from"},
     }
-    _json(out / "participants.json", levels)
+    _json(out / "participants.json", {name: levels[name] for name in attributes})
 
 
 def _json(path: Path, content: dict[str, Any]) -> None:

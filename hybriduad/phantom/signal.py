@@ -143,8 +143,12 @@ def draw_relaxation(anatomy: Anatomy, rng: np.random.Generator) -> Relaxation:
 
     # Caps and a rim of brighter white matter around the ventricles come with age, without being a lesion.
     near = np.exp(-np.maximum(anatomy.ventricle_mm, 0) / 3.0)
-    horns = 1 / (1 + np.exp(-(np.abs(anatomy.template_mm[1] + 15) - 30) / 6))
-    rim = near * (0.4 + 0.6 * horns) * (1 + 0.4 * medium) * np.exp(rng.normal(np.log(0.15 + 0.4 * older), 0.35))
+    rim = (
+        near
+        * (0.4 + 0.6 * horns(anatomy.template_mm[1]))
+        * (1 + 0.4 * medium)
+        * np.exp(rng.normal(np.log(0.15 + 0.4 * older), 0.35))
+    )
     log_t2 = log_t2 + np.clip(rim, 0, 0.9)
     log_t1 = log_t1 + 0.4 * np.clip(rim, 0, 0.9)
 
@@ -153,6 +157,11 @@ def draw_relaxation(anatomy: Anatomy, rng: np.random.Generator) -> Relaxation:
     t1[CSF], t2[CSF] = levels[CSF, 0] * _pulsation(anatomy, rng), levels[CSF, 1]
     pd = np.broadcast_to(levels[:, 2:], t1.shape)
     return Relaxation(t1.astype(np.float32), t2.astype(np.float32), pd.astype(np.float32))
+
+
+def horns(y_mm: np.ndarray) -> np.ndarray:
+    """About 1 in front of and behind the bodies of the lateral ventricles, where their horns are, and 0 between."""
+    return 1 / (1 + np.exp(-(np.abs(y_mm + 15) - 30) / 6))
 
 
 def _regional(anatomy: Anatomy, rng: np.random.Generator) -> np.ndarray:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 from scipy import ndimage
@@ -12,6 +13,7 @@ from scipy import ndimage
 from hybriduad.core.errors import ConfigError
 from hybriduad.core.rng import numpy_rng
 from hybriduad.phantom.anatomy import Anatomy, Person, draw_anatomy
+from hybriduad.phantom.labelmaps import read_head
 from hybriduad.phantom.lattice import Grid
 from hybriduad.phantom.pathology import Pathology, draw_lesion
 from hybriduad.phantom.signal import (
@@ -90,20 +92,24 @@ def make_subject(
     contrasts: tuple[str, ...] = CONTRASTS,
     spacing_mm: tuple[float, float, float] = (1.0, 1.0, 4.0),
     slice_thickness_mm: float | None = None,
+    labelmap: Path | None = None,
 ) -> Phantom:
     """Phantom ``subject`` of the family ``seed``: a pure function of its arguments.
 
+    Its anatomy is the template's, or that of the person of ``labelmap`` (:mod:`hybriduad.phantom.labelmaps`), bent.
     The brain, its scanner and its noise do not depend on ``pathology``, nor an image on the other ``contrasts``.
     With a spacing of 4 mm on all axes it takes a fraction of a second.
 
     Raises:
         ConfigError: unknown contrast or pathology, no or repeated contrasts, or a grid outside 0.5-10 mm.
+        DataError: a label map that is not that of a brain.
     """
     if not contrasts or len(set(contrasts)) != len(contrasts):
         raise ConfigError("no or repeated contrasts", got=list(contrasts), expected=f"some of {list(CONTRASTS)}")
     attributes = describe(seed, subject, pathology)
     site_protocols = protocols(seed, attributes["site"], contrasts)
-    anatomy = draw_anatomy(seed, subject, Grid.make(spacing_mm, slice_thickness_mm))
+    head = None if labelmap is None else read_head(labelmap)
+    anatomy = draw_anatomy(seed, subject, Grid.make(spacing_mm, slice_thickness_mm), head)
     relaxation = draw_relaxation(anatomy, numpy_rng(seed, "phantom", subject, "relaxation"))
     grid = anatomy.grid
     brain = grid.average(anatomy.brain.astype(np.float32)) >= 0.5

@@ -192,6 +192,17 @@ def test_phantom_writes_a_cohort_that_continues(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "cohort" / "phantom.json").read_text())["slice_thickness_mm"] == 8.0
 
 
+def test_phantom_takes_every_pathology() -> None:
+    from typing import get_args
+
+    from hybriduad.cli import options
+    from hybriduad.phantom.pathology import PATHOLOGIES
+
+    choices, none = get_args(get_args(options.Pathology)[0])
+    assert none is type(None)
+    assert set(get_args(choices)) == {*PATHOLOGIES, "mixed"}
+
+
 def test_predict_exits_3_and_lists_the_failed_case_last(tiny_cohort: Path, tiny_detector: Path, tmp_path: Path) -> None:
     from dataclasses import replace
 

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 import torch
 
+from hybriduad.cohort.leakage import check_leakage, identities
 from hybriduad.cohort.manifest import read_cohort, read_manifest
-from hybriduad.core.errors import ConfigError
+from hybriduad.core.errors import ConfigError, LeakageError
 from hybriduad.phantom.cohort import pathology_of, write_cohort
 from hybriduad.phantom.picture import draw_cohort
 from hybriduad.phantom.subject import make_subject
@@ -69,6 +70,27 @@ def test_a_cohort_is_bids_with_a_manifest(tmp_path: Path) -> None:
     sidecar = json.loads((root / "sub-0001" / "anat" / "sub-0001_FLAIR.json").read_text())
     assert 1 < sidecar["InversionTime"] < 3
     assert json.loads((root / "dataset_description.json").read_text())["DatasetType"] == "raw"
+
+
+def test_cohorts_of_different_seeds_are_different_people(tmp_path: Path) -> None:
+    """The guard against leakage knows a person by data set and subject; what is refused is not only the images."""
+    config = {**MIXED, "subjects": 2}
+    a, b, again = (
+        read_manifest(write_cohort(tmp_path / name, **config | {"seed": seed}))
+        for name, seed in (("a", 4), ("b", 5), ("again", 4))
+    )
+    assert [case.subject for case in a] == [case.subject for case in b]
+    used = identities(a, "fit")
+    check_leakage(b, used)
+    assert not set(used) & set(identities(b, "fit"))
+    assert identities(again, "fit") == used
+    with pytest.raises(LeakageError, match="2 of 2 cases"):
+        check_leakage(again, used)
+    # A new scan of the same person is still that person, read from either the manifest or the folder.
+    other = write_cohort(tmp_path / "other", **config | {"spacing_mm": (8.0, 8.0, 8.0)})
+    for cases in (read_manifest(other), read_cohort(other.parent)):
+        with pytest.raises(LeakageError, match="same subject"):
+            check_leakage(cases, used)
 
 
 def test_continuing_keeps_what_is_there_and_ends_in_the_same_bytes(tmp_path: Path) -> None:
@@ -147,6 +169,7 @@ def test_of_any_first_subjects_the_stated_share_is_healthy(share: float) -> None
     for n in range(31):
         assert kinds[:n].count(None) == int(n * share + 1e-9)
     sick = [kind for kind in kinds if kind]
+    # The later pathologies are not among the mixed: such a cohort stays what it was.
     assert sick == [("glioma", "stroke", "ms")[i % 3] for i in range(len(sick))]
     assert {pathology_of(i, None, share) for i in range(5)} == {None}
 

@@ -1,0 +1,134 @@
+#!/usr/bin/env python
+"""Half-real patients to judge a detector by: real stroke shapes painted into real healthy T1w scans.
+
+The painter is of this script alone: no detector has learnt from its kind of lesion. It darkens as an old infarct does
+on T1w, in the tissue that is there, more with the depth in the lesion. Masks in MNI space are brought into a head by
+the boxes around the two brains, without registration, at random on the left or the right.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+from scipy import ndimage
+
+from hybriduad.cohort.manifest import read_cohort
+from hybriduad.core.errors import ConfigError, DataError, HybridUADError
+from hybriduad.core.rng import numpy_rng
+from hybriduad.scan.volumes import Image, from_ras, read_mask, read_volume, to_ras, write_atomically, write_volume
+
+BRAIN_MM = np.array([[-71.0, -106.0, -71.0], [71.0, 73.0, 82.0]])
+"""The box around the brain of the ICBM 2009a template, in MNI space."""
+LEAST_ML, TRIES = 1.0, 20
+"""A mask of which less lies in the brain is drawn again."""
+
+
+def paint(
+    image: np.ndarray, brain: np.ndarray, lesion: np.ndarray, spacing_mm: np.ndarray, rng: np.random.Generator
+) -> np.ndarray:
+    """``image`` (X, Y, Z) with an old infarct in ``lesion``; equal to it everywhere else."""
+    fluid, tissue = np.percentile(image[brain], [2, 50])
+    dark = fluid + rng.uniform(0.0, 0.5) * (tissue - fluid)
+    depth = ndimage.distance_transform_edt(lesion, sampling=spacing_mm)
+    patches = ndimage.gaussian_filter(rng.standard_normal(image.shape, dtype=np.float32), 4.0 / spacing_mm)
+    uneven = np.clip(1 + 0.25 * patches / patches.std(), 0.3, 1.2)
+    damage = np.clip(rng.uniform(0.35, 0.95) * (1 - np.exp(-depth / rng.uniform(1.0, 5.0))) * uneven, 0, 1)
+    # What is pulled to one value loses its noise, which would give it away.
+    fine = (image - ndimage.gaussian_filter(image, 0.8))[brain]
+    noise = 1.2 * np.median(np.abs(fine)) * rng.standard_normal(image.shape, dtype=np.float32)
+    return np.where(lesion, np.maximum(image + damage * (np.minimum(dark - image, 0) + noise), 0), image)
+
+
+def brought_in(mask: Image, brain: np.ndarray, mirrored: bool) -> np.ndarray:
+    """A mask in MNI space (bool) on the voxels of ``brain`` (X, Y, Z), both RAS, cut to the brain."""
+    data, affine, _ = to_ras(mask)
+    inside = np.argwhere(brain)
+    low, high = inside.min(axis=0), inside.max(axis=0)
+    scale = (BRAIN_MM[1] - BRAIN_MM[0]) / (high - low)  # mm of MNI space a voxel
+    start = BRAIN_MM[0] - scale * low
+    if mirrored:
+        scale, start = scale * [-1, 1, 1], start * [-1, 1, 1]
+    back = np.linalg.inv(affine[:3, :3])
+    moved = ndimage.affine_transform(
+        data.astype(np.float32), back * scale, back @ (start - affine[:3, 3]), brain.shape, order=1
+    )
+    return (moved > 0.5) & brain
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("healthy", type=Path, help="BIDS folder of healthy, skull-stripped T1w scans")
+    parser.add_argument("masks", type=Path, help="folder of lesion masks *.nii[.gz] in MNI space")
+    parser.add_argument("out", type=Path, help="new folder; index bids reads it")
+    parser.add_argument("--painted", type=int, help="how many of the people get a lesion, the first ones; default: all")
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    try:
+        write(arguments.healthy, arguments.masks, arguments.out, arguments.painted, arguments.seed)
+    except HybridUADError as error:
+        sys.exit(f"half_real: {error}")
+
+
+def write(healthy: Path, masks: Path, out: Path, painted: int | None, seed: int) -> None:
+    """Write the patients under ``out`` as BIDS, masks in ``derivatives/manual``.
+
+    Raises:
+        ConfigError: ``out`` is not new.
+        DataError: no mask, no T1w scan, or a file that cannot be read.
+    """
+    if out.exists():
+        raise ConfigError("half-real patients need a new folder", got=out)
+    shapes = (
+        sorted(path for path in masks.iterdir() if path.name.endswith((".nii", ".nii.gz"))) if masks.is_dir() else []
+    )
+    cases = [case for case in read_cohort(healthy) if "T1w" in case.images]
+    if not shapes or not cases:
+        raise DataError("nothing to paint", got=f"{len(shapes)} masks in {masks}, {len(cases)} T1w scans in {healthy}")
+    rows = ["participant_id\thealth\tpathology\tshape"]
+    for number, case in enumerate(cases):
+        stem = Path(f"sub-{case.subject}") / "anat" / f"sub-{case.subject}"
+        scan = read_volume(case.images["T1w"])
+        image, _, orientation = to_ras(scan)
+        brain = image > 0 if case.brain is None else to_ras(read_mask(case.brain))[0]
+        lesion, shape = np.zeros_like(brain), ""
+        rng = numpy_rng(seed, "half-real", case.subject)
+        if painted is None or number < painted:
+            lesion, shape = _shape(shapes, brain, scan, rng)
+            spacing = np.sqrt((scan.grid.affine_ras[:3, :3] ** 2).sum(axis=0))
+            image = paint(image, brain, lesion, spacing, rng)
+        files = {f"{stem}_T1w": (image, np.float32)}
+        files[f"derivatives/manual/{stem}_label-brain_mask"] = (brain, np.uint8)
+        if shape:
+            files[f"derivatives/manual/{stem}_label-lesion_mask"] = (lesion, np.uint8)
+        for name, (data, dtype) in files.items():
+            path = out / f"{name}.nii.gz"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_volume(path, from_ras(data, orientation), scan.grid, dtype)
+        rows.append(
+            "\t".join([f"sub-{case.subject}", *(("lesion", "stroke", shape) if shape else ("healthy", "none", "n/a"))])
+        )
+        print(f"{number + 1} of {len(cases)}: sub-{case.subject} {shape}")
+    write_atomically(out / "participants.tsv", ("\n".join(rows) + "\n").encode())
+    facts = {"Name": f"half-real-{cases[0].dataset}-{seed}", "BIDSVersion": "1.10.0", "DatasetType": "raw"}
+    write_atomically(out / "dataset_description.json", json.dumps(facts, indent=2).encode())
+
+
+def _shape(shapes: list[Path], brain: np.ndarray, scan: Image, rng: np.random.Generator) -> tuple[np.ndarray, str]:
+    """A random shape that lies in the brain, and the name of its file."""
+    voxel_ml = np.prod(scan.grid.spacing_mm) / 1000
+    for _ in range(TRIES):
+        path = shapes[int(rng.integers(len(shapes)))]
+        lesion = brought_in(read_mask(path), brain, mirrored=bool(rng.integers(2)))
+        if lesion.sum() * voxel_ml >= LEAST_ML:
+            return lesion, path.name.partition(".")[0]
+    raise DataError(
+        "no mask that lies in the brain", got=f"{TRIES} draws, the last {path}", expected="masks in MNI space"
+    )
+
+
+if __name__ == "__main__":
+    main()
