@@ -19,8 +19,8 @@ environment:
 
 Variants of stage 1, cddpm-small, judged by the AUPRC of its map:
   shipped                     as it is
-  middle, wide                widths 32, 64, 96 and 48, 96, 128
-  wide-plain                  widths 48, 96, 128 without the skip
+  wide, wide-plain            widths 48, 96, 128, with the skip and without
+  thin                        widths 16, 32, 64
   folded                      pixels folded 3 x 3 instead of 2 x 2
   coarse                      64 x 64 pixels
   quick                       one noise level in prediction instead of two
@@ -35,7 +35,7 @@ TEXT
 
 # shellcheck source=scripts/cohort_arguments.sh
 source "$(dirname "${BASH_SOURCE[0]}")/cohort_arguments.sh"
-known="shipped middle wide wide-plain folded coarse quick pair pair-wide pair-light"
+known="shipped wide wide-plain thin folded coarse quick pair pair-wide pair-light"
 variants=${VARIANTS:-$known}
 for variant in $variants; do [[ " $known " == *" $variant "* ]] || usage; done
 
@@ -45,9 +45,9 @@ run index bids "$bids" --out "$cohort" --fold "${FOLD:-1/3}" --split train=0.8 -
 # What a variant changes in its config, as arguments.
 changes() {
   case $1 in
-    middle) echo --set 'model.widths=[32,64,96]' ;;
     wide) echo --set 'model.widths=[48,96,128]' ;;
     wide-plain) echo --set 'model.widths=[48,96,128]' --set model.skip=false ;;
+    thin) echo --set 'model.widths=[16,32,64]' ;;
     folded) echo --set model.unshuffle=3 ;;
     coarse) echo --set anatomy.size=64 ;;
     quick) echo --set 'model.levels=[60]' ;;

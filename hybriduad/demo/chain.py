@@ -75,7 +75,7 @@ class Plan:
         return Count(sum(count.healthy for count in counts), sum(count.sick for count in counts))
 
 
-PLAN = Plan(train=Count(40, 20), validation=Count(12, 10), test=Count(6, 6), spacing_mm=(2.0, 2.0, 5.0))
+PLAN = Plan(train=Count(30, 30), validation=Count(12, 10), test=Count(6, 6), spacing_mm=(2.0, 2.0, 5.0))
 
 
 def run_demo(

@@ -10,7 +10,7 @@ from verbs import TINY, script
 
 from hybriduad.config import files as configs
 
-VARIANTS = ["shipped", "middle", "wide", "wide-plain", "folded", "coarse", "quick", "pair", "pair-wide", "pair-light"]
+VARIANTS = ["shipped", "wide", "wide-plain", "thin", "folded", "coarse", "quick", "pair", "pair-wide", "pair-light"]
 SCRIPT = Path(__file__).parents[2] / "scripts" / "compare_costs.sh"
 COLUMNS = "group,system,figure,how,value,low,high,subjects\n"
 
@@ -57,15 +57,15 @@ def test_every_variant_alike(tmp_path: Path) -> None:
 def test_the_table(tmp_path: Path) -> None:
     out = tmp_path / "out"
     results(out, "shipped", 0.5)
-    results(out, "middle", 0.4)
-    (out / "comparison-middle").mkdir()
-    difference = ",middle - shipped (score),auprc,mean over subjects,-0.1,-0.2,0.05,17\n"
-    (out / "comparison-middle" / "comparison.csv").write_text(COLUMNS + difference)
-    code, _ = script(tmp_path, str(tmp_path), str(out), run=False, of=SCRIPT, VARIANTS="shipped middle")
+    results(out, "thin", 0.4)
+    (out / "comparison-thin").mkdir()
+    difference = ",thin - shipped (score),auprc,mean over subjects,-0.1,-0.2,0.05,17\n"
+    (out / "comparison-thin" / "comparison.csv").write_text(COLUMNS + difference)
+    code, _ = script(tmp_path, str(tmp_path), str(out), run=False, of=SCRIPT, VARIANTS="shipped thin")
     assert code == 0
     assert (out / "costs.md").read_text().splitlines()[2:] == [
         "| shipped | 1.50 | 64.04 | 5.13 | 0.500 [0.100, 0.900] |  |",
-        "| middle | 1.50 | 64.04 | 5.13 | 0.400 [0.100, 0.900] | -0.100 [-0.200, 0.050] |",
+        "| thin | 1.50 | 64.04 | 5.13 | 0.400 [0.100, 0.900] | -0.100 [-0.200, 0.050] |",
     ]
 
 
