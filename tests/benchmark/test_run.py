@@ -11,7 +11,8 @@ import yaml
 from tiny import DETECTOR, RECONSTRUCTOR
 
 from hybriduad.benchmark import run as running
-from hybriduad.benchmark.run import Outcome, run_benchmark
+from hybriduad.benchmark.plan import Fit
+from hybriduad.benchmark.run import Bench, Outcome, run_benchmark
 from hybriduad.core.errors import ConfigError
 
 STEPS = {"steps": 1, "lr": 1.0e-3, "batch": 2}
@@ -119,7 +120,13 @@ def test_results_are_continued_from_without_models(
     config, outcome = finished
     shutil.copytree(outcome.out / "results", tmp_path / "out" / "results")
     shutil.copytree(outcome.out / "phantoms", tmp_path / "out" / "phantoms")
-    monkeypatch.setattr(running, "_fitted", lambda *_: pytest.fail("trained again"))
+
+    def refuse(_: Bench, fit: Fit) -> Path:
+        if fit.limit != 99:
+            pytest.fail("trained again")
+        raise ConfigError("as before, there is no result to continue from")
+
+    monkeypatch.setattr(running, "_fitted", refuse)
     again = run_benchmark(config, out=tmp_path / "out", folds=[1], device="cpu")
     assert not again.done
     assert sorted(again.kept) == sorted(outcome.done)
