@@ -32,6 +32,7 @@ VERBS = [
     "evaluate",
     "compare",
     "anomalies",
+    "benchmark",
     "speed",
     "demo",
     "show",
