@@ -19,18 +19,29 @@ Stage = Literal["reconstructor", "detector", "few_labels"]
 
 @dataclass(frozen=True)
 class Fit:
-    """A training: its ``stage``, config with everything that changes it, and the training that it continues.
+    """A training: its ``stage``, config with what is set in it, and the training that it continues.
 
     ``cohort`` and ``fold`` (from 1) say whose subjects it learns from. Equal trainings are made once.
     """
 
     stage: Stage
     config: str
-    overrides: tuple[str, ...]
+    changes: tuple[str, ...]
     limit: int | None
     parent: Fit | None
     cohort: str
     fold: int
+    seed: int
+
+    @property
+    def kind(self) -> str:
+        """Of its config."""
+        return "reconstructor" if self.stage == "reconstructor" else "detector"
+
+    @property
+    def overrides(self) -> list[str]:
+        """``dotted.key=value`` of all that changes the config."""
+        return [*self.changes, f"seed={self.seed}"]
 
     def key(self, digests: Mapping[tuple[str, int], str]) -> str:
         """The sha256 of all that the model comes from; ``digests``: of each (cohort, fold).
@@ -38,8 +49,7 @@ class Fit:
         Raises:
             ConfigError: an unusable config.
         """
-        kind = "reconstructor" if self.stage == "reconstructor" else "detector"
-        resolved = configs.dump(configs.load(self.config, list(self.overrides), kind=kind))
+        resolved = configs.dump(configs.load(self.config, self.overrides, kind=self.kind))
         parent = self.parent and self.parent.key(digests)
         return _digest([FORMAT, self.stage, resolved, self.limit, parent, digests[self.cohort, self.fold]])
 
@@ -68,14 +78,14 @@ class Row:
     trials: tuple[Trial, ...]
 
 
-def rows_of(run: BenchmarkRun, folds: tuple[int, ...]) -> Iterator[Row]:
+def rows_of(run: BenchmarkRun) -> Iterator[Row]:
     """The rows of all tables, table by table, systems in the order of the config."""
     for trained_on in run.trained_on:
         for tested_on in run.tested_on:
             for name, system in run.systems.items():
                 trials = tuple(
                     Trial(_chain(run, system, trained_on, fold, seed), tested_on, run.rule)
-                    for fold in folds
+                    for fold in range(1, run.folds + 1)
                     for seed in run.seeds
                 )
                 yield Row(name, system.part, trained_on, tested_on, trials)
@@ -92,8 +102,8 @@ def _chain(run: BenchmarkRun, system: BenchmarkSystem, cohort: str, fold: int, s
     for stage, training, common in stages:
         if training is not None:
             limit = training.limit if isinstance(training, FewLabels) else None
-            overrides = (*common, *training.set, f"seed={seed}")
-            last = Fit(stage, training.config, overrides, limit, last, cohort, fold)
+            changes = (*common, *training.set)
+            last = Fit(stage, training.config, changes, limit, last, cohort, fold, seed)
     assert last is not None  # a system without any training is refused by its config
     return last
 

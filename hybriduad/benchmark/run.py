@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -35,7 +36,7 @@ SHARES = {"train": 0.8, "validation": 0.2}
 class Outcome:
     """What became of a benchmark in ``out``: trials ``done`` now, ``kept`` from before, ``failed`` with why.
 
-    ``not_run``: trials of a cohort that the user did not name.
+    ``not_run``: trials of a cohort that the user did not name, or of a fold that was neither asked for nor done before.
     """
 
     out: Path
@@ -47,18 +48,24 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Bench:
-    """Where a benchmark works: manifests and digests by (cohort, fold), and how trainings run."""
+    """Where a benchmark works: manifests and digests by (cohort, fold), the ``folds`` to run now, and how."""
 
     out: Path
     manifests: Mapping[tuple[str, int], Path]
     digests: Mapping[tuple[str, int], str]
+    folds: tuple[int, ...]
     cache: Path
     device: str
 
+    def result(self, trial: Trial) -> Path:
+        """The file of its figures."""
+        return self.out / RESULTS / f"{trial.key(self.digests)[:16]}.json"
+
     def can_run(self, trial: Trial) -> bool:
-        """Whether both of its cohorts are there."""
+        """Whether both of its cohorts are there, and its fold is asked for or done before."""
         fold = trial.model.fold
-        return (trial.model.cohort, fold) in self.digests and (trial.tested_on, fold) in self.digests
+        there = (trial.model.cohort, fold) in self.digests and (trial.tested_on, fold) in self.digests
+        return there and (fold in self.folds or self.result(trial).is_file())
 
 
 def run_benchmark(
@@ -82,7 +89,7 @@ def run_benchmark(
         config: path or name of a config of kind ``benchmark``.
         out: folder of everything; a benchmark that was stopped there continues.
         cohorts: cohort of the config -> manifest CSV or BIDS folder; those that the config makes itself are not named.
-        folds: the folds to run now, from 1; by default all.
+        folds: the folds to run now, from 1; by default all. What is done of the others stays in the tables.
         overrides: ``dotted.key=value`` for ``config``.
         device: "auto", "cpu", "cuda", "cuda:1".
         cache: folder for prepared volumes; by default inside ``out``.
@@ -99,30 +106,34 @@ def run_benchmark(
     folder.mkdir(parents=True, exist_ok=True)
     bench = _set_up(run, folder, named, chosen, Path(cache) if cache is not None else folder / "cache", device)
     outcome = Outcome(folder)
-    rows = list(rows_of(run, chosen))
+    rows = list(rows_of(run))
     entries: dict[Row, list[Entry]] = {row: [] for row in rows}
-    tried: dict[Trial, tuple[TestedCase, ...]] = {}
-    reasons: dict[Trial, str] = {}
+    tried: dict[Trial, tuple[TestedCase, ...] | str] = {}
     for row in rows:
         for trial in row.trials:
             title = _title(row, trial)
-            if not bench.can_run(trial):
+            if trial not in tried and bench.can_run(trial):
+                tried[trial] = _attempt(bench, trial, title, outcome)
+            result = tried.get(trial)
+            if result is None:
                 outcome.not_run.append(title)
-                continue
-            if trial not in tried and trial not in reasons:
-                try:
-                    tried[trial] = _tried(bench, trial, title, outcome)
-                except Exception as error:  # no system's error ends the others
-                    reasons[trial] = reason_of(error)
-                    log.error("%s failed: %s", title, reasons[trial])
-                    log.debug("traceback of %s", title, exc_info=True)
-            if trial in reasons:
-                outcome.failed[title] = reasons[trial]
-                continue
-            entries[row].append(Entry(trial.model.fold, tried[trial]))
-            write_tables(folder, run, entries)
+            elif isinstance(result, str):
+                outcome.failed[title] = result
+            else:
+                entries[row].append(Entry(trial.model.fold, result))
+                write_tables(folder, run, entries)
     write_tables(folder, run, entries)
     return outcome
+
+
+def _attempt(bench: Bench, trial: Trial, title: str, outcome: Outcome) -> tuple[TestedCase, ...] | str:
+    """A trial's figures, or why there are none: no system's error ends the others."""
+    try:
+        return _tried(bench, trial, title, outcome)
+    except Exception as error:
+        log.error("%s failed: %s", title, reason_of(error))
+        log.debug("traceback of %s", title, exc_info=True)
+        return reason_of(error)
 
 
 def _check(run: BenchmarkRun, named: Mapping[str, Path], folds: Sequence[int]) -> None:
@@ -135,11 +146,10 @@ def _check(run: BenchmarkRun, named: Mapping[str, Path], folds: Sequence[int]) -
         if cohort.phantoms is not None and cohort.phantoms.pathology not in PATHOLOGIES:
             got, expected = repr(cohort.phantoms.pathology), f"one of {list(PATHOLOGIES)}"
             raise ConfigError("unknown pathology", where=f"cohorts.{name}", got=got, expected=expected)
-    for row in rows_of(run, (1,)):  # every config is read before anything is trained
+    for row in rows_of(run):  # every config is read before anything is trained
         fit: Fit | None = row.trials[0].model
         while fit is not None:
-            kind = "reconstructor" if fit.stage == "reconstructor" else "detector"
-            configs.load(fit.config, list(fit.overrides), kind=kind)
+            configs.load(fit.config, fit.overrides, kind=fit.kind)
             fit = fit.parent
 
 
@@ -155,14 +165,15 @@ def _set_up(
         else:
             continue
         cases = read_cohort(source)
-        for fold in folds:
+        content = cohort_digest(cases)
+        for fold in range(1, run.folds + 1):
             split = split_cases(cases, SHARES, seed=0, fold=(fold, run.folds))
             path = out / COHORTS / f"{name}-fold-{fold}.csv"
             path.parent.mkdir(parents=True, exist_ok=True)
             write_manifest(split, path)
             manifests[name, fold] = path
-            digests[name, fold] = cohort_digest(split) + "".join(case.split[:2] for case in split)
-    return Bench(out, manifests, digests, cache, device)
+            digests[name, fold] = content + "".join(case.split[:2] for case in split)
+    return Bench(out, manifests, digests, tuple(folds), cache, device)
 
 
 def _phantoms(folder: Path, phantoms: Phantoms) -> Path:
@@ -179,13 +190,12 @@ def _phantoms(folder: Path, phantoms: Phantoms) -> Path:
 
 def _tried(bench: Bench, trial: Trial, title: str, outcome: Outcome) -> tuple[TestedCase, ...]:
     """The figures of a trial: read, or made."""
-    key = trial.key(bench.digests)
-    path = bench.out / RESULTS / f"{key[:16]}.json"
+    path = bench.result(trial)
     if path.is_file():
         outcome.kept.append(title)
         return read_result(path)
     log.info("%s", title)
-    work = bench.out / WORK / key[:16]
+    work = bench.out / WORK / path.stem
     manifest = bench.manifests[trial.tested_on, trial.model.fold]
     bundle = _calibrated(bench, trial)
     predict_cohort(
@@ -197,7 +207,7 @@ def _tried(bench: Bench, trial: Trial, title: str, outcome: Outcome) -> tuple[Te
     names = sorted([*evaluation.done, *evaluation.kept])
     cases = tuple(TestedCase.of(load_case(evaluation.out / CASES, name, {})) for name in names)
     if (evaluation.out / PICTURES).is_dir():
-        shutil.copytree(evaluation.out / PICTURES, bench.out / SHOWN / key[:16], dirs_exist_ok=True)
+        shutil.copytree(evaluation.out / PICTURES, bench.out / SHOWN / path.stem, dirs_exist_ok=True)
     write_result(path, _about(trial), cases)
     shutil.rmtree(work)
     outcome.done.append(title)
@@ -206,7 +216,7 @@ def _tried(bench: Bench, trial: Trial, title: str, outcome: Outcome) -> tuple[Te
 
 def _calibrated(bench: Bench, trial: Trial) -> Path:
     model = _fitted(bench, trial.model)
-    out = model.with_name(f"{model.name}-{trial.rule.partition(':')[0]}")
+    out = model.with_name(f"{model.name}-{re.sub('[^a-z0-9.]+', '-', trial.rule)}")  # a rule may have options
     manifest = bench.manifests[trial.model.cohort, trial.model.fold]
     return calibrate(
         model, manifest, out=out, rules=(trial.rule,), split="validation", device=bench.device, cache=bench.cache
@@ -238,14 +248,14 @@ def _fitted(bench: Bench, fit: Fit) -> Path:
 
 
 def _title(row: Row, trial: Trial) -> str:
-    return f"{row.system}, {row.trained_on} -> {row.tested_on}, fold {trial.model.fold}"
+    return f"{row.system}, {row.trained_on} -> {row.tested_on}, fold {trial.model.fold}, seed {trial.model.seed}"
 
 
 def _about(trial: Trial) -> dict[str, object]:
     chain: list[dict[str, object]] = []
     fit: Fit | None = trial.model
     while fit is not None:
-        chain.insert(0, {"stage": fit.stage, "config": fit.config, "set": list(fit.overrides), "limit": fit.limit})
+        chain.insert(0, {"stage": fit.stage, "config": fit.config, "set": fit.overrides, "limit": fit.limit})
         fit = fit.parent
     model = trial.model
     return {

@@ -11,8 +11,9 @@ import yaml
 from tiny import DETECTOR, RECONSTRUCTOR
 
 from hybriduad.benchmark import run as running
-from hybriduad.benchmark.plan import Fit
+from hybriduad.benchmark.plan import Fit, rows_of
 from hybriduad.benchmark.run import Bench, Outcome, run_benchmark
+from hybriduad.config import files as configs
 from hybriduad.core.errors import ConfigError
 
 STEPS = {"steps": 1, "lr": 1.0e-3, "batch": 2}
@@ -74,16 +75,18 @@ def rows(path: Path) -> list[dict[str, str]]:
 
 def test_every_system_is_there_and_says_what_became_of_it(finished: tuple[Path, Outcome]) -> None:
     _, outcome = finished
-    assert sorted(outcome.failed) == [f"too many labels, glioma -> {name}, fold 1" for name in ("glioma", "stroke")]
+    assert sorted(outcome.failed) == [
+        f"too many labels, glioma -> {name}, fold 1, seed 0" for name in ("glioma", "stroke")
+    ]
     assert "99" in next(iter(outcome.failed.values()))
-    assert len(outcome.not_run) == 12
+    assert len(outcome.not_run) == 6 * 4 * 3 - 6 * 2  # but for the two tables of the phantoms in the first fold
     text = (outcome.out / "table.md").read_text()
     _, seen, other, named, *_ = text.split("## ")
     assert seen.startswith("Trained on glioma, tested on glioma")
     assert other.startswith("Trained on glioma, tested on stroke")
     assert "| fused | 0." in seen
     assert "| too many labels | not run" in seen
-    assert seen.count("| 3 | 1 of 1 |") == 5
+    assert seen.count("| 3 | 1 of 3 |") == 5
     assert named.count("not run") == 6 * 2
     values = rows(outcome.out / "table.csv")
     assert {row["system"] for row in values} == {"intensity", "map", "fused", "UNet", "two labels"}
@@ -131,6 +134,36 @@ def test_results_are_continued_from_without_models(
     assert not again.done
     assert sorted(again.kept) == sorted(outcome.done)
     assert (again.out / "table.csv").read_text() == (outcome.out / "table.csv").read_text()
+
+
+def test_what_is_done_of_other_folds_stays_in_the_tables(
+    finished: tuple[Path, Outcome], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, outcome = finished
+    shutil.copytree(outcome.out / "results", tmp_path / "out" / "results")
+    shutil.copytree(outcome.out / "phantoms", tmp_path / "out" / "phantoms")
+
+    def refuse(_: Bench, fit: Fit) -> Path:
+        assert fit.fold == 2
+        raise ConfigError("no time for the second fold")
+
+    monkeypatch.setattr(running, "_fitted", refuse)
+    again = run_benchmark(config, out=tmp_path / "out", folds=[2], device="cpu")
+    assert set(again.failed.values()) == {"no time for the second fold."}
+    assert sorted(again.kept) == sorted(outcome.done)
+    assert (again.out / "table.csv").read_text() == (outcome.out / "table.csv").read_text()
+
+
+def test_seeds_are_trials_of_a_row() -> None:
+    run = configs.load("benchmark-quick", ["seeds=[0, 7]", "folds=2"], kind="benchmark")
+    row = next(row for row in rows_of(run) if row.system == "default (7 labels)")
+    assert [(trial.model.fold, trial.model.seed) for trial in row.trials] == [(1, 0), (1, 7), (2, 0), (2, 7)]
+    digests = {(name, fold): f"{name} {fold}" for name in run.cohorts for fold in (1, 2)}
+    assert len({trial.key(digests) for trial in row.trials}) == 4
+    fit = row.trials[1].model
+    assert (fit.stage, fit.limit, fit.overrides) == ("few_labels", 7, ["train.steps=500", "seed=7"])
+    assert fit.parent is not None
+    assert fit.parent.overrides == ["train.steps=500", "seed=7"]
 
 
 def test_a_killed_benchmark_continues(finished: tuple[Path, Outcome], tmp_path: Path) -> None:
