@@ -1,4 +1,4 @@
-"""The figures of a trial as a file of a few KB, by which a benchmark is continued on any machine."""
+"""The figures of a trial as a small file (1 KB a case), by which a benchmark is continued on any machine."""
 
 from __future__ import annotations
 
@@ -39,21 +39,25 @@ class TestedCase:
 
 
 def write_result(path: Path, about: Mapping[str, Any], cases: Sequence[TestedCase]) -> None:
-    """Write a trial's result; ``about`` says for a reader what it came from."""
+    """Write a trial's result; ``about`` says for a reader what it came from. ``figures`` names the columns of parts."""
+    names = sorted({name for case in cases for figures in case.parts.values() for name in figures})
     listed = [
         {
             "dataset": case.subject[0],
             "subject": case.subject[1],
             "case": case.name,
             "has_lesion": case.has_lesion,
-            "facts": _rounded(case.facts),
-            "parts": {part: _rounded(figures) for part, figures in case.parts.items()},
+            "facts": {name: _rounded(value) for name, value in case.facts.items()},
+            "parts": {
+                part: [_rounded(figures.get(name, math.nan)) for name in names] for part, figures in case.parts.items()
+            },
         }
         for case in cases
     ]
     path.parent.mkdir(parents=True, exist_ok=True)
-    lines = ",\n ".join(json.dumps(case) for case in listed)
-    write_atomically(path, f'{{"about": {json.dumps(dict(about))},\n"cases": [\n {lines}\n]}}\n'.encode())
+    lines = ",\n ".join(json.dumps(case, separators=(",", ":")) for case in listed)
+    head = f'{{"about": {json.dumps(dict(about))},\n"figures": {json.dumps(names)},\n'
+    write_atomically(path, f'{head}"cases": [\n {lines}\n]}}\n'.encode())
 
 
 def read_result(path: Path) -> tuple[TestedCase, ...]:
@@ -63,23 +67,25 @@ def read_result(path: Path) -> tuple[TestedCase, ...]:
         DataError: the file cannot be read, or is no result.
     """
     try:
+        content = json.loads(path.read_text())
+        names = content["figures"]
         return tuple(
             TestedCase(
                 (case["dataset"], case["subject"]),
                 case["case"],
                 case["has_lesion"],
-                _floats(case["facts"]),
-                {part: _floats(figures) for part, figures in case["parts"].items()},
+                {name: _number(value) for name, value in case["facts"].items()},
+                {part: dict(zip(names, map(_number, values), strict=True)) for part, values in case["parts"].items()},
             )
-            for case in json.loads(path.read_text())["cases"]
+            for case in content["cases"]
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError("unreadable result", where=path, got=repr(error), mend="delete it, it is made anew") from error
 
 
-def _rounded(values: Mapping[str, float]) -> dict[str, float | None]:
-    return {name: None if math.isnan(value) else float(f"{value:.{DIGITS}g}") for name, value in values.items()}
+def _rounded(value: float) -> float | None:
+    return None if math.isnan(value) else float(f"{value:.{DIGITS}g}")
 
 
-def _floats(values: Mapping[str, float | None]) -> dict[str, float]:
-    return {name: math.nan if value is None else float(value) for name, value in values.items()}
+def _number(value: float | None) -> float:
+    return math.nan if value is None else float(value)
