@@ -39,7 +39,11 @@ AnomalyBlock = Annotated[AnomalyConfig, _plugin_block("anomalies")]
 
 
 class Augmentation(Strict):
-    """How often a training slice is altered: probabilities in [0, 1]; ``absent`` hides some of several contrasts."""
+    """How often a training slice is altered: probabilities in [0, 1]; ``absent`` hides some of several contrasts.
+
+    ``stripped`` leaves the brain alone, larger in the slice, as the scan of a stripped head shows it. It is not written
+    where it is left out: trainings from before it was there are continued.
+    """
 
     flip: float = Field(0.5, ge=0, le=1)
     affine: float = Field(0.5, ge=0, le=1)
@@ -49,6 +53,7 @@ class Augmentation(Strict):
     noise: float = Field(0.2, ge=0, le=1)
     ghosting: float = Field(0.0, ge=0, le=1)
     absent: float = Field(0.2, ge=0, le=1)
+    stripped: float = Field(0.0, ge=0, le=1, exclude_if=lambda share: share == 0)
 
 
 class Train(Strict):
@@ -166,15 +171,32 @@ class Loss(Strict):
 
 
 class Fusion(Strict):
-    """Score = (w x̃ + ŷ) / (w + 1) for ``sum``, x̃^w ŷ for ``product``.
+    """Score = (w x̃ + ŷ) / (w + 1) for ``sum``, x̃^w z^v (f + (1 - f) ŷ) for ``product``; see
+    :func:`hybriduad.networks.scoring.fuse`.
 
+    ``weight`` is w, ``intensity`` v, the exponent of plain intensity z, and ``floor`` f, of products alone.
     ``smooth_mm``: ŷ is smoothed by a Gaussian of that standard deviation along the slice axis, so that neighbouring
-    slices confirm each other; 0 leaves every slice to itself, as in the paper.
+    slices confirm each other, and of no more than ``smooth_slices`` where that is stated; 0 leaves every slice to
+    itself, as in the paper. What has a default beside ``smooth_mm`` is not written where it is left out: bundles from
+    before it was there are read.
     """
 
     form: Literal["sum", "product"] = "sum"
     weight: float = Field(1.0, ge=0)
+    floor: float = Field(0.0, ge=0, lt=1, exclude_if=lambda floor: floor == 0)
+    intensity: float = Field(0.0, ge=0, allow_inf_nan=False, exclude_if=lambda exponent: exponent == 0)
     smooth_mm: float = Field(0.0, ge=0)
+    smooth_slices: float | None = Field(None, gt=0, exclude_if=lambda slices: slices is None)
+
+    @model_validator(mode="after")
+    def _of_products(self) -> Fusion:
+        if self.form == "sum" and (self.floor or self.intensity):
+            raise ValueError("floor and intensity belong to the form product")
+        return self
+
+    def smoothing_mm(self, slice_mm: float) -> float:
+        """The standard deviation in mm by which ŷ is smoothed along slices that lie ``slice_mm`` apart."""
+        return self.smooth_mm if self.smooth_slices is None else min(self.smooth_mm, self.smooth_slices * slice_mm)
 
 
 class DetectorRun(_Run):

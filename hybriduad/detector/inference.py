@@ -9,11 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hybriduad.config.runs import Anatomy, Fusion, Precision, Residual
+from hybriduad.config.runs import MEDIAN_MM, Anatomy, Fusion, Precision, Residual
 from hybriduad.core.errors import BundleError, DataError
 from hybriduad.core.types import Batch, Prediction
 from hybriduad.detector.thresholds import Thresholds
 from hybriduad.networks.scoring import (
+    Map,
     fuse,
     intensity_map,
     median_filter_volume,
@@ -151,8 +152,10 @@ class Detector:
             anomaly = median_filter_volume(anomaly, prepared.spacing_mm, judged, self.residual.median_mm)
         probability = _volume([part.probability for part in maps], indices, brain.shape)
         if probability is not None and self.fusion.smooth_mm > 0:
-            probability = smooth_across_slices(probability, prepared.spacing_mm[2], judged, self.fusion.smooth_mm)
-        score = fuse(anomaly, probability, self.fusion.form, self.fusion.weight)
+            sigma_mm = self.fusion.smoothing_mm(prepared.spacing_mm[2])
+            probability = smooth_across_slices(probability, prepared.spacing_mm[2], judged, sigma_mm)
+        intensity = self._intensity(prepared, judged, has_map=anomaly is not None)
+        score = self.fuse(anomaly, probability, intensity)
         threshold = self.thresholds.threshold("score", score[brain], rule)
         return Prediction(
             brain=brain,
@@ -160,9 +163,7 @@ class Detector:
             probability=probability,
             map=anomaly,
             uncertainty=_volume([part.uncertainty for part in maps], indices, brain.shape),
-            intensity=intensity_map(
-                prepared.image, prepared.valid, judged, prepared.spacing_mm, self.anatomy.contrasts
-            ),
+            intensity=intensity,
             reconstruction=self._pseudo_healthy(prepared, maps, indices),
             mask=None if threshold is None else (score >= threshold) & brain,
             threshold=threshold,
@@ -174,6 +175,25 @@ class Detector:
                 ],
             },
         )
+
+    def fuse(self, map: Map | None, probability: Map | None, intensity: Map) -> Map:
+        """The score of maps of one shape, arrays or tensors, by the detector's fusion."""
+        fusion = self.fusion
+        return fuse(
+            map,
+            probability,
+            fusion.form,
+            fusion.weight,
+            floor=fusion.floor,
+            intensity=intensity,
+            intensity_weight=fusion.intensity,
+        )
+
+    def _intensity(self, prepared: Prepared, judged: np.ndarray, *, has_map: bool) -> np.ndarray:
+        """Plain intensity under the filter of the map, so that the two are told apart by what they say alone."""
+        length_mm = self.residual.median_mm if has_map else MEDIAN_MM
+        spacing_mm, contrasts = prepared.spacing_mm, self.anatomy.contrasts
+        return intensity_map(prepared.image, prepared.valid, judged, spacing_mm, contrasts, length_mm)
 
     def _pseudo_healthy(self, prepared: Prepared, maps: list[SliceMaps], indices: list[int]) -> np.ndarray | None:
         slices = [part.reconstruction for part in maps]

@@ -235,19 +235,32 @@ def smooth_across_slices(values: np.ndarray, spacing_mm: float, brain: np.ndarra
     return mean.clip(0.0, 1.0)
 
 
-def fuse(map: Map | None, probability: Map | None, form: FusionForm, weight: float) -> Map:
-    """Fuse a reconstruction's map x and a segmenter's probability y, both in [0, 1] and of one shape, into a score.
+def fuse(
+    map: Map | None,
+    probability: Map | None,
+    form: FusionForm,
+    weight: float,
+    *,
+    floor: float = 0.0,
+    intensity: Map | None = None,
+    intensity_weight: float = 0.0,
+) -> Map:
+    """Fuse a reconstruction's map x, a segmenter's probability y and plain intensity z into a score.
 
-    ``sum`` is (w x + y) / (w + 1), which ranks as the paper's x + y for w = 1; ``product`` is x^w y. The result is in
-    [0, 1]. Where one of the two is ``None`` the score is the other. Takes numpy arrays or tensors.
+    All are in [0, 1] and of one shape. ``sum`` is (w x + y) / (w + 1), which ranks as the paper's x + y for w = 1;
+    ``product`` is x^w z^v (f + (1 - f) y), v the ``intensity_weight`` and f the ``floor``: with f > 0 a segmenter that
+    knows nothing of a lesion cannot silence the map. The result is in [0, 1]. Where map or probability is ``None`` the
+    score is the other. Takes numpy arrays or tensors.
 
     Raises:
-        ConfigError: unknown form or negative weight.
-        DataError: both are ``None``, or their shapes differ.
+        ConfigError: unknown form, a negative weight or a floor outside [0, 1).
+        DataError: map and probability are ``None``, shapes differ, or intensity has a weight and is not given.
     """
-    if form not in ("sum", "product") or not weight >= 0:
+    if form not in ("sum", "product") or not weight >= 0 or not intensity_weight >= 0 or not 0 <= floor < 1:
         raise ConfigError(
-            "unknown fusion", got=f"{form!r} with weight {weight}", expected="sum or product, weight >= 0"
+            "unknown fusion",
+            got=f"{form!r} with weight {weight}, floor {floor}, weight of intensity {intensity_weight}",
+            expected="sum or product, weights >= 0, floor in [0, 1)",
         )
     if map is None or probability is None:
         alone = probability if map is None else map
@@ -256,7 +269,14 @@ def fuse(map: Map | None, probability: Map | None, form: FusionForm, weight: flo
         return alone
     if map.shape != probability.shape:
         raise DataError("shapes that do not fit", where="fuse", got=f"{tuple(map.shape)}, {tuple(probability.shape)}")
-    score = (weight * map + probability) / (weight + 1.0) if form == "sum" else map**weight * probability
+    if form == "sum":
+        return ((weight * map + probability) / (weight + 1.0)).clip(0.0, 1.0)
+    score = map**weight * (floor + (1.0 - floor) * probability)
+    if intensity_weight > 0:
+        if intensity is None or intensity.shape != map.shape:
+            got = None if intensity is None else tuple(intensity.shape)
+            raise DataError("intensity that does not fit", where="fuse", got=got, expected=tuple(map.shape))
+        score = score * intensity**intensity_weight
     return score.clip(0.0, 1.0)
 
 

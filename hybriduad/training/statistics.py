@@ -15,7 +15,7 @@ from torch import Tensor
 from hybriduad.core import rng
 from hybriduad.core.types import Batch
 from hybriduad.detector.inference import Detector
-from hybriduad.networks.scoring import fuse, intensity_map
+from hybriduad.networks.scoring import intensity_map
 from hybriduad.reconstructors._base import Reconstructor
 from hybriduad.scan.preparation import Prepared
 from hybriduad.scan.slices import slices_of
@@ -77,13 +77,14 @@ def _drawn(slices: Sequence[tuple[int, int]], seed: int) -> dict[int, list[int]]
 def _voxels(detector: Detector, prepared: Prepared, slices: Batch) -> Iterator[tuple[str, np.ndarray]]:
     """Each part of a prediction (of :data:`hybriduad.detector.thresholds.PARTS`) in the brain of the slices."""
     maps = detector.slice_maps(slices)
-    score = fuse(maps.map, maps.probability, detector.fusion.form, detector.fusion.weight)
+    image, valid, brain = (np.moveaxis(part.numpy(), 0, -1) for part in (slices.image, slices.valid, slices.brain))
+    plain = intensity_map(image, valid, brain, prepared.spacing_mm, detector.anatomy.contrasts, length_mm=0.0)
+    intensity = np.moveaxis(plain, -1, 0)
+    score = detector.fuse(maps.map, maps.probability, torch.from_numpy(intensity).to(detector.device))
     for part, values in (("score", score), ("probability", maps.probability), ("map", maps.map)):
         if values is not None:
             yield part, values.float().cpu().numpy()[slices.brain.numpy()]
-    image, valid, brain = (np.moveaxis(part.numpy(), 0, -1) for part in (slices.image, slices.valid, slices.brain))
-    plain = intensity_map(image, valid, brain, prepared.spacing_mm, detector.anatomy.contrasts, length_mm=0.0)
-    yield "intensity", plain[brain]
+    yield "intensity", intensity[slices.brain.numpy()]
 
 
 @torch.inference_mode()
