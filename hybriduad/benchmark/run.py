@@ -137,9 +137,9 @@ def _attempt(bench: Bench, trial: Trial, title: str, outcome: Outcome) -> tuple[
 
 
 def _check(run: BenchmarkRun, named: Mapping[str, Path], folds: Sequence[int]) -> None:
-    own = sorted(name for name, cohort in run.cohorts.items() if cohort.phantoms is None)
-    if unknown := sorted(set(named) - set(own)):
-        raise ConfigError("unknown cohort", got=unknown, expected=f"some of {own}")
+    real = sorted(name for name, cohort in run.cohorts.items() if cohort.phantoms is None)
+    if unknown := sorted(set(named) - set(real)):
+        raise ConfigError("unknown cohort", got=unknown, expected=f"some of {real}")
     if wrong := [fold for fold in folds if not 1 <= fold <= run.folds]:
         raise ConfigError("no such fold", got=wrong, expected=f"1 to {run.folds}")
     for name, cohort in run.cohorts.items():
