@@ -22,6 +22,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from lightning.pytorch.loggers import CSVLogger
 from safetensors.torch import load_file
 from tiny import DETECTOR, RECONSTRUCTOR, SPACING_MM, generators, prepared_cases, write_nifti
 
@@ -93,6 +94,11 @@ def logged(folder: Path) -> list[dict[str, str]]:
     """The rows of the log, those of every sitting one after the other."""
     tables = sorted(folder.glob("log/version_*/metrics.csv"))
     return [row for table in tables for row in csv.DictReader(table.read_text().splitlines())]
+
+
+def logged_values(folder: Path) -> list[frozenset[tuple[str, str]]]:
+    """The rows of the log without what they leave empty."""
+    return [frozenset((name, value) for name, value in row.items() if value) for row in logged(folder)]
 
 
 def validated(folder: Path) -> dict[int, set[tuple[str, str]]]:
@@ -526,16 +532,33 @@ class TestContinuing:
         assert seen == [False, True], "called again it continues"
         assert verify(out).digest == fitted.few.digest
 
-    def test_stopped_after_the_last_step(self, fitted: Fitted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        """The last checkpoint is of the last step, and the bundle was not written yet."""
+    @pytest.mark.parametrize("before", ["figures", "picture", "statistics"])
+    def test_stopped_after_the_last_step(
+        self, before: str, fitted: Fitted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The last checkpoint is of the last step, and the bundle was not written yet.
+
+        The last figures and the final picture were missing, and of the losses those since the log was last written.
+        """
         config, out = fitted.configs["reconstructor"], tmp_path / "out"
         overrides = [f"train.checkpoint_every={TRAIN['steps']}"]  # which changes no weight
+
+        draw = fitting._draw_samples
 
         def stop(*_: Any, **__: Any) -> None:
             raise Stopped
 
+        def stop_at_the_end(path: Path, *drawn: Any) -> None:
+            stop() if path.stem == loop.FINAL else draw(path, *drawn)
+
         with monkeypatch.context() as patch:
-            patch.setattr(fitting, "reference_statistics", stop)
+            stops = {
+                "figures": (loop.Progress, "on_train_end", stop),
+                "picture": (fitting, "_draw_samples", stop_at_the_end),
+                "statistics": (fitting, "reference_statistics", stop),
+            }
+            patch.setattr(*stops[before])
+            patch.setattr(CSVLogger, "finalize", lambda *_: None)  # killed, it has no time to write what it holds
             with pytest.raises(Stopped):
                 fit_reconstructor(config, fitted.cohort, out=out, device="cpu", overrides=overrides)
         assert _reached(tmp_path / "out.partial" / CHECKPOINT) == TRAIN["steps"]
@@ -543,6 +566,10 @@ class TestContinuing:
             patch.setattr(SampleStream, "__getitem__", refuse)
             stopped = fit_reconstructor(config, fitted.cohort, out=out, device="cpu", overrides=overrides)
         straight = fitted.reconstructor
+        rows, expected = logged_values(stopped.folder), logged_values(straight.folder)
+        assert set(rows) == set(expected)
+        assert len(rows) - len(expected) == (before == "picture")  # the last figures, logged in both sittings
+        assert {name for name in files(stopped.folder) if "pictures" in name} == {n for n in SHOWN if "pictures" in n}
         assert_same_weights(stopped.folder, straight.folder)
         assert (stopped.folder / "statistics.safetensors").read_bytes() == (
             straight.folder / "statistics.safetensors"
