@@ -61,8 +61,8 @@ def corrupt(
         donors: lesion-free images of the same shape; without, the detail is of the same scan.
 
     Returns:
-        The image with the region, all of which is the lesion; the outer part of its edge is ignored. Unchanged where no
-        tissue with detail was found in eight draws.
+        The image with the region, all of which is the lesion; the outer part of its edge is ignored. Unchanged where
+        eight draws gave no tissue with detail.
     """
     if nothing_to_paint(image, brain):
         return unchanged(image)

@@ -1,7 +1,7 @@
 """From images and reconstructions to anomaly scores: SSIM, residuals, levels, median filter, fusion, plain intensity.
 
 Pure functions. Slice by slice and element by element: nothing depends on batch-mates, on other slices (but for the
-median filter along a finely sampled slice axis) or on the scan's own range, so that a threshold keeps its meaning.
+median filter along a finely sampled slice axis) or on the scan's range, so that a threshold keeps its meaning.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ SSIM_SIGMA = 1.0
 SSIM_RADIUS = 4
 WINDOW_SAMPLES = 2**17
 """Samples of windows that the median filter sorts at once: as many as a processor's cache holds."""
-# Added to a map before its logarithm: one level without a residual lowers a voxel, but does not silence the others.
+# Added to a map before its logarithm: a level without a residual lowers a voxel, but does not cancel other levels.
 GEOMETRIC_FLOOR = 1e-3
 # Contrasts on which lesions are mostly darker than the tissue around them; on all others bright counts as abnormal.
 DARK_LESION_CONTRASTS = frozenset({"T1w", "inplaneT1", "UNIT1", "T2starw", "ADC"})
@@ -239,7 +239,7 @@ def fuse(map: Map | None, probability: Map | None, form: FusionForm, weight: flo
     """Fuse a reconstruction's map x and a segmenter's probability y, both in [0, 1] and of one shape, into a score.
 
     ``sum`` is (w x + y) / (w + 1), which ranks as the paper's x + y for w = 1; ``product`` is x^w y. The result is in
-    [0, 1]. Where one of the two is ``None`` the score is the other. Takes numpy arrays or tensors.
+    [0, 1]. Where either is ``None`` the score is the other. Takes numpy arrays or tensors.
 
     Raises:
         ConfigError: unknown form or negative weight.

@@ -39,7 +39,7 @@ class Extractor(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        # On the CPU wherever the rest is made, since the keyed generators live there.
+        # On the CPU, whatever the device of the model, since the keyed generators live there.
         with torch.device("cpu"), torch.random.fork_rng(devices=[]):
             torch.manual_seed(rng.fold(0, "extractor"))
             network = _resnet18()

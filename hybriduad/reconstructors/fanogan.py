@@ -3,7 +3,7 @@
 First a generator of slices learns from random codes, against a critic whose distance is Wasserstein's, with a gradient
 penalty (WGAN-GP, arXiv 1704.00028). Then both are frozen and an encoder learns the code of a slice, by the differences
 between the slice and what the generator makes of the code, of voxels and of the critic's features ("izi_f"). What the
-generator never made, such as a lesion, has no code.
+generator never generates, such as a lesion, has no code.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ PENALTY = 10.0
 KAPPA = 1.0
 """Weight of the difference of the critic's features beside that of voxels, as in f-AnoGAN."""
 CRITIC_UPDATES = 5
-"""Of the critic for one of the generator. They share the batch of the step, not its codes."""
+"""Updates of the critic for an update of the generator. They share the batch of the step, not its codes."""
 ADVERSARIAL_LR, ADVERSARIAL_BETAS = 0.4, (0.0, 0.9)
 """Of the critic and the generator: the share of the run's learning rate, and what AdamW remembers."""
 
@@ -72,7 +72,7 @@ class Model(ImageReconstructor):
         return losses[player](batch, keys)
 
     def _critic_loss(self, batch: Batch, keys: Tensor) -> dict[str, Tensor]:
-        """Wasserstein's distance between healthy and generated slices, to be made large, and the gradient penalty."""
+        """Wasserstein's distance between healthy and generated slices, which is maximised, and the gradient penalty."""
         real = _covered(batch.healthy, batch)
         with torch.no_grad():
             generated = self._generated(batch, keys)

@@ -56,7 +56,7 @@ def run_training(
     """Train ``task`` for ``train.steps`` steps in ``folder``, from the folder's checkpoint, if it holds any.
 
     Afterwards the task holds the averaged weights; with 0 steps its initial weights. A training that was stopped leaves
-    the log of an uninterrupted one, some rows of it twice. ``draw(path)`` draws samples of the current weights,
+    the log of an uninterrupted training, some rows of it twice. ``draw(path)`` draws samples of the current weights,
     ``validate()`` returns their figures; neither may change anything that is trained.
 
     Raises:
