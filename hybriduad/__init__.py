@@ -53,7 +53,7 @@ if TYPE_CHECKING:  # for editors and type checkers, which do not run __getattr__
 
 
 def __getattr__(name: str) -> Any:
-    if name == "phantom":  # a package of its own: hybriduad.phantom.write_cohort
+    if name == "phantom":  # a subpackage: hybriduad.phantom.write_cohort
         return importlib.import_module("hybriduad.phantom")
     if name not in _HOMES:
         raise AttributeError(f"module 'hybriduad' has no attribute {name!r}; it has {sorted(__all__)}")

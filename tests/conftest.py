@@ -50,14 +50,14 @@ def tiny_cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("tiny_cohort")
     cases = []
     for subject, pathology in PATHOLOGIES.items():
-        made = make_subject(7, int(subject), pathology=pathology, contrasts=CONTRASTS, spacing_mm=SPACING_MM)
+        phantom = make_subject(7, int(subject), pathology=pathology, contrasts=CONTRASTS, spacing_mm=SPACING_MM)
         folder = root / f"sub-{subject}" / "anat"
-        masks = {"brain": made.brain, "lesion": made.lesion}
+        masks = {"brain": phantom.brain, "lesion": phantom.lesion}
         files = {
-            name: write_nifti(folder / f"sub-{subject}_{name}.nii.gz", data, made.affine)
-            for name, data in made.images.items()
+            name: write_nifti(folder / f"sub-{subject}_{name}.nii.gz", data, phantom.affine)
+            for name, data in phantom.images.items()
         } | {
-            name: write_nifti(folder / f"sub-{subject}_label-{name}_mask.nii.gz", mask.astype(np.uint8), made.affine)
+            name: write_nifti(folder / f"sub-{subject}_label-{name}_mask.nii.gz", mask.astype(np.uint8), phantom.affine)
             for name, mask in masks.items()
         }
         cases.append(
@@ -68,7 +68,7 @@ def tiny_cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 brain=files["brain"],
                 lesion=files["lesion"],
                 health="lesion" if pathology else "healthy",
-                attributes=dict(made.attributes),
+                attributes=dict(phantom.attributes),
             )
         )
     write_manifest(cases, root / "manifest.csv")

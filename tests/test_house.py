@@ -296,7 +296,7 @@ def test_command_line_imports_nothing_heavy() -> None:
         "import sys; from typer.testing import CliRunner; from hybriduad.cli.app import app;"
         "runner = CliRunner();"
         "results = [runner.invoke(app, [*verb, '--help']) for verb in ([], ['predict'], ['fit-detector'], ['show'])];"
-        "assert all(one.exit_code == 0 for one in results);"
+        "assert all(result.exit_code == 0 for result in results);"
         "print(sorted({'torch', 'numpy', 'yaml', 'lightning', 'diffusers', 'matplotlib'} & set(sys.modules)))"
     )
     assert run(code) == "[]"

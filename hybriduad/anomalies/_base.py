@@ -7,8 +7,8 @@ A generator is one file ``hybriduad/anomalies/<name>.py`` with a ``Config``, a s
 
 ``image`` (C, *space) float32 in [-1, 1], two or three spatial axes; ``brain`` (*space) bool; ``rng`` the only source of
 randomness; ``spacing_mm`` one number an axis; ``donors`` gives other prepared images, or is ``None``. It is pure: the
-arguments are not modified. The lesion lies inside the brain and is the generator's own statement of where its anomaly
-is: :func:`with_extent` keeps it also where a voxel happens to look as before (tissue moved within its own kind),
+arguments are not modified. The lesion lies inside the brain and is where the generator says that its anomaly
+is: :func:`with_extent` keeps it also where a voxel happens to look as before (moved within the same tissue),
 :func:`finish`, for what is painted, cuts it to the change that shows. Nothing changes outside lesion and ignore; every
 present contrast changes, an absent contrast (all background) stays. Where the brain is too small, or the draw too
 faint, the image comes back unchanged with an empty lesion; that is rare.
@@ -41,7 +41,7 @@ class Donor:
 
 
 class Donors(Protocol):
-    """Draws another prepared image of the same shape: one with a lesion where ``labelled``, else a lesion-free one."""
+    """Draws another prepared image of the same shape, with a lesion where ``labelled``, else lesion-free."""
 
     def __call__(self, rng: np.random.Generator, *, labelled: bool) -> Donor: ...
 
@@ -134,7 +134,7 @@ def with_extent(
 
 
 def _allowed(image: np.ndarray, changed: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Both as float32, the changed one within the range and without absent contrasts; largest change of a contrast."""
+    """Both images as float32, ``changed`` in [-1, 1] and without absent contrasts; largest change of a contrast."""
     image = image.astype(np.float32)
     changed = np.clip(changed, -1, 1).astype(np.float32)
     changed[~present(image)] = BACKGROUND

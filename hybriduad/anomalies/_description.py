@@ -58,7 +58,7 @@ class Lesion(Strict):
 
     ``foci``: at least one, and what follows belongs to all of them. ``roughness`` and ``follow_tissue``: how far noise
     and unlike tissue move the outline, relative to the radius; ``softness_mm``: width of the border, beside the
-    voxel's own; ``outline``: the share of lesion in a voxel from which it counts as lesion. ``push``: how far the
+    width of a voxel; ``outline``: the share of lesion in a voxel from which it counts as lesion. ``push``: how far the
     tissue around is displaced at the border, relative to the radius of the largest focus, or None. ``texture_noise``:
     as the foci's. ``core``: the depth at which it starts and the width of its border, both relative to the radius, or
     None. ``fillings``: one a contrast of the image, None for an absent contrast; ``least_contrast``: with less room

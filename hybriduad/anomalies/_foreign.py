@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+from typing import Protocol
+
 import numpy as np
 from scipy import ndimage
 
-from hybriduad.anomalies._base import Donor, Donors, present
+from hybriduad.anomalies._base import Donor, Donors, present, unchanged
 from hybriduad.anomalies._region import Region
+from hybriduad.core.types import Corruption
+
+Tissue = Callable[[], np.ndarray | None]
+"""Draws tissue of :func:`foreign_tissue`: (C, *space) float32, or None where no donor had any."""
 
 TRIES = 8
 """Donors and places that are tried before a slice is left as it is."""
@@ -14,6 +22,52 @@ LEAST_COVERED = 0.8
 """The share of a region for which the donor has to have brain."""
 NEARBY = (0.6, 1.5)
 """How far tissue of the same scan comes from, in diameters of the region."""
+
+
+class Provenance(Protocol):
+    """Where the tissue of a generator comes from, as in :func:`foreign_tissue`."""
+
+    @property
+    def same_scan(self) -> float: ...
+
+    @property
+    def shift_mm(self) -> float: ...
+
+
+def with_foreign_tissue(
+    attempt: Callable[[Tissue], Corruption | None],
+    config: Provenance,
+    image: np.ndarray,
+    brain: np.ndarray,
+    region: Region,
+    rng: np.random.Generator,
+    *,
+    spacing_mm: tuple[float, ...],
+    donors: Donors | None,
+) -> Corruption:
+    """The first corruption with a lesion of up to eight attempts; if none has any, the image unchanged.
+
+    Args:
+        attempt: makes its draws, among them, once, one of tissue, and paints; None where there was no tissue.
+        config: of the generator.
+        image, brain, region, rng, spacing_mm, donors: as in :func:`foreign_tissue`.
+    """
+    tissue = partial(
+        foreign_tissue,
+        image,
+        brain,
+        region,
+        rng,
+        spacing_mm=spacing_mm,
+        donors=donors,
+        same_scan=config.same_scan,
+        shift_mm=config.shift_mm,
+    )
+    for _ in range(TRIES):
+        corruption = attempt(tissue)
+        if corruption is not None and corruption.lesion.any():
+            return corruption
+    return unchanged(image)
 
 
 def foreign_tissue(

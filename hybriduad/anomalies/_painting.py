@@ -210,7 +210,7 @@ def _fill(
         profile = profile * (1 - core) + filling.core * core
     blurred = ndimage.gaussian_filter(tissue, filling.blur, truncate=2.5)
     kept = blurred + filling.kept * (tissue - blurred)
-    # A faint lesion cannot also flatten its tissue: it would brighten one half and darken the other.
+    # Flattened by less in a faint lesion, where all of it would brighten a half of the tissue and darken the other.
     flattened = min(filling.flattened, 0.7 * abs(contrast) / max(spread, 1e-6))
     content = (1 - flattened) * kept + flattened * mean + contrast * profile
     if core is not None and fluid is not None:

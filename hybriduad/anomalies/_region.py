@@ -71,7 +71,7 @@ def draw_region(
         rng: the only source of randomness.
         spacing_mm: voxel size, one number a spatial axis.
         diameter_mm: (lowest, highest) equivalent diameter, drawn evenly in its logarithm.
-        softness_mm: (lowest, highest) width of the edge, beside the voxel's own.
+        softness_mm: (lowest, highest) width of the edge, beside the width of a voxel.
         forms: drawn evenly.
         places: (N, axes) voxels to draw the centre from; any of the brain without.
     """

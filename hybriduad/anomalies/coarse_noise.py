@@ -2,7 +2,7 @@
 
 The noise of the denoising autoencoder (Kascenas, Pugeault, O'Neil, "Denoising autoencoders for unsupervised anomaly
 detection in brain MRI", MIDL 2022): normal numbers on a grid of 16 x 16, brought to the size of the image and rolled at
-random. There it covers the whole foreground to teach restoring; here it lies in a region that is to be found.
+random. There it covers the whole foreground to teach restoring; here it lies in a region, which is to be outlined.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ import numpy as np
 from pydantic import Field
 
 from hybriduad.anomalies._base import Donors, unchanged, with_extent
-from hybriduad.anomalies._foreign import TRIES, foreign_tissue
+from hybriduad.anomalies._foreign import Tissue, with_foreign_tissue
 from hybriduad.anomalies._painting import nothing_to_paint
 from hybriduad.anomalies._region import Form, Interval, Opacity, Share, draw_region
 from hybriduad.config.strict import AnomalyConfig
@@ -61,22 +61,13 @@ def corrupt(
         return unchanged(image)
     region = draw_region(brain, rng, spacing_mm, diameter_mm=config.diameter_mm, forms=config.forms)
     weight = region.extent.astype(np.float32)
-    for _ in range(TRIES):
+
+    def attempt(tissue: Tissue) -> Corruption | None:
         opacity = np.float32(rng.uniform(*config.opacity))
-        source = foreign_tissue(
-            image,
-            brain,
-            region,
-            rng,
-            spacing_mm=spacing_mm,
-            donors=donors,
-            same_scan=config.same_scan,
-            shift_mm=config.shift_mm,
-        )
+        source = tissue()
         if source is None:
-            continue
+            return None
         changed = image + opacity * weight * (source - image)
-        corruption = with_extent(image, changed, region.extent, brain, opacity=float(opacity))
-        if corruption.lesion.any():
-            return corruption
-    return unchanged(image)
+        return with_extent(image, changed, region.extent, brain, opacity=float(opacity))
+
+    return with_foreign_tissue(attempt, config, image, brain, region, rng, spacing_mm=spacing_mm, donors=donors)

@@ -1,4 +1,4 @@
-"""Intensity bias: a region whose tissues are brighter or darker than they should be, each by its own amount.
+"""Intensity bias: a region whose tissues are brighter or darker than they should be, each tissue by another amount.
 
 The "disentangled anomaly generation" of DISYRE (Naval Marimont et al., arXiv 2311.15453) draws the shape (box,
 ellipsoid, random blob), the softness of its edge and what fills it apart from each other. This file is its tissue-wise

@@ -43,7 +43,7 @@ class Config(AnomalyConfig):
 
     ``diameter_mm`` is that of the disc or ball of equal area or volume: log-normal with ``median_mm`` and ``ln_sigma``,
     cut to the pair. ``several``: probability of 2 to ``most_foci`` foci. ``softness_mm``: width of the border, beside
-    the voxel's own. ``outline``: the share of lesion in a voxel from which it counts as lesion; less is ignored.
+    that of a voxel. ``outline``: the share of lesion in a voxel from which it counts as lesion; less is ignored.
     ``bright``: probability of a lesion brighter than its tissue, one number or one a contrast in the bundle's order
     (about 0.8 FLAIR, 0.1 T1w, 0.9 T2w). ``contrast``: how much brighter or darker, more often faint.
     ``texture``: its variation inside, relative to ``contrast``. ``core``, ``mass_effect``, ``follow_tissue``:

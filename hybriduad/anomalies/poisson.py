@@ -15,7 +15,7 @@ from scipy import sparse
 from scipy.sparse.linalg import cg
 
 from hybriduad.anomalies._base import Donors, present, unchanged, with_extent
-from hybriduad.anomalies._foreign import TRIES, foreign_tissue
+from hybriduad.anomalies._foreign import Tissue, with_foreign_tissue
 from hybriduad.anomalies._painting import nothing_to_paint
 from hybriduad.anomalies._region import Form, Interval, Opacity, Share, draw_region
 from hybriduad.config.strict import AnomalyConfig
@@ -65,27 +65,18 @@ def corrupt(
     if nothing_to_paint(image, brain):
         return unchanged(image)
     region = draw_region(brain, rng, spacing_mm, diameter_mm=config.diameter_mm, forms=config.forms)
-    for _ in range(TRIES):
+
+    def attempt(tissue: Tissue) -> Corruption | None:
         opacity = rng.uniform(*config.opacity)
-        source = foreign_tissue(
-            image,
-            brain,
-            region,
-            rng,
-            spacing_mm=spacing_mm,
-            donors=donors,
-            same_scan=config.same_scan,
-            shift_mm=config.shift_mm,
-        )
+        source = tissue()
         if source is None:
-            continue
+            return None
         changed = image.astype(np.float32)
         here = present(image)
         changed[here] = interpolated(changed[here], source[here], region.extent, opacity, spacing_mm)
-        corruption = with_extent(image, changed, region.extent, brain, opacity=opacity)
-        if corruption.lesion.any():
-            return corruption
-    return unchanged(image)
+        return with_extent(image, changed, region.extent, brain, opacity=opacity)
+
+    return with_foreign_tissue(attempt, config, image, brain, region, rng, spacing_mm=spacing_mm, donors=donors)
 
 
 def interpolated(

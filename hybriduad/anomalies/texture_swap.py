@@ -14,7 +14,7 @@ from pydantic import Field
 from scipy import ndimage
 
 from hybriduad.anomalies._base import Donors, present, unchanged, with_extent
-from hybriduad.anomalies._foreign import TRIES, foreign_tissue
+from hybriduad.anomalies._foreign import Tissue, with_foreign_tissue
 from hybriduad.anomalies._painting import nothing_to_paint
 from hybriduad.anomalies._region import Form, Interval, IntervalFrom0, Share, draw_region
 from hybriduad.config.strict import AnomalyConfig
@@ -61,8 +61,8 @@ def corrupt(
         donors: lesion-free images of the same shape; without, the detail is of the same scan.
 
     Returns:
-        The image with the region, all of which is the lesion; the outer part of its edge is ignored. Unchanged where no
-        tissue with detail was found in eight draws.
+        The image with the region, all of which is the lesion; the outer part of its edge is ignored. Unchanged where
+        eight draws gave no tissue with detail.
     """
     if nothing_to_paint(image, brain):
         return unchanged(image)
@@ -70,20 +70,12 @@ def corrupt(
         brain, rng, spacing_mm, diameter_mm=config.diameter_mm, softness_mm=config.softness_mm, forms=config.forms
     )
     sigma = rng.uniform(*config.detail_mm) / np.asarray(spacing_mm)
-    for _ in range(TRIES):
-        source = foreign_tissue(
-            image,
-            brain,
-            region,
-            rng,
-            spacing_mm=spacing_mm,
-            donors=donors,
-            same_scan=config.same_scan,
-            shift_mm=config.shift_mm,
-        )
+
+    def attempt(tissue: Tissue) -> Corruption | None:
+        source = tissue()
         strength = rng.uniform(*config.strength)
         if source is None:
-            continue
+            return None
         changed = image.astype(np.float32)
         for contrast in np.flatnonzero(present(image)):
             detail = source[contrast] - ndimage.gaussian_filter(source[contrast], sigma)
@@ -92,10 +84,9 @@ def corrupt(
             detail = np.clip(detail / max(spread, 1e-6), -MOST_DETAIL, MOST_DETAIL)
             content = plain + np.float32(strength) * detail
             changed[contrast] += region.weight * (content - changed[contrast])
-        corruption = with_extent(image, changed, region.extent, brain)
-        if corruption.lesion.any():
-            return corruption
-    return unchanged(image)
+        return with_extent(image, changed, region.extent, brain)
+
+    return with_foreign_tissue(attempt, config, image, brain, region, rng, spacing_mm=spacing_mm, donors=donors)
 
 
 def _smoothed(image: np.ndarray, brain: np.ndarray, sigma: np.ndarray) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 The deformations of "Many tasks make light work" (Baugh et al., arXiv 2307.01140). Here what lies r from the centre
 comes from r (1 +- s (1 - (r / R)^2)^2), which is smooth at the rim R and folds nothing; tissue at the border of the
-brain stays. The extent is all tissue that moved, visible or not: within its own kind moved tissue looks as before.
+brain stays. The extent is all tissue that moved, visible or not: moved within the same tissue it looks as before.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def corrupt(
         donors: not used.
 
     Returns:
-        The deformed image; its lesion is what moved. Where too little of that shows, because all around is of one kind,
+        The deformed image; its lesion is what moved. Where too little of that shows, in the midst of the same tissue,
         another place is drawn, up to eight times; then the image is unchanged.
     """
     if nothing_to_paint(image, brain):
@@ -80,7 +80,7 @@ def corrupt(
         offset = distance_mm(brain.shape, places[rng.integers(len(places))], spacing_mm)
         distance = np.sqrt((offset**2).sum(axis=0))
         share = strength * np.clip(1 - (distance / radius) ** 2, 0, None) ** 2 * room
-        # The centre itself does not move: what moves around it encloses it.
+        # With its centre, which does not move but is enclosed by tissue that moves.
         moved = ndimage.binary_fill_holes(share * distance > max(LEAST_MOVED_MM, 0.25 * min(spacing_mm)))
         column = (-1, *[1] * brain.ndim)
         source = np.indices(brain.shape, np.float32)

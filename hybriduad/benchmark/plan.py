@@ -21,7 +21,7 @@ Stage = Literal["reconstructor", "detector", "few_labels"]
 class Fit:
     """A training: its ``stage``, config with what is set in it, and the training that it continues.
 
-    ``cohort`` and ``fold`` (from 1) say whose subjects it learns from. Equal trainings are made once.
+    ``cohort`` and ``fold`` (from 1) say whose subjects it learns from. Equal trainings run once.
     """
 
     stage: Stage
@@ -56,7 +56,7 @@ class Fit:
 
 @dataclass(frozen=True)
 class Trial:
-    """A model's figures on the test subjects of a cohort: several rows may read them, each another part."""
+    """A model's figures on the test subjects of a cohort: several rows may read different parts of them."""
 
     model: Fit
     tested_on: str

@@ -1,4 +1,4 @@
-"""Every training and trial of a benchmark, each once; what has a result is not done again."""
+"""Every training and trial of a benchmark; those that have a result are not run again."""
 
 from __future__ import annotations
 
@@ -137,9 +137,9 @@ def _attempt(bench: Bench, trial: Trial, title: str, outcome: Outcome) -> tuple[
 
 
 def _check(run: BenchmarkRun, named: Mapping[str, Path], folds: Sequence[int]) -> None:
-    own = sorted(name for name, cohort in run.cohorts.items() if cohort.phantoms is None)
-    if unknown := sorted(set(named) - set(own)):
-        raise ConfigError("unknown cohort", got=unknown, expected=f"some of {own}")
+    real = sorted(name for name, cohort in run.cohorts.items() if cohort.phantoms is None)
+    if unknown := sorted(set(named) - set(real)):
+        raise ConfigError("unknown cohort", got=unknown, expected=f"some of {real}")
     if wrong := [fold for fold in folds if not 1 <= fold <= run.folds]:
         raise ConfigError("no such fold", got=wrong, expected=f"1 to {run.folds}")
     for name, cohort in run.cohorts.items():
@@ -189,7 +189,7 @@ def _phantoms(folder: Path, phantoms: Phantoms) -> Path:
 
 
 def _tried(bench: Bench, trial: Trial, title: str, outcome: Outcome) -> tuple[TestedCase, ...]:
-    """The figures of a trial: read, or made."""
+    """The figures of a trial: read, or computed."""
     path = bench.result(trial)
     if path.is_file():
         outcome.kept.append(title)
@@ -224,7 +224,7 @@ def _calibrated(bench: Bench, trial: Trial) -> Path:
 
 
 def _fitted(bench: Bench, fit: Fit) -> Path:
-    """The bundle of a training, made after those that it continues."""
+    """The bundle of a training, trained after the bundles that it continues."""
     parent = _fitted(bench, fit.parent) if fit.parent is not None else None
     out = bench.out / MODELS / fit.key(bench.digests)[:16]
     manifest = bench.manifests[fit.cohort, fit.fold]

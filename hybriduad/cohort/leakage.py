@@ -110,5 +110,5 @@ def check_unseen(cases: Sequence[Case], used: Mapping[str, str], contrasts: Coll
             continue
         readable.append(case)
     if leaked:
-        check_leakage(readable, used, contrasts)  # raises one sentence about all of them
+        check_leakage(readable, used, contrasts)  # raises an error that names all of them
     return failed

@@ -120,7 +120,7 @@ def read_manifest(path: str | Path, *, root: str | Path | None = None) -> list[C
 
     Raises:
         DataError: not a readable table, a missing or misspelt column, no row, or bad rows, all of them with their
-            number (the header is row 1, as in a spreadsheet) and everything wrong with each.
+            number (the header is row 1, as in a spreadsheet) and everything wrong with each row.
     """
     path = Path(path)
     header, rows = _table(path)

@@ -103,7 +103,7 @@ def _strata(cases: Sequence[Case], stratify: Sequence[str] | None) -> dict[Subje
     if stratify and (absent := [name for name, values in zip(stratify, columns, strict=True) if not any(values)]):
         known = sorted({"dataset", "health", *(name for case in cases for name in case.attributes)})
         raise ConfigError("column to stratify by that no case has", got=absent, expected=f"some of {known}")
-    # A column with one value says nothing, and must not change who is drawn.
+    # Without columns of a single value, so that they do not change who is drawn.
     telling = [values for values in columns if len(set(values)) > 1]
     strata: dict[Subject, set[str]] = defaultdict(set)
     for number, case in enumerate(cases):

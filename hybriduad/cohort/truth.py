@@ -1,7 +1,7 @@
 """The truth of a case on the grid of its prediction, and the region over which every figure is computed.
 
-Region: the scan's brain *or* the lesion, without ``ignore`` voxels. The brain is the given mask on the scan's own grid,
-or the estimate there, whatever the grid of a model, so all systems are compared over the same voxels. Outside the
+Region: the scan's brain *or* the lesion, without ``ignore`` voxels. The brain is the given mask on the scan's grid, or
+the estimate there, whatever the grid of a model, so all systems are compared over the same voxels. Outside the
 brain a score is 0 and a mask empty, so a lesion voxel there counts as missed: a small brain mask cannot raise a figure.
 """
 
@@ -66,7 +66,7 @@ class Truth:
         return math.prod(self.spacing_mm) / 1000.0
 
     def crop(self, data: np.ndarray) -> np.ndarray:
-        """(X, Y, Z) in the file's own orientation to (H, W, S) in the box, a view."""
+        """(X, Y, Z) in the orientation of the file to (H, W, S) in the box, a view."""
         return _slices(data, self.grid, self.slice_axis)[self.box]
 
     def scores(self, data: np.ndarray) -> np.ndarray:
@@ -93,7 +93,7 @@ def has_truth(case: Case) -> bool:
 
 
 def read_truth(case: Case, brain: np.ndarray, grid: VolumeGrid, direction: str | None = None) -> Truth:
-    """The truth of a case on ``grid``, on which ``brain`` (X, Y, Z) bool lies in the file's own orientation.
+    """The truth of a case on ``grid``, on which ``brain`` (X, Y, Z) bool lies in the orientation of its file.
 
     ``direction`` is that of acquisition (sagittal, coronal, axial), by default the axis with the largest spacing. A
     mask on the grid of another of the case's contrasts is resampled to the nearest voxel.

@@ -138,7 +138,7 @@ class ReconstructorRun(_Run):
 
 
 class Segmenter(Strict):
-    """The network of stage 2. ``draem`` restores the slice by a network of its own, and needs no reconstructor."""
+    """The network of stage 2. ``draem`` restores the slice by a second network, and needs no reconstructor."""
 
     layout: Literal["siamese", "stacked", "draem"] = "siamese"
     inputs: tuple[Literal["image", "reconstruction", "residual"], ...] = ("image", "residual")

@@ -10,7 +10,7 @@ class HybridUADError(Exception):
 
     Args:
         what: what is wrong, in a few words.
-        where: the file, case or key it was found at.
+        where: the file, case or key at fault.
         got: the offending value.
         expected: what would have been right.
         mend: how to put it right.

@@ -45,7 +45,7 @@ def slice_key(seed: int, slice_index: int) -> int:
 def normal(keys: Tensor, shape: tuple[int, ...]) -> Tensor:
     """Standard normal field of ``shape`` for each key: (B, *shape) float32 on the CPU.
 
-    Each element is drawn from its own generator, so a slice gets the same noise alone and in any batch.
+    Every element is drawn from a separate generator, so a slice gets the same noise alone and in any batch.
     """
     fields = [torch.randn(shape, generator=torch.Generator().manual_seed(key)) for key in keys.tolist()]
     return torch.stack(fields) if fields else torch.zeros((0, *shape))

@@ -35,7 +35,7 @@ BACKGROUND = -1.0
 class Case:
     """One scan session of one subject: where its images and masks are, and what is known of it.
 
-    ``images`` maps a contrast ("FLAIR", "T1w", ...) to a file, each with its own grid. ``reference`` is the contrast
+    ``images`` maps a contrast ("FLAIR", "T1w", ...) to a file; their grids may differ. ``reference`` is the contrast
     whose grid outputs and masks use, known to the bundle or not; "" means the first of the bundle's contrasts that the
     case has. A missing lesion mask never means "healthy": that is what ``health`` is for. ``attributes`` carries every
     other manifest column.
@@ -93,11 +93,11 @@ class Case:
 class Corruption:
     """An image that an anomaly generator altered, and where.
 
-    ``image`` (C, *space) float32 in [-1, 1]; ``lesion`` (*space) bool, the voxels to be found: what the generator says
+    ``image`` (C, *space) float32 in [-1, 1]; ``lesion`` (*space) bool, the target: what the generator says
     of the extent of its anomaly, visible or not; ``visibility`` (*space) float32 in [0, 1], a soft target: how visible
     the change is, or the factor by which foreign tissue was blended in, 0 outside the lesion; ``ignore``
     (*space) bool, tissue that moved outside the lesion, and the border's faintest part: too much changed to be healthy,
-    too little to be found.
+    too little to be lesion.
     """
 
     image: np.ndarray
@@ -161,7 +161,7 @@ class Batch:
 class Prediction:
     """What a detector says of one case. A part that the bundle lacks is ``None``, not zero.
 
-    Maps are (X, Y, Z) float32 in [0, 1] and ``mask`` bool, on the grid of the scan in the file's own orientation
+    Maps are (X, Y, Z) float32 in [0, 1] and ``mask`` bool, on the grid of the scan in the file's orientation
     (``grid``, a :class:`hybriduad.scan.volumes.VolumeGrid`) after :func:`hybriduad.prediction.case.predict_case`, on
     the model grid (H, W, S) as the detector gives them.
     ``score`` is the fused anomaly score, ``probability`` the segmenter's, ``map`` the reconstruction's anomaly map,

@@ -70,7 +70,7 @@ def listing(items: Iterable[object]) -> str:
 
 
 def files(root: str | Path, *patterns: str) -> list[Path]:
-    """The files under ``root`` that match any glob pattern, sorted, without hidden ones (macOS leaves ``._x.nii.gz``).
+    """The files under ``root`` that match any glob pattern, sorted, without hidden files (macOS leaves ``._x.nii.gz``).
 
     Raises:
         DataError: ``root`` is no folder, or a file is a link to nothing (content of git-annex that was not fetched).

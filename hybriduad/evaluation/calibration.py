@@ -1,4 +1,4 @@
-"""Thresholds, found on cases that the model has never seen, stored in a new bundle with the rule that made them."""
+"""Thresholds, set on cases that the model has never seen and stored in a new bundle with their rule."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def calibrate(
     cache: str | Path | None = None,
     overwrite: bool = False,
 ) -> Bundle:
-    """Find the cutoffs of masks, for each part of a bundle by each rule, on each scan's own grid; writes a new bundle.
+    """Find the cutoffs of masks, for each part of a bundle by each rule, on the grid of each scan; writes a new bundle.
 
     Args:
         bundle: a detector's or a reconstructor's folder; a rule that it already has is kept or, if named, replaced.

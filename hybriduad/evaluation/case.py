@@ -53,7 +53,7 @@ class CaseScores:
     """The figures of a case; undefined is ``nan``, and without a threshold those of a mask are absent.
 
     ``facts``: who, volumes, lesions, L1 of the reconstruction. ``systems``: for each part of the prediction its
-    figures. ``histograms``: for each part its scores in the region, from which pooled figures are made.
+    figures. ``histograms``: for each part its scores in the region, from which pooled figures are computed.
     ``attributes``: those of the cohort's manifest, with ``dataset`` and ``health``.
     """
 
@@ -110,8 +110,8 @@ def truth_key(case: Case) -> str:
 def evaluate_case(folder: Path, record: Mapping[str, Any], case: Case, cutoffs: Mapping[str, Cutoff]) -> CaseScores:
     """Compare the prediction in ``folder`` whose ``record`` is given with the truth of its case.
 
-    Each part's mask is that of its cutoff: the threshold is found from the scores of the brain's voxels, as ``predict``
-    finds it, and never from the truth.
+    The mask of a part is that of its cutoff: the threshold comes from the scores of the brain's voxels, as in
+    ``predict``, and never from the truth.
 
     Raises:
         DataError: a file is missing or unusable, or the truth is on none of the case's grids.

@@ -42,7 +42,7 @@ def compare(
     ``comparison.csv`` and ``comparison.md`` into ``out`` and returns the differences.
 
     Args:
-        evaluations: names with folders made by :func:`hybriduad.evaluation.evaluate`; several folders under one name
+        evaluations: names with folders written by :func:`hybriduad.evaluation.evaluate`; several folders under one name
             are folds, whose cases together are one evaluation.
 
     Raises:

@@ -1,6 +1,6 @@
 """Predictions against the truth: figures by case and cohort, intervals, paired differences, pictures.
 
-Thresholds are those of the bundle's calibration and never made here; lesion-free cases are undefined in AUPRC and Dice
+Thresholds are those of the bundle's calibration and never set here; lesion-free cases are undefined in AUPRC and Dice
 and enter only the figures of false positives. What the region is: :data:`hybriduad.cohort.truth.REGION`.
 """
 
@@ -107,7 +107,7 @@ def evaluate(
     are no figures of a mask. A case that fails is named and left out; a case that was evaluated before is kept.
 
     Args:
-        predictions: a folder made by ``predict --maps all``.
+        predictions: a folder written by ``predict --maps all``.
         cohort: manifest CSV, BIDS folder or one image.
         out: where ``cases.csv``, ``summary.csv``, ``summary.json``, ``summary.md`` and ``pictures/`` go.
         by: attributes (``site``), each value of which gets separate figures.

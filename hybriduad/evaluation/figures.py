@@ -194,7 +194,7 @@ def _lesion_wise(figure: Callable[[LesionCounts], float]) -> Callable[..., float
 
 
 _LESIONS = ("lesions", "lesions_hit", "components", "false_components")
-# Figure -> the columns that are summed, what is made of the sums, and whether lesion-free cases enter.
+# Figure -> the columns that are summed, what is computed from the sums, and whether lesion-free cases enter.
 _POOLED_OUTLINED: Mapping[str, tuple[tuple[str, ...], Callable[..., float], bool]] = {
     "dice": (("tp", "fp", "fn"), _pooled_dice, False),
     "sensitivity": (("tp", "fn"), lambda tp, fn: ratio(tp, tp + fn), False),

@@ -36,9 +36,9 @@ def chosen_cases(cases: Sequence[CaseScores]) -> dict[str, CaseScores]:
 
 
 def draw_case(path: Path, folder: Path, record: Mapping[str, Any], case: Case, scores: CaseScores, label: str) -> None:
-    """Draw :data:`SLICES` slices of a case on the scan's own grid: scan, pseudo-healthy, score, mask and truth.
+    """Draw :data:`SLICES` slices of a case on the grid of its scan: scan, pseudo-healthy, score, mask and truth.
 
-    A part that was not predicted stays empty; the mask is that of the threshold evaluated here, the scan's own.
+    A part that was not predicted stays empty; the mask is that of the scan's threshold in this evaluation.
 
     Raises:
         DataError: a file that cannot be read any more.

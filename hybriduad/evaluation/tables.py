@@ -186,7 +186,7 @@ def _thresholds(cases: Sequence[CaseScores], rule: str) -> list[str]:
 
 
 def _range(values: Sequence[float]) -> str:
-    """One threshold; by a rule that gives every scan its own, the median, the lowest and the highest."""
+    """The threshold of all scans; by a rule with a threshold for every scan, their median, lowest and highest."""
     if len(set(values)) == 1:
         return number(values[0])
     return f"{number(statistics.median(values))} by scan, {number(min(values))} to {number(max(values))}"

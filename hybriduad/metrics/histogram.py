@@ -109,7 +109,7 @@ class ScoreHistogram:
         self.merge(added)
 
     def merge(self, other: ScoreHistogram) -> None:
-        """Add the counts of another histogram to this one."""
+        """Add the counts of another histogram."""
         keys, place = np.unique(np.concatenate([self._keys, other._keys]), return_inverse=True)
         totals = []
         for mine, theirs in ((self._positives, other._positives), (self._negatives, other._negatives)):

@@ -1,7 +1,7 @@
 """From images and reconstructions to anomaly scores: SSIM, residuals, levels, median filter, fusion, plain intensity.
 
 Pure functions. Slice by slice and element by element: nothing depends on batch-mates, on other slices (but for the
-median filter along a finely sampled slice axis) or on the scan's own range, so that a threshold keeps its meaning.
+median filter along a finely sampled slice axis) or on the scan's range, so that a threshold keeps its meaning.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ SSIM_SIGMA = 1.0
 SSIM_RADIUS = 4
 WINDOW_SAMPLES = 2**17
 """Samples of windows that the median filter sorts at once: as many as a processor's cache holds."""
-# Added to a map before its logarithm: one level without a residual lowers a voxel, but does not silence the others.
+# Added to a map before its logarithm: a level without a residual lowers a voxel, but does not cancel other levels.
 GEOMETRIC_FLOOR = 1e-3
 # Contrasts on which lesions are mostly darker than the tissue around them; on all others bright counts as abnormal.
 DARK_LESION_CONTRASTS = frozenset({"T1w", "inplaneT1", "UNIT1", "T2starw", "ADC"})

@@ -38,7 +38,7 @@ Push = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 @dataclass(frozen=True)
 class Template:
-    """A healthy head in MNI space: the average of 152 people, or a single one.
+    """A healthy head in MNI space: the average of 152 people, or a single person.
 
     ``tissue`` (3, X, Y, Z) float32 at 1 mm: grey matter, white matter and CSF, which sum to 1 inside the filled brain
     mask and to 0 outside. ``place`` (5, X, Y, Z) at 2 mm: the distance to the lateral ventricles (negative inside), the

@@ -78,7 +78,7 @@ def write_cohort(
         ConfigError: a bad argument; a worker could not start or was killed; ``out`` holds something else, another
             config's cohort or a larger cohort (then ``overwrite`` makes it anew; only a folder that this function has
             made is ever emptied).
-        DataError: a folder without label maps, or a damaged one.
+        DataError: a folder without label maps, or a damaged label map.
     """
     if subjects < 1:
         raise ConfigError("empty phantom cohort", got=f"{subjects} subjects", expected="at least 1")
@@ -136,7 +136,7 @@ def write_cohort(
 
 @dataclass(frozen=True)
 class Order:
-    """A subject to be made, and the files of its ``case``."""
+    """A subject to be simulated, and the files of its ``case``."""
 
     seed: int
     subject: int

@@ -38,7 +38,7 @@ SOFT_MM = 0.8
 CLOSED_MM, BEYOND_MM = 16.0, 2.0
 """The brain is its tissue and ventricles, closed over sulci of that width, and that much CSF around it."""
 SHARPNESS = 3.0
-"""Of its own, between the four of the average and one: the width of the sulci varies less, being that of a person."""
+"""Between 4, that of the average, and 1: the width of the sulci varies less, being that of a person."""
 MARGIN = 8
 """Voxels around the tissue that are looked at, of the template and of the label map."""
 LANDMARKS_MM = {

@@ -1,4 +1,4 @@
-"""Inference on one case: maps on the scan's own grid."""
+"""Inference on a case: maps on the grid of its scan."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ def predict_case(
 
     Maps come back by linear interpolation. They are 0 in slices that were not judged and outside ``brain``, which is
     that of the scan itself, whatever the model grid. The mask is the restored score against the threshold of ``rule``
-    (the bundle's default rule by default), which is that of this scan where the rule gives every scan its own, and
-    absent without calibration. ``reconstruction`` is (C, X, Y, Z) in the units of each contrast's scan; outside the
+    (the bundle's default rule by default), computed for this scan where the rule asks for that, and absent
+    without calibration. ``reconstruction`` is (C, X, Y, Z) in the units of each contrast's scan; outside the
     brain it equals the scan in the contrast that is written (``notes["shown"]``,
     :meth:`hybriduad.core.types.Case.shown_contrast`), and is 0 in others.
 
@@ -32,7 +32,7 @@ def predict_case(
         ConfigError: a rule that was not calibrated.
     """
     anatomy, direction = detector.anatomy, detector.direction
-    # A prediction must not depend on whether the truth is known.
+    # Without the truth, so that a prediction does not depend on whether it is known.
     blind = replace(case, lesion=None, ignore=None)
     prepared = cache.get(blind, anatomy, direction) if cache else prepare(blind, anatomy, direction)
     prediction = detector.predict_volume(prepared, rule=rule)
@@ -42,7 +42,7 @@ def predict_case(
 def on_scan_grid(
     prediction: Prediction, prepared: Prepared, case: Case, detector: Detector, rule: str | None = None
 ) -> Prediction:
-    """Bring a prediction from the model grid back to the reference scan's own grid and orientation.
+    """Bring a prediction from the model grid back to the grid and orientation of the reference scan.
 
     Before a map is interpolated, its values are carried outward from the judged pixels: at the rim of the scan's brain
     it is neither mixed with the background nor cut off where the coarser brain of the model grid ends.

@@ -1,4 +1,4 @@
-"""Inference on one case or a cohort: maps on the scan's own grid. One bad case never ends a cohort."""
+"""Inference on a case or a cohort: maps on the grid of the scan. A case that fails never ends a cohort."""
 
 from __future__ import annotations
 

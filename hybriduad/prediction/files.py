@@ -21,7 +21,7 @@ from hybriduad.scan.volumes import VolumeGrid, write_atomically, write_volume
 
 FORMAT = 1
 """Part of a folder's request and of every record: raised whenever a prediction would hold other numbers or files, so
-that a folder never mixes what two versions made."""
+that a folder never mixes predictions of two versions."""
 SUFFIXES = {
     "score": "desc-anomaly_probseg",
     "probability": "desc-segmenter_probseg",
@@ -129,10 +129,10 @@ def begin_folder(folder: Path, model: Bundle, maps: Sequence[str], rule: str | N
 
 
 def check_same_scan(record: Path, case: Case, contrasts: tuple[str, ...]) -> None:
-    """A finished case of that name counts as done only if this version made it of the same files.
+    """A finished case of that name counts as done only if this version predicted it from the same files.
 
     Raises:
-        DataError: it is of others or of another version, or its record cannot be read.
+        DataError: it is of other files or another version, or its record cannot be read.
     """
     try:
         stated = json.loads(record.read_text())
@@ -152,7 +152,7 @@ def write_case(
 ) -> None:
     """Write the ``wanted`` parts of a prediction, each with its sidecar, and last the record: the score's sidecar.
 
-    ``rule`` made the mask; ``began`` is the :func:`time.perf_counter` at which the case was begun.
+    ``rule`` cut the mask; ``began`` is the :func:`time.perf_counter` at which the case was begun.
     """
     place = folder / _place(case)
     place.mkdir(parents=True, exist_ok=True)
@@ -218,7 +218,7 @@ def _place(case: Case) -> Path:
 
 
 def _inputs(case: Case, contrasts: tuple[str, ...]) -> dict[str, Any]:
-    """What a prediction was made from: the sha256 of each image and of the brain mask, with the labels in it that
+    """The inputs of a prediction: the sha256 of each image and of the brain mask, with the labels in it that
     count, and which contrast is the reference."""
     reference = case.reference_contrast(contrasts)
     used = {name: path for name, path in case.images.items() if name in {*contrasts, reference}}

@@ -22,11 +22,11 @@ from hybriduad.networks.scoring import combine_levels, residual_map
 
 @dataclass(frozen=True)
 class Player:
-    """A part of a family that is optimised by itself, with an optimiser and a schedule of its own.
+    """A part of a family that is optimised apart from the rest, by a separate optimiser and schedule.
 
-    ``updates``: how many updates of the optimiser it gets a step, all on the batch of the step, each with keys of its
-    own; ``lr_scale``: its learning rate over the run's; ``betas``: of its AdamW; ``float32``: its loss and gradients
-    are computed in float32 whatever the run's precision, as the gradient of a gradient asks for.
+    ``updates``: how many updates of the optimiser it gets a step, all on the batch of the step, with keys for
+    each update; ``lr_scale``: its learning rate over the run's; ``betas``: of its AdamW; ``float32``: its loss and
+    gradients are computed in float32 whatever the run's precision, as the gradient of a gradient asks for.
     """
 
     name: str

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from hybriduad.config.strict import PluginConfig
 from hybriduad.core import rng
 from hybriduad.core.errors import ConfigError
+from hybriduad.core.types import BACKGROUND, Batch
+from hybriduad.reconstructors._base import FeatureReconstructor
 from hybriduad.reconstructors._noise import noise_fields
 
 MEANS, DEVIATIONS = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -36,7 +39,7 @@ class Extractor(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        # On the CPU wherever the rest is made, since the keyed generators live there.
+        # On the CPU, whatever the device of the model, since the keyed generators live there.
         with torch.device("cpu"), torch.random.fork_rng(devices=[]):
             torch.manual_seed(rng.fold(0, "extractor"))
             network = _resnet18()
@@ -77,6 +80,40 @@ class Extractor(nn.Module):
             raise ConfigError("unusable weights of the extractor", where=path, got=text, expected=expected) from error
         state = network.state_dict()
         self.load_state_dict({name: state[name] for name in self.state_dict()})
+
+
+class ExtractorConfig(PluginConfig):
+    """``weights``: a safetensors file of torchvision's resnet18 for the extractor; without it, random weights."""
+
+    weights: Path | None = None
+
+
+class ExtractorReconstructor(FeatureReconstructor):
+    """A family that reconstructs the features of an :class:`Extractor`, which is frozen.
+
+    ``extractor_name``: the attribute that holds it, and so the name of its weights in a bundle.
+    """
+
+    config: ExtractorConfig
+    extractor_name: ClassVar[str] = "extractor"
+
+    def __init__(self, config: ExtractorConfig, contrasts: int, size: int) -> None:
+        super().__init__(config, contrasts, size)
+        self.add_module(self.extractor_name, Extractor())
+
+    @property
+    def pretrained(self) -> Path | None:
+        return self.config.weights
+
+    def load_pretrained(self, path: Path) -> None:
+        extractor: Extractor = getattr(self, self.extractor_name)
+        extractor.load(path)
+
+
+def healthy_slices(batch: Batch) -> Tensor:
+    """The slices of whose features those of a batch are reconstructed: (B, C, H, W) in [-1, 1], background where a
+    contrast covers nothing."""
+    return torch.where(batch.valid, batch.healthy, BACKGROUND)
 
 
 def convolved(before: int, after: int, stride: int = 1) -> nn.Module:

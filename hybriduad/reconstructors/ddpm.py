@@ -58,7 +58,7 @@ class Diffusion(PluginConfig):
 
 
 class Config(Diffusion):
-    """Without a condition Gaussian noise makes it DDPM, simplex noise AnoDDPM; with one it is cDDPM."""
+    """Without a condition, DDPM by Gaussian noise and AnoDDPM by simplex noise; with a condition, cDDPM."""
 
     name: Literal["ddpm"]
 
@@ -131,7 +131,7 @@ class Model(ImageReconstructor):
         return drawn.long().clamp_max(high - 1)
 
     def _one_step(self, image: Tensor, keys: Tensor, level: Tensor, repeat: Tensor) -> Tensor:
-        """x0 of each slice from its own x_t, in [-1, 1]; the noise is keyed by slice, level and repeat."""
+        """x0 of each slice from its x_t, in [-1, 1]; the noise is keyed by slice, level and repeat."""
         noise_keys = torch.cat(
             [rng.fold_keys(keys[i : i + 1], "level", int(level[i]), "repeat", int(repeat[i])) for i in range(len(keys))]
         )

@@ -7,7 +7,6 @@ slices. Lesions of the brightness of healthy tissue differ there, where they har
 from __future__ import annotations
 
 from itertools import pairwise
-from pathlib import Path
 from typing import Literal
 
 import torch
@@ -15,16 +14,17 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from hybriduad.config.strict import PluginConfig
-from hybriduad.core.types import BACKGROUND, Batch
+from hybriduad.core.types import Batch
 from hybriduad.networks.scoring import SSIM_C1, SSIM_C2
-from hybriduad.reconstructors._base import FeatureReconstructor
 from hybriduad.reconstructors._features import (
     CHANNELS,
     GROUPS,
     Extractor,
+    ExtractorConfig,
+    ExtractorReconstructor,
     convolved,
     distance_map,
+    healthy_slices,
     mean_distance,
     resized,
 )
@@ -35,7 +35,7 @@ WINDOW = 5
 """Side of the window of SSIM, in cells of the grid."""
 
 
-class Config(PluginConfig):
+class Config(ExtractorConfig):
     """``width``: channels of the autoencoder's first level; ``depth``: how often it halves the grid of features.
 
     ``weights``: a safetensors file of torchvision's resnet18 for the extractor; without it, random weights.
@@ -44,30 +44,22 @@ class Config(PluginConfig):
     name: Literal["fae"]
     width: int = Field(64, ge=GROUPS, multiple_of=GROUPS)
     depth: int = Field(3, ge=1, le=5)
-    weights: Path | None = None
 
 
-class Model(FeatureReconstructor):
+class Model(ExtractorReconstructor):
     """Features (B, C 256, H / 2, W / 2) -> features of a healthy slice."""
 
     config: Config
+    extractor: Extractor
 
     def __init__(self, config: Config, contrasts: int, size: int) -> None:
         super().__init__(config, contrasts, size)
-        self.extractor = Extractor()
         channels = contrasts * sum(CHANNELS)
         widths = [config.width * (level + 1) for level in range(config.depth + 1)]
         self.entry = nn.Conv2d(channels, widths[0], 1)
         self.down = nn.ModuleList(convolved(before, after, stride=2) for before, after in pairwise(widths))
         self.up = nn.ModuleList(convolved(before, after) for before, after in pairwise(widths[::-1]))
         self.exit = nn.Conv2d(widths[0], channels, 1)
-
-    @property
-    def pretrained(self) -> Path | None:
-        return self.config.weights
-
-    def load_pretrained(self, path: Path) -> None:
-        self.extractor.load(path)
 
     def forward(self, features: Tensor) -> Tensor:
         levels = [self.entry(features)]
@@ -94,8 +86,8 @@ class Model(FeatureReconstructor):
         return (1.0 - alike).unflatten(1, (self.contrasts, -1)).mean(dim=2)
 
     def loss(self, batch: Batch, keys: Tensor, player: str = "model") -> dict[str, Tensor]:
-        target = torch.where(batch.valid, batch.healthy, BACKGROUND)
-        return {"loss": mean_distance(self._distance(self.extract(batch.image), self.extract(target)), batch.valid)}
+        distance = self._distance(self.extract(batch.image), self.extract(healthy_slices(batch)))
+        return {"loss": mean_distance(distance, batch.valid)}
 
     def anomaly_map(self, image: Tensor, valid: Tensor, brain: Tensor, keys: Tensor) -> Tensor:
         features = self.extract(image)

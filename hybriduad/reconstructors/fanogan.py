@@ -3,7 +3,7 @@
 First a generator of slices learns from random codes, against a critic whose distance is Wasserstein's, with a gradient
 penalty (WGAN-GP, arXiv 1704.00028). Then both are frozen and an encoder learns the code of a slice, by the differences
 between the slice and what the generator makes of the code, of voxels and of the critic's features ("izi_f"). What the
-generator never made, such as a lesion, has no code.
+generator never generates, such as a lesion, has no code.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ PENALTY = 10.0
 KAPPA = 1.0
 """Weight of the difference of the critic's features beside that of voxels, as in f-AnoGAN."""
 CRITIC_UPDATES = 5
-"""Of the critic for one of the generator. They share the batch of the step, not its codes."""
+"""Updates of the critic for an update of the generator. They share the batch of the step, not its codes."""
 ADVERSARIAL_LR, ADVERSARIAL_BETAS = 0.4, (0.0, 0.9)
 """Of the critic and the generator: the share of the run's learning rate, and what AdamW remembers."""
 
@@ -72,22 +72,22 @@ class Model(ImageReconstructor):
         return losses[player](batch, keys)
 
     def _critic_loss(self, batch: Batch, keys: Tensor) -> dict[str, Tensor]:
-        """Wasserstein's distance between healthy and generated slices, to be made large, and the gradient penalty."""
+        """Wasserstein's distance between healthy and generated slices, which is maximised, and the gradient penalty."""
         real = _covered(batch.healthy, batch)
         with torch.no_grad():
-            made = self._generated(batch, keys)
-        distance = (self.critic(real) - self.critic(made)).mean()
-        penalty = self._gradient_penalty(real, made, keys)
+            generated = self._generated(batch, keys)
+        distance = (self.critic(real) - self.critic(generated)).mean()
+        penalty = self._gradient_penalty(real, generated, keys)
         return {"loss": PENALTY * penalty - distance, "distance": distance, "penalty": penalty}
 
     def _generator_loss(self, batch: Batch, keys: Tensor) -> dict[str, Tensor]:
         return {"loss": -self.critic(self._generated(batch, keys)).mean()}
 
     def _encoder_loss(self, batch: Batch, keys: Tensor) -> dict[str, Tensor]:
-        made = _covered(self.generate(self.encoder(batch.image)), batch)
+        generated = _covered(self.generate(self.encoder(batch.image)), batch)
         healthy = _covered(batch.healthy, batch)
-        voxels = (made.float() - healthy).square().sum() / batch.valid.sum().clamp(min=1)
-        features = (self._critic_features(made) - self._critic_features(healthy)).float().square().mean()
+        voxels = (generated.float() - healthy).square().sum() / batch.valid.sum().clamp(min=1)
+        features = (self._critic_features(generated) - self._critic_features(healthy)).float().square().mean()
         return {"loss": voxels + KAPPA * features, "voxels": voxels, "features": features}
 
     def _generated(self, batch: Batch, keys: Tensor) -> Tensor:
@@ -95,12 +95,12 @@ class Model(ImageReconstructor):
         code = rng.normal(rng.fold_keys(keys, "code"), (self.config.latent,)).to(batch.image)
         return _covered(self.generate(code), batch)
 
-    def _gradient_penalty(self, real: Tensor, made: Tensor, keys: Tensor) -> Tensor:
+    def _gradient_penalty(self, real: Tensor, generated: Tensor, keys: Tensor) -> Tensor:
         """How far the critic's slope is from 1, at a random point between each real and generated slice."""
         share = rng.uniform(rng.fold_keys(keys, "share"), (1, 1, 1)).to(real)
         with torch.enable_grad():  # also where the loss alone is asked for, as in validation
             # No leaf of the graph, since torch's counter of operations cannot follow a gradient to a leaf.
-            between = torch.lerp(real, made, share.requires_grad_())
+            between = torch.lerp(real, generated, share.requires_grad_())
             (slope,) = torch.autograd.grad(self.critic(between).sum(), between, create_graph=True)
         return (slope.flatten(1).norm(dim=1) - 1.0).square().mean()
 

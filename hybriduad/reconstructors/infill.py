@@ -96,7 +96,7 @@ class Model(ImageReconstructor):
         error = (filled - batch.healthy).abs()
         inside = hole.unsqueeze(1) & batch.valid
         filling = _mean_of_slices(error, inside)
-        # The error is a fact to the spread, not something to be traded for a wider spread.
+        # Without the error's gradient: the spread is fitted to the error, and no error is traded for a wider spread.
         likelihood = _mean_of_slices(error.detach() / spread + spread.log(), inside)
         outside = _mean_of_slices(error, batch.valid)
         total = filling + OUTSIDE_WEIGHT * outside + USUAL_SPREAD * likelihood

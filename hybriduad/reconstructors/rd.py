@@ -7,7 +7,6 @@ coarse to fine. It learnt that of healthy slices alone, so where it fails there 
 from __future__ import annotations
 
 from itertools import pairwise
-from pathlib import Path
 from typing import Literal
 
 import torch
@@ -15,21 +14,22 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from hybriduad.config.strict import PluginConfig
-from hybriduad.core.types import BACKGROUND, Batch
-from hybriduad.reconstructors._base import FeatureReconstructor
+from hybriduad.core.types import Batch
 from hybriduad.reconstructors._features import (
     CHANNELS,
     GROUPS,
     Extractor,
+    ExtractorConfig,
+    ExtractorReconstructor,
     convolved,
     distance_map,
+    healthy_slices,
     mean_distance,
     resized,
 )
 
 
-class Config(PluginConfig):
+class Config(ExtractorConfig):
     """``embedding``: channels between teacher and student, on a grid of a sixteenth of the slice.
 
     ``weights``: a safetensors file of torchvision's resnet18 for the teacher; without it, random weights.
@@ -37,17 +37,17 @@ class Config(PluginConfig):
 
     name: Literal["rd"]
     embedding: int = Field(128, ge=GROUPS, multiple_of=GROUPS)
-    weights: Path | None = None
 
 
-class Model(FeatureReconstructor):
+class Model(ExtractorReconstructor):
     """Features of three levels -> embedding -> the same features of a healthy slice."""
 
     config: Config
+    extractor_name = "teacher"
+    teacher: Extractor
 
     def __init__(self, config: Config, contrasts: int, size: int) -> None:
         super().__init__(config, contrasts, size)
-        self.teacher = Extractor()
         taught = [contrasts * count for count in CHANNELS]
         width = CHANNELS[-1]
         self.entries = nn.ModuleList(nn.Conv2d(count, width, 1) for count in taught)
@@ -55,13 +55,6 @@ class Model(FeatureReconstructor):
         widths = [config.embedding, *CHANNELS[::-1]]
         self.student = nn.ModuleList(convolved(before, after) for before, after in pairwise(widths))
         self.exits = nn.ModuleList(nn.Conv2d(i, o, 1) for i, o in zip(widths[1:], taught[::-1], strict=True))
-
-    @property
-    def pretrained(self) -> Path | None:
-        return self.config.weights
-
-    def load_pretrained(self, path: Path) -> None:
-        self.teacher.load(path)
 
     def forward(self, levels: list[Tensor]) -> list[Tensor]:
         """The student's features from the teacher's, fine to coarse: (B, C channels, h, w) each."""
@@ -85,8 +78,7 @@ class Model(FeatureReconstructor):
         return distances
 
     def loss(self, batch: Batch, keys: Tensor, player: str = "model") -> dict[str, Tensor]:
-        target = torch.where(batch.valid, batch.healthy, BACKGROUND)
-        distances = self._distances(self.teacher(batch.image), self.teacher(target))
+        distances = self._distances(self.teacher(batch.image), self.teacher(healthy_slices(batch)))
         return {"loss": torch.stack([mean_distance(distance, batch.valid) for distance in distances]).sum()}
 
     def anomaly_map(self, image: Tensor, valid: Tensor, brain: Tensor, keys: Tensor) -> Tensor:

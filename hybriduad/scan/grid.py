@@ -29,7 +29,7 @@ class Grid:
     ``volume`` is the grid of the reference file. ``slice_axis`` is a RAS axis; the other two, in RAS order, are H and
     W. Along them the voxels of the reference cover [0, n], and model pixel i covers ``start`` + i ``step`` to
     ``start`` + (i + 1) ``step``, both in voxels. ``median`` is, for each contrast, the brain's median intensity in
-    the scan's own units, 0 where the contrast is absent.
+    the scan's units, 0 where the contrast is absent.
     """
 
     volume: VolumeGrid
@@ -171,7 +171,7 @@ def image_to_model(
 
     Args:
         slices: of each contrast, in the scan's units.
-        covered: (H, W, S) bool for each contrast, where its own scan has voxels; ``None`` for everywhere.
+        covered: (H, W, S) bool for each contrast, where its scan has voxels; ``None`` for everywhere.
         head: (H, W, S) bool.
         grid: the model grid.
 
@@ -239,9 +239,9 @@ def intensity_from_model(array: np.ndarray, grid: Grid, contrast: int) -> np.nda
 
 
 def restore(array: np.ndarray, grid: Grid, order: int, fill: float = 0.0) -> np.ndarray:
-    """Bring ``array`` (H, W, S) from the model grid to the reference scan's own grid and orientation.
+    """Bring ``array`` (H, W, S) from the model grid to the grid and orientation of the reference scan.
 
-    ``order`` 1 interpolates linearly in plane (float32), 0 takes the nearest (the array's own type). Voxels outside
+    ``order`` 1 interpolates linearly in plane (float32), 0 takes the nearest (of the array's type). Voxels outside
     the model grid become ``fill``.
 
     Raises:

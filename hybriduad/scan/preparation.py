@@ -54,12 +54,12 @@ class Prepared:
     """One case on the model grid.
 
     ``image`` (C, H, W, S) float32 in [-1, 1], background -1; ``valid`` (C, H, W, S) bool, the voxels that a contrast's
-    own scan covers, none of an absent contrast; ``brain``, ``foreground``, ``lesion``, ``ignore`` (H, W, S) bool, the
-    last two all False where the case has none; ``has_lesion_mask`` tells an empty lesion mask from a missing one;
+    scan covers, none of an absent contrast; ``brain``, ``foreground``, ``lesion``, ``ignore`` (H, W, S) bool, the
+    last two all False where the case has none; ``has_lesion_mask`` tells an empty lesion mask from a missing mask;
     ``spacing_mm`` along H, W, S; ``grid`` the way back for :func:`restore`; ``notes`` what was done, for the sidecar.
     The arrays may be read-only and memory-mapped.
 
-    ``scan_brain`` (X, Y, Z) bool is the brain on the reference scan's own grid, in its file's orientation: as it was
+    ``scan_brain`` (X, Y, Z) bool is the brain on the grid of the reference scan, in its file's orientation: as it was
     given or estimated, and the same for every model grid.
     """
 

@@ -40,7 +40,7 @@ _TRANSFORM += ["qoffset_x", "qoffset_y", "qoffset_z", "srow_x", "srow_y", "srow_
 
 @dataclass(frozen=True)
 class VolumeGrid:
-    """The grid of a NIfTI file, in the file's own orientation: everything but the voxels.
+    """The grid of a NIfTI file, in the file's orientation: everything but the voxels.
 
     ``shape`` (X, Y, Z); ``header`` the raw NIfTI header, from which a file on the same grid is written with both of
     its transforms bit by bit; ``dtype`` the voxel type on disk.
@@ -97,7 +97,7 @@ class VolumeGrid:
 
 @dataclass(frozen=True)
 class Image:
-    """One volume as it lies in its file: ``data`` (X, Y, Z) in the file's own orientation, and its ``grid``."""
+    """A volume as it lies in its file: ``data`` (X, Y, Z) in the file's orientation, and its ``grid``."""
 
     data: np.ndarray
     grid: VolumeGrid
@@ -130,9 +130,9 @@ def read_grid(path: str | Path) -> VolumeGrid:
 
 
 def read_volume(path: str | Path, *, constant_ok: bool = False) -> Image:
-    """Read a volume: (X, Y, Z) float32 in the file's own orientation; a trailing axis of length 1 is squeezed.
+    """Read a volume: (X, Y, Z) float32 in the file's orientation; a trailing axis of length 1 is squeezed.
 
-    ``constant_ok`` accepts one value everywhere, which no scan has but an anomaly map may.
+    ``constant_ok`` accepts the same value everywhere, which no scan has but an anomaly map may.
 
     Raises:
         DataError: as :func:`read_grid`; or the file is truncated, holds NaN or infinity, or is constant.
@@ -154,7 +154,7 @@ def read_volume(path: str | Path, *, constant_ok: bool = False) -> Image:
 
 
 def read_mask(path: str | Path, labels: tuple[int, ...] = ()) -> Image:
-    """Read a mask: ``data`` (X, Y, Z) bool in the file's own orientation.
+    """Read a mask: ``data`` (X, Y, Z) bool in the file's orientation.
 
     True where the file holds one of ``labels``; without any, where it holds more than 0.5.
 
@@ -237,7 +237,7 @@ def to_ras(image: Image) -> tuple[np.ndarray, np.ndarray, Orientation]:
 
 
 def from_ras(data: np.ndarray, orientation: Orientation) -> np.ndarray:
-    """The way back of :func:`to_ras`: ``data`` (X, Y, Z) in RAS to the file's own orientation, bit by bit."""
+    """The way back of :func:`to_ras`: ``data`` (X, Y, Z) in RAS to the file's orientation, bit by bit."""
     order = [axis for axis, _ in orientation]
     turned = np.transpose(data, order)
     return turned[tuple(slice(None, None, sense) for _, sense in orientation)]

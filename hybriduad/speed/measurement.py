@@ -134,7 +134,7 @@ def measure_speed(
     out.mkdir(parents=True, exist_ok=True)
     machine = _machine(place)
     reconstructor, segmenter = build_reconstructor(run), build_segmenter(stage2, run.anatomy)
-    # Bundle and scans are removed after the measurement: nobody is to take an untrained model for a trained one.
+    # Bundle and scans are removed after the measurement, lest an untrained model be taken for a trained model.
     with tempfile.TemporaryDirectory(dir=out, prefix="work-") as folder:
         work = Path(folder)
         manifest = write_scans(

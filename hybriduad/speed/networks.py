@@ -173,7 +173,7 @@ def segmentation(bench: Bench, segmenter: Segmenter, batches: list[Batch], membe
     @torch.no_grad()
     def segment() -> list[Tensor]:
         with bench.autocast():
-            # Any slice serves as the reconstruction; a network that makes its own is left to make it.
+            # Any slice serves as the reconstruction, except for a network that computes a restored slice itself.
             beside = [batch.healthy if frozen.needs_reconstruction else None for batch in moved]
             return [frozen(_image(b), r) for b, r in zip(moved, beside, strict=True) for _ in range(members)]
 

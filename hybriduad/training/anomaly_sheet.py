@@ -34,8 +34,8 @@ def draw_anomalies(
     Args:
         config: path or name of a shipped run config; its ``anomalies``, ``augmentation``, ``seed`` and, where stated,
             ``anatomy`` are used. Generators that carry lesions of labelled slices are left out: a scan has no labels.
-        scan: one image, every slice of which counts as lesion-free here.
-        out: the PNG to write; a row a sample: the slice, the slice with its anomaly, the lesion to be found.
+        scan: an image, every slice of which counts as lesion-free here.
+        out: the PNG to write; a row a sample: the slice, the slice with its anomaly, the mask of the lesion.
         count: rows; row i is the same picture whatever their number.
         overrides: ``dotted.key=value``.
         contrast: of the scan, where its name does not tell.

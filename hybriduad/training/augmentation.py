@@ -1,7 +1,7 @@
 """Alterations of a training slice that leave its diagnosis as it was; the only torchio user.
 
 Intensities are altered by torchio (DOI 10.1016/j.cmpb.2021.106236), which draws from torch's generator: it is forked
-and seeded by the sample's own generator, so the global one stays where it was. Geometry is torchvision's, at a tenth
+and seeded by the sample's generator, so the global generator stays where it was. Geometry is torchvision's, at a tenth
 of the time of a resampling in three dimensions.
 """
 
@@ -91,7 +91,7 @@ def _moved(
     labels = torch.from_numpy(np.ascontiguousarray(masks).astype(np.uint8))
     moved_labels = affine(labels, angle, shift, scale, [0.0, 0.0], interpolation=nearest, fill=[0.0])
     if not valid.all():
-        # A pixel that draws on one that is not valid is not either. Beyond the edge lies background, which is known.
+        # A pixel interpolated from an invalid pixel is invalid too. Beyond the edge lies background, which is known.
         missing = torch.from_numpy(np.ascontiguousarray(~valid, dtype=np.float32))
         drawn = affine(missing, angle, shift, scale, [0.0, 0.0], interpolation=bilinear, fill=[0.0])
         valid = (drawn.numpy() < 1e-4) & valid.any(axis=(1, 2), keepdims=True)
@@ -107,7 +107,7 @@ def _altered(steps: list[str], image: np.ndarray, seed: int) -> np.ndarray:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         for step in steps:
-            # Contrasts are acquired one after the other: the shading of one says nothing about that of another.
+            # Every contrast by itself: they are acquired in turn, and the shading of a coil differs between them.
             unit = torch.cat([_transform(torchio, step)(contrast) for contrast in unit.split(1)])
     altered: np.ndarray = unit.numpy()[..., 0].clip(0.0, 1.0) * 2.0 - 1.0
     altered[absent] = BACKGROUND

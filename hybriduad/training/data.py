@@ -162,7 +162,7 @@ def labelled_cases(data: TrainingData, limit: int | None, seed: int) -> tuple[in
     wanted = len(of_patient) if limit is None else limit
     if wanted < 1 or len(of_patient) < wanted:
         raise DataError("too few labelled patients", got=len(of_patient), expected=max(1, wanted), mend="lower --limit")
-    # Every patient has a separate draw: with one patient more in the cohort at most one of those chosen changes.
+    # Every patient has a separate draw: a further patient in the cohort replaces at most one chosen patient.
     drawn = sorted(of_patient, key=lambda patient: rng.fold(seed, "labelled", *patient))[:wanted]
     return tuple(sorted(index for patient in drawn for index in of_patient[patient]))
 

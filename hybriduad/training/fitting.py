@@ -242,7 +242,7 @@ def _fit(
     stream = SampleStream(
         pool,
         # A training draws other samples than its parent, since the parent has already fitted its samples. The seed goes
-        # by the count of generations, so that it is the same wherever the parent was made.
+        # by the count of generations, so that it is the same wherever the parent was trained.
         seed=rng.fold(run.seed, *[run.kind] * generation),
         batch=run.train.batch,
         steps=run.train.steps,

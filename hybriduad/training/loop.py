@@ -7,7 +7,7 @@ import importlib.util
 import logging
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,8 @@ CHECKPOINT = "resume.ckpt"
 LOG = "log"
 TENSORBOARD = "tensorboard"
 PICTURES = "pictures"
+FINAL = "final"
+"""The picture of the averaged weights. It is drawn after their figures are in the log: where it is, they are."""
 
 
 def ema_decay(steps: int) -> float:
@@ -53,20 +55,22 @@ def run_training(
 ) -> None:
     """Train ``task`` for ``train.steps`` steps in ``folder``, from the folder's checkpoint, if it holds any.
 
-    Afterwards the task holds the averaged weights; with 0 steps its initial weights. ``draw(path)`` draws samples of
-    the current weights, ``validate()`` returns their figures; neither may change anything that is trained.
+    Afterwards the task holds the averaged weights; with 0 steps its initial weights. A training that was stopped leaves
+    the log of an uninterrupted training, some rows of it twice. ``draw(path)`` draws samples of the current weights,
+    ``validate()`` returns their figures; neither may change anything that is trained.
 
     Raises:
         HybridUADError: the loss or its gradient is not finite; the last good checkpoint stays.
     """
     if train.steps == 0:
-        return draw(folder / PICTURES / "final.png")
+        return draw(folder / PICTURES / f"{FINAL}.png")
     checkpoint = folder / CHECKPOINT
     start = _reached(checkpoint)
+    progress = Progress(folder, train.picture_every, draw, validate)
     if start >= train.steps:
         # Stopped between the last step and the finished bundle: the checkpoint holds the averaged weights.
         task.load_state_dict(torch.load(checkpoint, map_location="cpu", weights_only=True)["state_dict"])
-        return draw_curve(folder)
+        return progress.end(task, train.steps, device)
     loader: DataLoader[Any] = DataLoader(
         stream,
         batch_size=None,
@@ -86,7 +90,7 @@ def run_training(
             save_top_k=1,
             enable_version_counter=False,
         ),
-        Progress(folder, train.picture_every, draw, validate),
+        progress,
         RichProgressBar(leave=True) if interactive else MinuteLines(train.steps),
     ]
     task.to(memory_format=torch.channels_last)
@@ -151,16 +155,33 @@ class Progress(Callback):
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
         step = trainer.fit_loop.epoch_loop.batch_idx + 1
         if step % self.every == 0:
-            self._show(trainer, pl_module, step, f"step-{step:06d}")
+            self._show(trainer.loggers, pl_module, step, f"step-{step:06d}")
+
+    def on_save_checkpoint(self, trainer: L.Trainer, *_: Any) -> None:
+        """Write the log before the checkpoint: a continued training logs only the steps after it."""
+        for logger in trainer.loggers:
+            logger.save()
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._show(trainer, pl_module, trainer.fit_loop.epoch_loop.batch_idx + 1, "final")
+        self._show(trainer.loggers, pl_module, trainer.fit_loop.epoch_loop.batch_idx + 1, FINAL)
 
-    def _show(self, trainer: L.Trainer, module: L.LightningModule, step: int, name: str) -> None:
+    def end(self, task: Task, step: int, device: torch.device) -> None:
+        """What of :meth:`on_train_end` is still to be done where a training stopped after its last step."""
+        if (self.folder / PICTURES / f"{FINAL}.png").is_file():
+            return draw_curve(self.folder)
+        loggers = _loggers(self.folder)
+        task.to(memory_format=torch.channels_last).to(device)
+        task.on_fit_start()
+        self._show(loggers, task, step, FINAL)
+        task.cpu()  # as Lightning leaves it
+        for logger in loggers:
+            logger.finalize("success")
+
+    def _show(self, loggers: Sequence[Logger], module: L.LightningModule, step: int, name: str) -> None:
         was_training = module.training
         module.eval()
         values = self.validate()
-        for logger in trainer.loggers:
+        for logger in loggers:
             logger.log_metrics(values, step - 1)  # counted as the losses are
             logger.save()
         log.info("step %d: %s", step, ", ".join(f"{name} {value:.4f}" for name, value in values.items()))

@@ -70,7 +70,7 @@ class Workshop:
         return self.partial / PREPARED
 
     def open(self) -> Path:
-        """The partial folder, which is made where there is none; the work of another request in it is dropped."""
+        """The partial folder, created where it is missing; the work of another request in it is dropped."""
         self.partial.mkdir(parents=True, exist_ok=True)
         if _asked(self.partial) not in (None, self.request):
             _clear(self.partial, {PREPARED, REQUEST})
@@ -104,7 +104,7 @@ class Workshop:
         return verify(self.out)
 
     def abandon(self) -> None:
-        """Remove the partial folder: nothing in it is of use any more, and it would refuse other work in its place."""
+        """Remove the partial folder, which is of no more use and would refuse other work in its place."""
         if self.partial.is_dir():
             _clear(self.partial, {REQUEST})
             shutil.rmtree(self.partial, ignore_errors=True)

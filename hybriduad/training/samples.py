@@ -70,7 +70,7 @@ def build_pool(
     for index, (case, state) in enumerate(zip(prepared, health, strict=True)):
         usable = enough_brain(case.brain, case.spacing_mm)
         if state == "healthy" or case.has_lesion_mask:
-            # What is marked ignore is no lesion to learn, and no healthy tissue either.
+            # Voxels marked ignore count neither as lesion nor as healthy tissue.
             touched = (case.lesion | case.ignore).any(axis=(0, 1))
             margin = max(1, math.ceil(lesion_margin_mm / case.spacing_mm[2]))
             near = ndimage.binary_dilation(touched, iterations=margin) if touched.any() else touched

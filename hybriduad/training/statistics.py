@@ -31,19 +31,21 @@ QUANTILES = np.linspace(0.0, 1.0, 101)
 def reference_statistics(detector: Detector, pool: SlicePool, *, batch: int = 16) -> dict[str, Tensor]:
     """Statistics of at most 48 healthy slices of the pool, spread over its cases and drawn by the detector's seed.
 
-    Returns ``histogram_edges`` (82,), ``histogram_<part>`` (81,) counts of the brain's voxels by each map of a
-    prediction; ``quantiles_<contrast>`` (101,) of the model intensities in the brain, and with a reconstructor that
-    gives features ``feature_mean`` (D,), ``feature_covariance`` (D, D). Maps are those of single slices: the filters of
-    a whole volume, the median and the smoothing across slices, are left out, so that no case has to be predicted as a
-    whole.
+    Returns ``histogram_edges`` (82,), ``histogram_<part>`` (81,) counts of the brain's voxels that any contrast covers
+    by each map of a prediction; ``quantiles_<contrast>`` (101,) of the model intensities in the brain where the
+    contrast covers it, and with a reconstructor that gives features ``feature_mean`` (D,), ``feature_covariance``
+    (D, D). Maps are those of single slices: the filters of a whole volume, the median and the smoothing across slices,
+    are left out, so that no case has to be predicted as a whole. A drawn slice whose brain no contrast covers counts in
+    none of them.
     """
     histograms: dict[str, np.ndarray] = {}
     features: list[Tensor] = []
     intensities: list[list[np.ndarray]] = [[] for _ in detector.anatomy.contrasts]
     for case, chosen in _drawn(pool.healthy, detector.seed).items():
         prepared = pool.prepared[case]
-        for first in range(0, len(chosen), batch):
-            slices = slices_of(prepared, chosen[first : first + batch], detector.seed)
+        covered = [index for index in chosen if _shown(prepared.brain[..., index], prepared.valid[..., index]).any()]
+        for first in range(0, len(covered), batch):
+            slices = slices_of(prepared, covered[first : first + batch], detector.seed)
             for part, values in _voxels(detector, prepared, slices):
                 histograms[part] = histograms.get(part, 0) + np.histogram(values, bins=BINS)[0]
             for index, collected in enumerate(intensities):
@@ -53,7 +55,7 @@ def reference_statistics(detector: Detector, pool: SlicePool, *, batch: int = 16
     tensors = {f"histogram_{part}": torch.from_numpy(counts.astype(np.int64)) for part, counts in histograms.items()}
     tensors["histogram_edges"] = torch.from_numpy(BINS)
     for name, collected in zip(detector.anatomy.contrasts, intensities, strict=True):
-        shades = np.concatenate(collected)
+        shades = np.concatenate([np.empty(0, np.float32), *collected])
         if shades.size:
             tensors[f"quantiles_{name}"] = torch.from_numpy(np.quantile(shades, QUANTILES).astype(np.float32))
     return tensors | (_covariance(torch.cat(features)) if features else {})
@@ -75,16 +77,21 @@ def _drawn(slices: Sequence[tuple[int, int]], seed: int) -> dict[int, list[int]]
 
 
 def _voxels(detector: Detector, prepared: Prepared, slices: Batch) -> Iterator[tuple[str, np.ndarray]]:
-    """Each part of a prediction (of :data:`hybriduad.detector.thresholds.PARTS`) in the brain of the slices."""
-    maps = detector.slice_maps(slices)
+    """Each part of a prediction (of :data:`hybriduad.detector.thresholds.PARTS`) where a contrast covers the brain."""
     image, valid, brain = (np.moveaxis(part.numpy(), 0, -1) for part in (slices.image, slices.valid, slices.brain))
+    shown = _shown(brain, valid)
+    maps = detector.slice_maps(slices)
     plain = intensity_map(image, valid, brain, prepared.spacing_mm, detector.anatomy.contrasts, length_mm=0.0)
-    intensity = np.moveaxis(plain, -1, 0)
-    score = detector.fuse(maps.map, maps.probability, torch.from_numpy(intensity).to(detector.device))
+    score = detector.fuse(maps.map, maps.probability, torch.from_numpy(np.moveaxis(plain, -1, 0)).to(detector.device))
     for part, values in (("score", score), ("probability", maps.probability), ("map", maps.map)):
         if values is not None:
-            yield part, values.float().cpu().numpy()[slices.brain.numpy()]
-    yield "intensity", intensity[slices.brain.numpy()]
+            yield part, np.moveaxis(values.float().cpu().numpy(), 0, -1)[shown]
+    yield "intensity", plain[shown]
+
+
+def _shown(brain: np.ndarray, valid: np.ndarray) -> np.ndarray:
+    """Where a contrast covers the brain: brain (...) bool, valid (C, ...) bool -> (...) bool. Elsewhere maps are 0."""
+    return brain & valid.any(axis=0)
 
 
 @torch.inference_mode()

@@ -37,7 +37,7 @@ class Task(L.LightningModule):
     @property
     @abstractmethod
     def shortest_phase(self) -> int:
-        """Steps of the shortest phase of the training: the training itself where it has one."""
+        """Steps of the shortest phase of the training; of the whole training where it has a single phase."""
 
     def _optimiser(self, weights: list[torch.nn.Parameter], player: Player, steps: int) -> tuple[Any, Any]:
         """The optimiser of a player and its schedule, which runs over the ``steps`` steps of the player's phase."""
@@ -82,7 +82,7 @@ class Task(L.LightningModule):
 
 
 class ReconstructionTask(Task):
-    """Stage 1: the phases of the family one after the other, by the step alone; each player with its own optimiser.
+    """Stage 1: the phases of the family one after the other, by the step alone; an optimiser for each player.
 
     Raises:
         ConfigError: so few steps that a phase has none.

@@ -57,8 +57,8 @@ def painted_slices(
     They are drawn and painted by the run's seed under keys that no training draws, with the run's anomalies except
     those that carry annotated lesions; where none is left, with the paper's.
     """
-    # These cases teach nothing, neither weights nor a threshold nor when to stop: no identity of them is kept in the
-    # bundle, and they do not count as used for fitting where it is calibrated or evaluated.
+    # The bundle keeps no identity of these cases, and they do not count as used for fitting where it is calibrated or
+    # evaluated: neither weights nor a threshold nor the number of steps depend on them.
     cases = [case for case in read_cohort(cohort) if case.split == "validation"]
     usable = _usable(cases, run.seed, anatomy, cache, direction)
     source = f"{len(usable)} of {len(cases)} validation cases"
@@ -88,7 +88,7 @@ def figures(task: Task, detector: Detector, batches: Sequence[Batch]) -> dict[st
 
     The AUPRC is over the voxels of all slices, brain without what is marked ignore, against the mask: of the
     segmenter's probability, or without a segmenter of the reconstruction's map. ``task`` has to be in evaluation mode,
-    ``detector`` made of it.
+    ``detector`` built from it.
     """
     histogram = ScoreHistogram()
     losses: list[dict[str, float]] = []

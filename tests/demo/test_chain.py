@@ -58,8 +58,8 @@ def test_a_good_outcome_has_no_shortcoming() -> None:
     ],
 )
 def test_each_shortcoming_is_told(bad: Outcome, words: str) -> None:
-    found = shortcomings(bad)
-    assert words in " ".join(found)
+    sentences = shortcomings(bad)
+    assert words in " ".join(sentences)
 
 
 def test_the_summary_tells_of_a_shortcoming(tmp_path: Path) -> None:

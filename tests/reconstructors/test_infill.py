@@ -140,8 +140,8 @@ class TestFilling:
             beside = model.fill(torch.where(hole.unsqueeze(1), image, image + 0.1), batch.brain, hole)
         inside = hole.unsqueeze(1).expand_as(image)
         assert not torch.equal(image, other)
-        for one, another in zip(first, second, strict=True):
-            assert torch.equal(one, another)
+        for values, same in zip(first, second, strict=True):
+            assert torch.equal(values, same)
         assert not torch.equal(first[0][inside], beside[0][inside])
 
     def test_no_voxel_of_the_first_map_comes_from_its_own_square(self, batch: Batch) -> None:

@@ -144,11 +144,11 @@ def test_nothing_happens_at_probability_0(image: np.ndarray) -> None:
 
 def test_a_pure_function_of_the_generator(image: np.ndarray) -> None:
     everything, kept, before = only(**dict.fromkeys(NAMES, 1.0)), image.copy(), generators()
-    one, two, other = (altered(everything, image, masks(image), numpy_rng(3, key))[0] for key in (1, 1, 2))
+    first, again, other = (altered(everything, image, masks(image), numpy_rng(3, key))[0] for key in (1, 1, 2))
     assert generators() == before
     np.testing.assert_array_equal(image, kept)
-    np.testing.assert_array_equal(one, two)
-    assert float(np.abs(one - other).max()) > 0.01
+    np.testing.assert_array_equal(first, again)
+    assert float(np.abs(first - other).max()) > 0.01
 
 
 def test_probabilities_are_those_of_the_config(image: np.ndarray) -> None:

@@ -22,6 +22,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from lightning.pytorch.loggers import CSVLogger
 from safetensors.torch import load_file
 from tiny import DETECTOR, RECONSTRUCTOR, SPACING_MM, generators, prepared_cases, write_nifti
 
@@ -95,23 +96,28 @@ def logged(folder: Path) -> list[dict[str, str]]:
     return [row for table in tables for row in csv.DictReader(table.read_text().splitlines())]
 
 
+def logged_values(folder: Path) -> list[frozenset[tuple[str, str]]]:
+    """The rows of the log without what they leave empty."""
+    return [frozenset((name, value) for name, value in row.items() if value) for row in logged(folder)]
+
+
 def validated(folder: Path) -> dict[int, set[tuple[str, str]]]:
     """By step, the figures of validation that were logged: loss and AUPRC. The last step has two, the second of the
     averaged weights."""
-    found: dict[int, set[tuple[str, str]]] = {}
+    figures: dict[int, set[tuple[str, str]]] = {}
     for row in logged(folder):
         if row.get("validation_auprc"):
             loss = row.get("validation_loss") or row.get("validation_model_loss") or ""
-            found.setdefault(int(row["step"]) + 1, set()).add((loss, row["validation_auprc"]))
-    return found
+            figures.setdefault(int(row["step"]) + 1, set()).add((loss, row["validation_auprc"]))
+    return figures
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
     return load_file(folder / "weights.safetensors")
 
 
-def assert_same_weights(one: Path, two: Path) -> None:
-    a, b = weights(one), weights(two)
+def assert_same_weights(first: Path, second: Path) -> None:
+    a, b = weights(first), weights(second)
     assert a.keys() == b.keys()
     different = [name for name in a if not torch.equal(a[name], b[name])]
     assert not different
@@ -188,8 +194,8 @@ class TestEndToEnd:
         assert "Research use only" in record["intended_use"]
 
     def test_statistics_of_the_training_slices(self, fitted: Fitted) -> None:
-        found = load_file(fitted.few.folder / "statistics.safetensors")
-        assert set(found) == {
+        statistics = load_file(fitted.few.folder / "statistics.safetensors")
+        assert set(statistics) == {
             "feature_mean",
             "feature_covariance",
             "histogram_edges",
@@ -199,11 +205,11 @@ class TestEndToEnd:
             "histogram_intensity",
             "quantiles_FLAIR",
         }
-        covariance = found["feature_covariance"].double()
+        covariance = statistics["feature_covariance"].double()
         assert float(torch.linalg.eigvalsh(covariance).min()) > 0
-        assert len({int(found[f"histogram_{part}"].sum()) for part in PARTS}) == 1
-        assert found["histogram_score"].sum() > 1000
-        assert (found["quantiles_FLAIR"].diff() >= 0).all()
+        assert len({int(statistics[f"histogram_{part}"].sum()) for part in PARTS}) == 1
+        assert statistics["histogram_score"].sum() > 1000
+        assert (statistics["quantiles_FLAIR"].diff() >= 0).all()
 
     def test_no_name_and_no_path_in_any_file(self, fitted: Fitted) -> None:
         for bundle in (fitted.reconstructor, fitted.synthetic, fitted.few):
@@ -247,22 +253,22 @@ def test_a_contrast_that_the_bundle_does_not_use_need_not_be_readable(
     """It ran to its end and then failed, at every retry."""
     monkeypatch.setattr(fitting, "run_training", lambda *_, **__: None)
     broken = with_broken_t1w(fitted.cohort, tmp_path)
-    made = fit_reconstructor(fitted.configs["reconstructor"], broken, out=tmp_path / "out", device="cpu")
-    assert (made.record["training"]["cases"], made.record["training"]["failed_cases"]) == (3, 0)
+    bundle = fit_reconstructor(fitted.configs["reconstructor"], broken, out=tmp_path / "out", device="cpu")
+    assert (bundle.record["training"]["cases"], bundle.record["training"]["failed_cases"]) == (3, 0)
     whole = fitted.reconstructor.used
-    assert made.used.items() < whole.items()
-    assert len(made.used) == len(whole) - 1  # of nine, three subjects and six scans
+    assert bundle.used.items() < whole.items()
+    assert len(bundle.used) == len(whole) - 1  # of nine, three subjects and six scans
     renamed = with_broken_t1w(fitted.cohort, tmp_path, dataset="else")
     with pytest.raises(LeakageError, match=r"3 of 3 cases.*same voxels"):
-        calibrate(made.folder, renamed, out=tmp_path / "leaked", device="cpu")
+        calibrate(bundle.folder, renamed, out=tmp_path / "leaked", device="cpu")
 
 
 def unseen_subject(folder: Path, number: int) -> Path:
     """The manifest of one more phantom with a glioma."""
-    made = make_subject(7, number, pathology="glioma", contrasts=("FLAIR",), spacing_mm=SPACING_MM)
-    parts = {"FLAIR": made.images["FLAIR"], "brain": made.brain, "lesion": made.lesion}
+    phantom = make_subject(7, number, pathology="glioma", contrasts=("FLAIR",), spacing_mm=SPACING_MM)
+    parts = {"FLAIR": phantom.images["FLAIR"], "brain": phantom.brain, "lesion": phantom.lesion}
     paths = {
-        n: write_nifti(folder / f"{number}_{n}.nii.gz", v.astype(np.float32), made.affine) for n, v in parts.items()
+        n: write_nifti(folder / f"{number}_{n}.nii.gz", v.astype(np.float32), phantom.affine) for n, v in parts.items()
     }
     images, masks = {"FLAIR": paths.pop("FLAIR")}, paths
     write_manifest([Case("unseen", str(number), images, **masks, health="lesion")], folder / f"{number}.csv")
@@ -291,12 +297,12 @@ class TestValidation:
 
     def test_loss_and_auprc_are_logged_every_so_many_steps_and_at_the_end(self, fitted: Fitted) -> None:
         for bundle in (fitted.reconstructor, fitted.synthetic, fitted.few):
-            found = validated(bundle.folder)
-            assert sorted(found) == [9, TRAIN["steps"]]
-            for loss, auprc in (one for entry in found.values() for one in entry):
+            figures = validated(bundle.folder)
+            assert sorted(figures) == [9, TRAIN["steps"]]
+            for loss, auprc in (pair for entry in figures.values() for pair in entry):
                 assert 0 < float(loss) < 100
                 assert 0 < float(auprc) < 1
-            assert found[9] != found[TRAIN["steps"]]  # by the weights as they were then
+            assert figures[9] != figures[TRAIN["steps"]]  # by the weights as they were then
         height, width, _ = matplotlib.image.imread(fitted.few.folder / "pictures" / "loss.png").shape
         assert width > 1.5 * height  # two panels, losses and AUPRC
 
@@ -320,10 +326,10 @@ class TestValidation:
         often = fit_detector(fitted.configs["few"], fitted.cohort, **place)
         assert not (tmp_path / "often.partial").exists()
         assert_same_weights(often.folder, fitted.few.folder)
-        found = validated(often.folder)
-        assert sorted(found) == [4, 8, 12, 13]
-        assert {len(entry) for entry in found.values()} == {1}  # step 8 in both sittings: the same figures
-        assert found[13] == validated(fitted.few.folder)[13]
+        figures = validated(often.folder)
+        assert sorted(figures) == [4, 8, 12, 13]
+        assert {len(entry) for entry in figures.values()} == {1}  # step 8 in both sittings: the same figures
+        assert figures[13] == validated(fitted.few.folder)[13]
 
     def test_validation_cases_teach_nothing_and_do_not_count_as_used(
         self, fitted: Fitted, tmp_path: Path, caplog: pytest.LogCaptureFixture
@@ -371,13 +377,13 @@ class TestDescent:
     ) -> None:
         assert verify(tiny_detector).run.residual is None
         config = write_config(tmp_path, "plain", {k: v for k, v in DETECTOR.items() if k != "segmenter"})
-        made = fit_detector(
+        child = fit_detector(
             config, fitted.cohort, init=tiny_detector, out=tmp_path / "o", device="cpu", overrides=["train.steps=0"]
         )
-        assert made.run.residual == verify(tiny_detector).reconstructor.run.residual
+        assert child.run.residual == verify(tiny_detector).reconstructor.run.residual
 
     def test_generations_are_counted(self, fitted: Fitted, tmp_path: Path) -> None:
-        assert [one.generation for one in (fitted.reconstructor, fitted.synthetic, fitted.few)] == [1, 1, 2]
+        assert [bundle.generation for bundle in (fitted.reconstructor, fitted.synthetic, fitted.few)] == [1, 1, 2]
         third = self.child(fitted, fitted.few.folder, tmp_path / "3")
         assert (third.generation, third.record["generation"]) == (3, 3)
 
@@ -391,10 +397,10 @@ class TestDescent:
 def test_every_argument_of_a_stage_is_stated_with_its_type() -> None:
     """They were collected in a mapping of anything, which neither a type checker nor an editor reads."""
     place = {"out", "overrides", "device", "cache", "overwrite", "data_licence"}
-    for stage, own in ((fit_reconstructor, set()), (fit_detector, {"reconstructor", "init", "limit"})):
+    for stage, further in ((fit_reconstructor, set()), (fit_detector, {"reconstructor", "init", "limit"})):
         parameters = inspect.signature(stage).parameters
-        assert set(parameters) == {"config", "cohort"} | place | own
-        assert {one.kind.name for one in parameters.values()} == {"POSITIONAL_OR_KEYWORD", "KEYWORD_ONLY"}
+        assert set(parameters) == {"config", "cohort"} | place | further
+        assert {parameter.kind.name for parameter in parameters.values()} == {"POSITIONAL_OR_KEYWORD", "KEYWORD_ONLY"}
         assert not [name for name, hint in get_type_hints(stage).items() if hint is Any]
 
 
@@ -402,13 +408,13 @@ class TestNoSteps:
     def test_the_same_networks_under_another_score(self, fitted: Fitted, tmp_path: Path) -> None:
         changes = ["train.steps=0", "residual.kind=absolute", "fusion={form: sum, weight: 2.0}", "mirror=true"]
         place: dict[str, Any] = {"out": tmp_path / "out", "device": "cpu", "overrides": changes}
-        made = fit_detector(fitted.configs["synthetic"], fitted.cohort, init=fitted.synthetic.folder, **place)
-        assert_same_weights(fitted.synthetic.folder, made.folder)
-        before, after = (load_detector(one.folder, "cpu") for one in (fitted.synthetic, made))
+        child = fit_detector(fitted.configs["synthetic"], fitted.cohort, init=fitted.synthetic.folder, **place)
+        assert_same_weights(fitted.synthetic.folder, child.folder)
+        before, after = (load_detector(bundle.folder, "cpu") for bundle in (fitted.synthetic, child))
         assert (before.residual.kind, after.residual.kind) == ("ssim", "absolute")
         assert (after.fusion.form, after.fusion.weight, after.mirror) == ("sum", 2.0, True)
-        assert (made.folder / "pictures" / "final.png").is_file()
-        tables = [load_file(one.folder / "statistics.safetensors") for one in (fitted.synthetic, made)]
+        assert (child.folder / "pictures" / "final.png").is_file()
+        tables = [load_file(bundle.folder / "statistics.safetensors") for bundle in (fitted.synthetic, child)]
         assert any(not torch.equal(tables[0][name], tables[1][name]) for name in tables[0])  # they hold the score
 
     def test_nothing_to_keep(self, fitted: Fitted, tmp_path: Path) -> None:
@@ -526,16 +532,33 @@ class TestContinuing:
         assert seen == [False, True], "called again it continues"
         assert verify(out).digest == fitted.few.digest
 
-    def test_stopped_after_the_last_step(self, fitted: Fitted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        """The last checkpoint is of the last step, and the bundle was not written yet."""
+    @pytest.mark.parametrize("before", ["figures", "picture", "statistics"])
+    def test_stopped_after_the_last_step(
+        self, before: str, fitted: Fitted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The last checkpoint is of the last step, and the bundle was not written yet.
+
+        The last figures and the final picture were missing, and of the losses those since the log was last written.
+        """
         config, out = fitted.configs["reconstructor"], tmp_path / "out"
         overrides = [f"train.checkpoint_every={TRAIN['steps']}"]  # which changes no weight
+
+        draw = fitting._draw_samples
 
         def stop(*_: Any, **__: Any) -> None:
             raise Stopped
 
+        def stop_at_the_end(path: Path, *drawn: Any) -> None:
+            stop() if path.stem == loop.FINAL else draw(path, *drawn)
+
         with monkeypatch.context() as patch:
-            patch.setattr(fitting, "reference_statistics", stop)
+            stops = {
+                "figures": (loop.Progress, "on_train_end", stop),
+                "picture": (fitting, "_draw_samples", stop_at_the_end),
+                "statistics": (fitting, "reference_statistics", stop),
+            }
+            patch.setattr(*stops[before])
+            patch.setattr(CSVLogger, "finalize", lambda *_: None)  # killed, it has no time to write what it holds
             with pytest.raises(Stopped):
                 fit_reconstructor(config, fitted.cohort, out=out, device="cpu", overrides=overrides)
         assert _reached(tmp_path / "out.partial" / CHECKPOINT) == TRAIN["steps"]
@@ -543,6 +566,10 @@ class TestContinuing:
             patch.setattr(SampleStream, "__getitem__", refuse)
             stopped = fit_reconstructor(config, fitted.cohort, out=out, device="cpu", overrides=overrides)
         straight = fitted.reconstructor
+        rows, expected = logged_values(stopped.folder), logged_values(straight.folder)
+        assert set(rows) == set(expected)
+        assert len(rows) - len(expected) == (before == "picture")  # the last figures, logged in both sittings
+        assert {name for name in files(stopped.folder) if "pictures" in name} == {n for n in SHOWN if "pictures" in n}
         assert_same_weights(stopped.folder, straight.folder)
         assert (stopped.folder / "statistics.safetensors").read_bytes() == (
             straight.folder / "statistics.safetensors"
@@ -575,15 +602,15 @@ class TestContinuing:
     def test_workers_change_nothing_and_the_figures_of_validation_are_the_same_once_more(
         self, fitted: Fitted, tmp_path: Path
     ) -> None:
-        found = fit_reconstructor(
+        bundle = fit_reconstructor(
             fitted.configs["reconstructor"],
             fitted.cohort,
             out=tmp_path / "out",
             device="cpu",
             overrides=["train.workers=1"],
         )
-        assert_same_weights(found.folder, fitted.reconstructor.folder)
-        assert validated(found.folder) == validated(fitted.reconstructor.folder)
+        assert_same_weights(bundle.folder, fitted.reconstructor.folder)
+        assert validated(bundle.folder) == validated(fitted.reconstructor.folder)
 
 
 SCRIPT = """
@@ -685,12 +712,12 @@ class TestSegmenterAlone:
     def test_a_detector_without_a_reconstructor(self, fitted: Fitted, tmp_path: Path) -> None:
         run = {**DETECTOR, "segmenter": {**SEGMENTER, "inputs": ["image"]}, "anatomy": RECONSTRUCTOR["anatomy"]}
         config = write_config(tmp_path, "alone", run)
-        made = fit_detector(config, fitted.cohort, out=tmp_path / "out", device="cpu")
-        assert files(made.folder) == FILES | SHOWN
-        assert made.reconstructor is None
-        detector = load_detector(made.folder, device="cpu")
+        bundle = fit_detector(config, fitted.cohort, out=tmp_path / "out", device="cpu")
+        assert files(bundle.folder) == FILES | SHOWN
+        assert bundle.reconstructor is None
+        detector = load_detector(bundle.folder, device="cpu")
         assert detector.reconstructor is None
-        assert json.loads((made.folder / "bundle.json").read_text())["anatomy"]["size"] == 32
+        assert json.loads((bundle.folder / "bundle.json").read_text())["anatomy"]["size"] == 32
 
 
 class TestBadRequests:
@@ -819,10 +846,10 @@ class TestPrecision:
         multiply_bfloat16(monkeypatch)
         changes = ["train.precision=auto", "train.steps=1"]
         place: dict[str, Any] = {"out": tmp_path / "out", "device": "cpu", "overrides": changes}
-        made = fit_reconstructor(fitted.configs["reconstructor"], fitted.cohort, **place)
+        bundle = fit_reconstructor(fitted.configs["reconstructor"], fitted.cohort, **place)
         monkeypatch.undo()
-        assert json.loads((made.folder / "bundle.json").read_text())["precision"] == "bfloat16"
-        assert load_detector(made.folder, "cpu").precision == "bfloat16"
+        assert json.loads((bundle.folder / "bundle.json").read_text())["precision"] == "bfloat16"
+        assert load_detector(bundle.folder, "cpu").precision == "bfloat16"
 
 
 def test_without_a_terminal_there_is_a_line_a_minute(

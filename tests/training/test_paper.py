@@ -96,15 +96,15 @@ def test_stage_2_learns_at_levels_of_the_whole_range(paper: Paper) -> None:
 
 def test_a_case_is_predicted(paper: Paper, tiny_cohort: Path) -> None:
     detector = load_detector(paper.detector.folder, "cpu")
-    found = predict_case(detector, read_cohort(tiny_cohort)[0])
-    assert found.score is not None
-    assert found.map is not None
-    assert found.probability is not None
-    assert found.reconstruction is not None
-    inside = found.brain
-    for values in (found.score, found.map, found.probability):
+    prediction = predict_case(detector, read_cohort(tiny_cohort)[0])
+    assert prediction.score is not None
+    assert prediction.map is not None
+    assert prediction.probability is not None
+    assert prediction.reconstruction is not None
+    inside = prediction.brain
+    for values in (prediction.score, prediction.map, prediction.probability):
         assert np.isfinite(values).all()
         assert 0 <= values.min() <= values.max() <= 1
         assert len(np.unique(values[inside])) > 100
     # The paper's sum, halved into [0, 1].
-    np.testing.assert_allclose(found.score, (found.map + found.probability) / 2, atol=1e-5)
+    np.testing.assert_allclose(prediction.score, (prediction.map + prediction.probability) / 2, atol=1e-5)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -71,6 +72,31 @@ def test_the_histograms_are_those_of_single_slices(tiny_detector: Path, pool: Sl
     inside = np.concatenate([slices_of(pool.prepared[c], [k], 0).brain.numpy().ravel() for c, k in pool.healthy])
     counts = np.histogram((plain[inside].clip(-1, 1) + 1) / 2, bins=BINS)[0]
     np.testing.assert_array_equal(tensors["histogram_intensity"].numpy(), counts)
+
+
+@pytest.mark.parametrize("batch", [1, 16])
+def test_brain_that_no_contrast_covers_counts_in_no_statistic(tiny_detector: Path, pool: SlicePool, batch: int) -> None:
+    """Its maps of 0 counted as those of tissue, and a batch without a covered voxel ended the training."""
+    detector = load_detector(tiny_detector, "cpu")
+    case = pool.prepared[2]
+    indices = [index for number, index in pool.healthy if number == 2]
+    empty, half = indices[0], indices[2]
+    valid = np.array(case.valid)
+    valid[..., empty] = False
+    valid[:, : valid.shape[1] // 2, :, half] = False
+    cut = replace(case, image=np.where(valid, case.image, np.float32(-1)), valid=valid)
+    tensors = reference_statistics(detector, SlicePool([cut], tuple((0, index) for index in indices)), batch=batch)
+    shown = (case.brain & valid.any(axis=0))[..., indices]
+    assert shown.sum() < case.brain[..., indices].sum() - 200
+    for part in ("score", "probability", "map", "intensity"):
+        assert int(tensors[f"histogram_{part}"].sum()) == int(shown.sum())
+    shades = case.image[0][..., indices][shown]
+    np.testing.assert_array_equal(
+        tensors["quantiles_FLAIR"].numpy(), np.quantile(shades, statistics.QUANTILES).astype(np.float32)
+    )
+    rest = tuple((0, index) for index in indices if index != empty)
+    without = reference_statistics(detector, SlicePool([cut], rest), batch=batch)
+    torch.testing.assert_close(tensors["feature_mean"], without["feature_mean"])
 
 
 def test_the_slices_are_spread_over_the_cases_and_drawn_by_the_seed() -> None:

@@ -6,9 +6,9 @@ The contract of ``evaluation/rules/<name>.py``, the rule ``name`` (hyphens on th
         name: Literal["<name>"]            # and the rule's options, if any, checked here
     def find(config, observed) -> Finding:
 
-``find`` is given an :class:`Observation` of each validation case, on the scan's own grid, and returns a
+``find`` is given an :class:`Observation` of each validation case, on the grid of its scan, and returns a
 :class:`Finding`: for each part of the prediction what a mask is cut by, a number or a calibration from which every scan
-gets its own (:mod:`hybriduad.detector.thresholds`). It is a pure function that does not depend on the order of the
+gets a threshold (:mod:`hybriduad.detector.thresholds`). It is a pure function that does not depend on the order of the
 cases, weights every subject alike however many cases they have unless its figure says otherwise, and
 
 Raises:
@@ -38,7 +38,7 @@ class Observation:
     """What calibration keeps of a case: for each part its scores against the truth, and on lesion-free slices alone.
 
     ``whole`` counts the voxels of the region of :mod:`hybriduad.cohort.truth`, ``clear`` those in its lesion-free
-    slices, which are ``slices`` many; ``voxel_ml`` is the volume of a voxel of the scan's own grid.
+    slices, which are ``slices`` many; ``voxel_ml`` is the volume of a voxel of the scan.
     """
 
     subject: tuple[str, str]
@@ -55,7 +55,7 @@ class Observation:
 
 @dataclass(frozen=True)
 class Finding:
-    """What a rule found: for each part its ``cutoffs``, and how good they are on the cases that they were found on.
+    """The result of a rule: for each part its ``cutoffs``, and how good they are on the cases of the calibration.
 
     ``reached`` is the value of ``figure`` for each part, over ``cases`` of ``subjects``; ``limit`` the options that the
     rule was bound by; ``facts`` whatever else the bundle is to say of it, as JSON.

@@ -1,7 +1,7 @@
 """``expected-dice``: a threshold for every scan, that of the mask with the largest expected Dice (RankSEG).
 
 Dai and Li, RankSEG, JMLR 24 (2023). It needs no more than the probability of a lesion at every score, which is learnt
-here; the mask of a scan is then made by :class:`hybriduad.detector.thresholds.Calibration`.
+here; the mask of a scan is then computed by :class:`hybriduad.detector.thresholds.Calibration`.
 """
 
 from __future__ import annotations
@@ -156,7 +156,7 @@ def _normal(values: np.ndarray, weights: Sequence[float]) -> Any:
 
 
 def _mean_dice(calibration: Calibration, sick: Sequence[Observation], part: str) -> float:
-    """Mean over subjects of the Dice of their cases, each at its own threshold."""
+    """Mean over subjects of the Dice of their cases, every case at the threshold of its scan."""
     total = 0.0
     for case, share in zip(sick, case_weights(sick), strict=True):
         scores, counts = _scores(case.whole[part])
