@@ -39,11 +39,7 @@ AnomalyBlock = Annotated[AnomalyConfig, _plugin_block("anomalies")]
 
 
 class Augmentation(Strict):
-    """How often a training slice is altered: probabilities in [0, 1]; ``absent`` hides some of several contrasts.
-
-    ``stripped`` leaves the brain alone, larger in the slice, as the scan of a stripped head shows it. It is not written
-    where it is left out: trainings from before it was there are continued.
-    """
+    """How often a training slice is altered: probabilities in [0, 1]; ``absent`` hides some of several contrasts."""
 
     flip: float = Field(0.5, ge=0, le=1)
     affine: float = Field(0.5, ge=0, le=1)
@@ -53,7 +49,6 @@ class Augmentation(Strict):
     noise: float = Field(0.2, ge=0, le=1)
     ghosting: float = Field(0.0, ge=0, le=1)
     absent: float = Field(0.2, ge=0, le=1)
-    stripped: float = Field(0.0, ge=0, le=1, exclude_if=lambda share: share == 0)
 
 
 class Train(Strict):
@@ -193,10 +188,6 @@ class Fusion(Strict):
         if self.form == "sum" and (self.floor or self.intensity):
             raise ValueError("floor and intensity belong to the form product")
         return self
-
-    def smoothing_mm(self, slice_mm: float) -> float:
-        """The standard deviation in mm by which ŷ is smoothed along slices that lie ``slice_mm`` apart."""
-        return self.smooth_mm if self.smooth_slices is None else min(self.smooth_mm, self.smooth_slices * slice_mm)
 
 
 class DetectorRun(_Run):

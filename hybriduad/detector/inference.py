@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -152,8 +153,9 @@ class Detector:
             anomaly = median_filter_volume(anomaly, prepared.spacing_mm, judged, self.residual.median_mm)
         probability = _volume([part.probability for part in maps], indices, brain.shape)
         if probability is not None and self.fusion.smooth_mm > 0:
-            sigma_mm = self.fusion.smoothing_mm(prepared.spacing_mm[2])
-            probability = smooth_across_slices(probability, prepared.spacing_mm[2], judged, sigma_mm)
+            slice_mm = prepared.spacing_mm[2]
+            sigma_mm = min(self.fusion.smooth_mm, (self.fusion.smooth_slices or math.inf) * slice_mm)
+            probability = smooth_across_slices(probability, slice_mm, judged, sigma_mm)
         intensity = self._intensity(prepared, judged, has_map=anomaly is not None)
         score = self.fuse(anomaly, probability, intensity)
         threshold = self.thresholds.threshold("score", score[brain], rule)

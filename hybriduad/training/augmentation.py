@@ -15,10 +15,6 @@ from hybriduad.anomalies._base import present
 from hybriduad.config.runs import Augmentation
 from hybriduad.core.types import BACKGROUND
 
-SCALES = (0.88, 1.12)
-STRIPPED_SCALES = (0.95, 1.35)
-"""The square around a stripped brain is smaller than that around its head: up to a third."""
-
 
 def augment(
     config: Augmentation,
@@ -31,24 +27,18 @@ def augment(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Alter one slice: image (C, H, W) in [-1, 1], where it is valid and its masks (M, H, W), both bool, moved alike.
 
-    The first mask is the brain.
-
     Returns new arrays of the same shapes; the image stays in [-1, 1], and background where it is not valid and in an
     absent contrast. Of several contrasts some may become absent, never all. ``sided``: H runs from left to right, the
     only way in which a slice is flipped.
     """
-    chosen = {name: rng.random() < getattr(config, name) for name in type(config).model_fields if name != "stripped"}
+    chosen = {name: rng.random() < getattr(config, name) for name in type(config).model_fields}
     seed = int(rng.integers(2**62))
-    stripped = config.stripped > 0 and rng.random() < config.stripped
-    if stripped:
-        image = np.where(masks[0], image, np.float32(BACKGROUND))
     if chosen.pop("absent"):
         image, valid = _without_some(image, valid, rng)
     if chosen.pop("flip") and sided:
         image, valid, masks = image[:, ::-1], valid[:, ::-1], masks[:, ::-1]
-    if chosen.pop("affine") or stripped:
-        scales = STRIPPED_SCALES if stripped else SCALES
-        image, valid, masks = _moved(image, valid, masks, rng, (scales[0], max(scales[0], min(scales[1], _room(masks[0])))) if stripped else SCALES)
+    if chosen.pop("affine"):
+        image, valid, masks = _moved(image, valid, masks, rng)
     steps = [name for name, on in chosen.items() if on]
     if steps:
         image = _altered(steps, image, seed)
@@ -66,23 +56,14 @@ def _without_some(image: np.ndarray, valid: np.ndarray, rng: np.random.Generator
     return image, valid
 
 
-def _room(brain: np.ndarray) -> float:
-    """The largest scale by which a brain (H, W) still fits its slice."""
-    places = np.argwhere(brain)
-    if not len(places):
-        return 1.0
-    middle = (np.array(brain.shape) - 1) / 2
-    return float((middle / np.abs(places - middle).max(axis=0).clip(1)).min())
-
-
 def _moved(
-    image: np.ndarray, valid: np.ndarray, masks: np.ndarray, rng: np.random.Generator, scales: tuple[float, float]
+    image: np.ndarray, valid: np.ndarray, masks: np.ndarray, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     import torch
     from torchvision.transforms import InterpolationMode
     from torchvision.transforms.v2.functional import affine
 
-    angle, scale = float(rng.uniform(-12, 12)), float(rng.uniform(*scales))
+    angle, scale = float(rng.uniform(-12, 12)), float(rng.uniform(0.88, 1.12))
     shift = [float(pixels) for pixels in rng.uniform(-4, 4, size=2)]
     bilinear, nearest = InterpolationMode.BILINEAR, InterpolationMode.NEAREST
     # Shifted so that the background is 0: another fill would be blended wrongly along the border.

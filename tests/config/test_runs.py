@@ -10,11 +10,11 @@ from typing import get_args
 
 import pytest
 import yaml
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from hybriduad.config import files as configs
 from hybriduad.config import runs as config
-from hybriduad.config.runs import DetectorRun, ReconstructorRun
+from hybriduad.config.runs import DetectorRun, Fusion, ReconstructorRun
 from hybriduad.config.strict import PluginConfig
 from hybriduad.core import plugins
 from hybriduad.core.errors import ConfigError
@@ -302,3 +302,11 @@ def test_missing_config(tmp_path: Path) -> None:
     assert "cannot read config" in refused(tmp_path / "none.yaml")
     assert "perhaps 'cddpm-small' is meant" in refused("cddpm-smal")
     assert "or give a path that ends in .yaml" in refused("zzzz")
+
+
+def test_fusion_by_a_sum_has_neither_floor_nor_intensity() -> None:
+    assert Fusion(form="product", floor=0.1, intensity=0.5).floor == 0.1
+    for key in ("floor", "intensity"):
+        with pytest.raises(ValidationError, match="belong to the form product"):
+            Fusion(form="sum", **{key: 0.1})
+    assert set(Fusion().model_dump()) == {"form", "weight", "smooth_mm"}, "a bundle of before is another request"

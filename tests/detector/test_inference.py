@@ -21,11 +21,11 @@ from hybriduad.core.types import Prediction
 from hybriduad.detector.inference import Detector
 from hybriduad.detector.loading import load_detector
 from hybriduad.detector.thresholds import Thresholds
-from hybriduad.networks.scoring import fuse, median_filter_volume
+from hybriduad.networks.scoring import fuse, intensity_map, median_filter_volume
 from hybriduad.networks.segmenter import Segmenter
 from hybriduad.reconstructors._base import FeatureReconstructor
 from hybriduad.scan.preparation import Prepared, prepare
-from hybriduad.scan.slices import slices_of
+from hybriduad.scan.slices import enough_brain, slices_of
 
 PARTS = ("score", "probability", "map", "uncertainty", "reconstruction", "intensity")
 
@@ -159,6 +159,33 @@ class TestThreeKinds:
         prediction = detector.predict_volume(prepared[0])
         fused = fuse(prediction.map, prediction.probability, detector.fusion.form, detector.fusion.weight)
         np.testing.assert_array_equal(prediction.score, fused)
+
+    def test_intensity_and_a_floor_in_the_fusion(self, detector: Detector, prepared: list[Prepared]) -> None:
+        changed = copy.copy(detector)
+        changed.fusion = Fusion(form="product", weight=0.5, intensity=0.5, floor=0.02, smooth_mm=8.0, smooth_slices=1.5)
+        changed.residual = detector.residual.model_copy(update={"median_mm": 5.5})
+        prediction, before = changed.predict_volume(prepared[0]), detector.predict_volume(prepared[0])
+        assert prediction.map is not None
+        assert prediction.probability is not None
+        assert prediction.intensity is not None
+        expected = (prediction.map * prediction.intensity) ** 0.5 * (0.02 + 0.98 * prediction.probability)
+        np.testing.assert_allclose(prediction.score, expected, rtol=1e-5, atol=1e-7)
+        case = prepared[0]
+        judged = case.brain & enough_brain(case.brain, case.spacing_mm)
+        plain = intensity_map(case.image, case.valid, judged, case.spacing_mm, detector.anatomy.contrasts, 5.5)
+        np.testing.assert_array_equal(prediction.intensity, plain)  # under the filter of the map
+        assert np.abs(prediction.intensity - before.intensity).max() > 0.01
+
+    def test_smoothing_is_bounded_in_slices(self, detector: Detector, prepared: list[Prepared]) -> None:
+        def probability(**smoothing: float) -> np.ndarray:
+            changed = copy.copy(detector)
+            changed.fusion = Fusion(**smoothing)
+            return np.asarray(changed.predict_volume(prepared[0]).probability)
+
+        slice_mm = prepared[0].spacing_mm[2]
+        bounded = probability(smooth_mm=100.0, smooth_slices=1.5)
+        np.testing.assert_array_equal(bounded, probability(smooth_mm=1.5 * slice_mm))
+        assert np.abs(bounded - probability(smooth_mm=100.0)).max() > 1e-3
 
     def test_reconstructor_alone(self, tiny_reconstructor: Path, prepared: list[Prepared]) -> None:
         prediction = load_detector(tiny_reconstructor, device="cpu").predict_volume(prepared[0])
@@ -345,8 +372,10 @@ class TestPrecisionAndDevice:
             for part, bound in bounds.items():
                 exact_values, rough_values = getattr(exact, part), getattr(rounded, part)
                 assert rough_values.dtype == np.float32
-                difference = float(np.abs(exact_values - rough_values).max())
-                assert 1e-4 < difference < bound, part  # the lower bound: it did compute in bfloat16
+                difference = np.abs(exact_values - rough_values)[case.brain]
+                assert difference.max() > 1e-4, part  # it did compute in bfloat16
+                assert np.quantile(difference, 0.999) < bound, part
+                assert difference.max() < 1.5 * bound, part  # of a network of a few steps, which processors round apart
                 assert bound < 0.3 * exact_values[case.brain].std(), "a bound that any two maps keep says nothing"
             middle = np.median(exact.score[case.brain])
             first, second = ((prediction.score >= middle) & case.brain for prediction in (exact, rounded))

@@ -230,6 +230,25 @@ def test_fusion(form, weight):
     assert scoring.fuse(None, y, form, weight) is y
 
 
+def test_a_product_with_a_floor_keeps_what_the_segmenter_does_not_know():
+    rng = np.random.default_rng(2)
+    x, y, z = rng.random((3, 200), dtype=np.float32)
+    score = scoring.fuse(x, y, "product", 0.5, floor=0.1, intensity=z, intensity_weight=2.0)
+    np.testing.assert_allclose(score, np.sqrt(x) * z**2 * (0.1 + 0.9 * y), rtol=1e-5)
+    silent = np.zeros_like(y)
+    assert not scoring.fuse(x, silent, "product", 0.5).any()
+    floored = scoring.fuse(x, silent, "product", 0.5, floor=0.02)
+    np.testing.assert_array_equal(np.argsort(floored), np.argsort(np.sqrt(x)))
+    alone = scoring.fuse(x, None, "product", 0.5, floor=0.1, intensity=z, intensity_weight=2.0)
+    assert alone is x
+    with pytest.raises(ConfigError, match="unknown fusion"):
+        scoring.fuse(x, y, "product", 1.0, floor=1.0)
+    with pytest.raises(ConfigError, match="unknown fusion"):
+        scoring.fuse(x, y, "product", 1.0, intensity=z, intensity_weight=-1.0)
+    with pytest.raises(DataError, match="intensity that does not fit"):
+        scoring.fuse(x, y, "product", 1.0, intensity_weight=1.0)
+
+
 def test_sum_with_weight_one_ranks_as_the_paper_does():
     x, y = np.random.default_rng(1).random((2, 200))
     np.testing.assert_array_equal(np.argsort(scoring.fuse(x, y, "sum", 1.0)), np.argsort(x + y))
