@@ -13,15 +13,11 @@ from hybriduad.config.runs import Anatomy, Fusion, Precision, Residual
 from hybriduad.core.errors import BundleError, DataError
 from hybriduad.core.types import Batch, Prediction
 from hybriduad.detector.thresholds import Thresholds
-from hybriduad.networks.scoring import (
-    fuse,
-    intensity_map,
-    median_filter_volume,
-    smooth_across_slices,
-)
+from hybriduad.networks.baselines import baseline_maps
+from hybriduad.networks.scoring import fuse, median_filter_volume, smooth_across_slices
 from hybriduad.networks.segmenter import Segmenter
 from hybriduad.reconstructors._base import FeatureReconstructor, ImageReconstructor, Reconstructor
-from hybriduad.scan.grid import SIDED
+from hybriduad.scan.grid import SIDED, lateral_axis
 from hybriduad.scan.preparation import Prepared
 from hybriduad.scan.slices import enough_brain, slices_of
 
@@ -154,15 +150,15 @@ class Detector:
             probability = smooth_across_slices(probability, prepared.spacing_mm[2], judged, self.fusion.smooth_mm)
         score = fuse(anomaly, probability, self.fusion.form, self.fusion.weight)
         threshold = self.thresholds.threshold("score", score[brain], rule)
+        volume = (prepared.image, prepared.valid, judged, prepared.spacing_mm)
+        baselines = baseline_maps(*volume, self.anatomy.contrasts, lateral_axis(self.direction))
         return Prediction(
             brain=brain,
             score=score,
             probability=probability,
             map=anomaly,
             uncertainty=_volume([part.uncertainty for part in maps], indices, brain.shape),
-            intensity=intensity_map(
-                prepared.image, prepared.valid, judged, prepared.spacing_mm, self.anatomy.contrasts
-            ),
+            **baselines,
             reconstruction=self._pseudo_healthy(prepared, maps, indices),
             mask=None if threshold is None else (score >= threshold) & brain,
             threshold=threshold,

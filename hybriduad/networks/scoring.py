@@ -1,4 +1,4 @@
-"""From images and reconstructions to anomaly scores: SSIM, residuals, levels, median filter, fusion, plain intensity.
+"""From images and reconstructions to anomaly scores: SSIM, residuals, levels, median filter, fusion.
 
 Pure functions. Slice by slice and element by element: nothing depends on batch-mates, on other slices (but for the
 median filter along a finely sampled slice axis) or on the scan's own range, so that a threshold keeps its meaning.
@@ -18,7 +18,6 @@ from scipy import ndimage
 from torch import Tensor
 from torch.nn import functional
 
-from hybriduad.config.runs import MEDIAN_MM
 from hybriduad.core.errors import ConfigError, DataError
 
 ResidualKind = Literal["ssim", "absolute", "positive", "negative"]
@@ -34,8 +33,6 @@ WINDOW_SAMPLES = 2**17
 """Samples of windows that the median filter sorts at once: as many as a processor's cache holds."""
 # Added to a map before its logarithm: one level without a residual lowers a voxel, but does not silence the others.
 GEOMETRIC_FLOOR = 1e-3
-# Contrasts on which lesions are mostly darker than the tissue around them; on all others bright counts as abnormal.
-DARK_LESION_CONTRASTS = frozenset({"T1w", "inplaneT1", "UNIT1", "T2starw", "ADC"})
 
 
 def to_unit(image: Tensor) -> Tensor:
@@ -258,38 +255,3 @@ def fuse(map: Map | None, probability: Map | None, form: FusionForm, weight: flo
         raise DataError("shapes that do not fit", where="fuse", got=f"{tuple(map.shape)}, {tuple(probability.shape)}")
     score = (weight * map + probability) / (weight + 1.0) if form == "sum" else map**weight * probability
     return score.clip(0.0, 1.0)
-
-
-def intensity_map(
-    image: np.ndarray,
-    valid: np.ndarray,
-    brain: np.ndarray,
-    spacing_mm: Sequence[float],
-    contrasts: Sequence[str],
-    length_mm: float = MEDIAN_MM,
-) -> np.ndarray:
-    """The baseline that learns nothing: intensity with a median filter (Kascenas et al. 2022, MIDL, PMLR 172).
-
-    ``image`` (C, H, W, S) in [-1, 1], ``valid`` (C, H, W, S) bool, ``brain`` (H, W, S) bool, ``contrasts`` C names.
-    Bright counts as abnormal (FLAIR, T2w, PDw, DWI, T1wCE and unknown names), dark on T1w, inplaneT1, UNIT1, T2starw
-    and ADC. The result is (H, W, S) float32 in [0, 1]: at each voxel the mean over the contrasts that cover it, 0 where
-    none does, set to 0 outside the brain before the filter (an inverted background would be bright) and after it.
-
-    Raises:
-        DataError: shapes that do not fit, or no contrast is present.
-    """
-    if image.ndim != 4 or valid.shape != image.shape or len(contrasts) != len(image):
-        raise DataError(
-            "shapes that do not fit",
-            where="intensity_map",
-            got=f"image {image.shape}, valid {valid.shape}, {len(contrasts)} contrasts",
-            expected="image and valid (C, H, W, S) and C contrasts",
-        )
-    if not valid.any():
-        raise DataError("no contrast is present", where="intensity_map", expected=f"at least one of {list(contrasts)}")
-    total = np.zeros(image.shape[1:], np.float32)
-    for name, values, here in zip(contrasts, image, valid, strict=True):
-        unit = np.clip((values.astype(np.float32) + 1.0) / 2.0, 0.0, 1.0)
-        total += np.where(here, 1.0 - unit if name in DARK_LESION_CONTRASTS else unit, np.float32(0.0))
-    mean = np.where(brain, total / valid.sum(axis=0, dtype=np.float32).clip(1.0), np.float32(0.0))
-    return median_filter_volume(mean, spacing_mm, brain, length_mm)

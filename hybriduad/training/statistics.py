@@ -15,8 +15,10 @@ from torch import Tensor
 from hybriduad.core import rng
 from hybriduad.core.types import Batch
 from hybriduad.detector.inference import Detector
-from hybriduad.networks.scoring import fuse, intensity_map
+from hybriduad.networks.baselines import baseline_maps
+from hybriduad.networks.scoring import fuse
 from hybriduad.reconstructors._base import Reconstructor
+from hybriduad.scan.grid import lateral_axis
 from hybriduad.scan.preparation import Prepared
 from hybriduad.scan.slices import slices_of
 from hybriduad.training.samples import SlicePool
@@ -42,9 +44,11 @@ def reference_statistics(detector: Detector, pool: SlicePool, *, batch: int = 16
     intensities: list[list[np.ndarray]] = [[] for _ in detector.anatomy.contrasts]
     for case, chosen in _drawn(pool.healthy, detector.seed).items():
         prepared = pool.prepared[case]
+        for part, values in _baselines(detector, prepared, chosen):
+            histograms[part] = histograms.get(part, 0) + np.histogram(values, bins=BINS)[0]
         for first in range(0, len(chosen), batch):
             slices = slices_of(prepared, chosen[first : first + batch], detector.seed)
-            for part, values in _voxels(detector, prepared, slices):
+            for part, values in _voxels(detector, slices):
                 histograms[part] = histograms.get(part, 0) + np.histogram(values, bins=BINS)[0]
             for index, collected in enumerate(intensities):
                 collected.append(slices.image[:, index][slices.brain & slices.valid[:, index]].numpy())
@@ -74,16 +78,22 @@ def _drawn(slices: Sequence[tuple[int, int]], seed: int) -> dict[int, list[int]]
     return {case: sorted(drawn[case]) for case in sorted(drawn)}
 
 
-def _voxels(detector: Detector, prepared: Prepared, slices: Batch) -> Iterator[tuple[str, np.ndarray]]:
-    """Each part of a prediction (of :data:`hybriduad.detector.thresholds.PARTS`) in the brain of the slices."""
+def _voxels(detector: Detector, slices: Batch) -> Iterator[tuple[str, np.ndarray]]:
+    """Each map of the detector (of :data:`hybriduad.detector.thresholds.PARTS`) in the brain of the slices."""
     maps = detector.slice_maps(slices)
     score = fuse(maps.map, maps.probability, detector.fusion.form, detector.fusion.weight)
     for part, values in (("score", score), ("probability", maps.probability), ("map", maps.map)):
         if values is not None:
             yield part, values.float().cpu().numpy()[slices.brain.numpy()]
-    image, valid, brain = (np.moveaxis(part.numpy(), 0, -1) for part in (slices.image, slices.valid, slices.brain))
-    plain = intensity_map(image, valid, brain, prepared.spacing_mm, detector.anatomy.contrasts, length_mm=0.0)
-    yield "intensity", plain[brain]
+
+
+def _baselines(detector: Detector, prepared: Prepared, chosen: Sequence[int]) -> Iterator[tuple[str, np.ndarray]]:
+    """Each baseline of the case, without its median filter, in the brain of the ``chosen`` slices."""
+    brain = np.array(prepared.brain)
+    volume = (prepared.image, prepared.valid, brain, prepared.spacing_mm, detector.anatomy.contrasts)
+    for part, values in baseline_maps(*volume, lateral_axis(detector.direction), length_mm=0.0).items():
+        if values is not None:
+            yield part, values[..., chosen][brain[..., chosen]]
 
 
 @torch.inference_mode()

@@ -70,8 +70,6 @@ def test_scores_are_not_rescaled_per_scan():
     volume = np.full(brain.shape, 0.3, np.float32)
     volume[10:20, 10:20] = 0.4
     assert scoring.median_filter_volume(volume, (1, 1, 5), brain, 5.0).max() == np.float32(0.4)
-    dim = scoring.intensity_map(volume[None] * 2 - 1, np.ones((1, *volume.shape), bool), brain, (1, 1, 5), ("FLAIR",))
-    assert dim.max() == pytest.approx(0.4, abs=1e-6)
 
 
 def test_residuals_have_their_signs_and_ranges():
@@ -235,33 +233,6 @@ def test_sum_with_weight_one_ranks_as_the_paper_does():
     np.testing.assert_array_equal(np.argsort(scoring.fuse(x, y, "sum", 1.0)), np.argsort(x + y))
 
 
-def test_intensity_follows_the_sign_of_the_contrast():
-    image = np.full((2, 12, 12, 3), -1.0, np.float32)
-    brain = np.zeros((12, 12, 3), bool)
-    brain[2:10, 2:10] = True
-    image[:, brain] = 0.0
-    image[0, 4:8, 4:8] = 0.6
-    image[1, 4:8, 4:8] = -0.6
-    spacing = (5.0, 5.0, 5.0)
-
-    def intensity(covered, spacing_mm=spacing):
-        valid = np.broadcast_to(np.array(covered)[:, None, None, None], image.shape)
-        return scoring.intensity_map(image, valid, brain, spacing_mm, ("FLAIR", "T1w"))
-
-    flair, t1, both = intensity([True, False]), intensity([False, True]), intensity([True, True])
-    for result in (flair, t1, both):
-        assert result[5, 5, 1] == pytest.approx(0.8)
-        assert result[3, 3, 1] == pytest.approx(0.5)
-        assert not result[~brain].any()
-    rim = intensity([False, True], (1.0, 1.0, 5.0))
-    assert rim[2:4, 2:4].max() <= 0.5
-    valid = np.ones(image.shape, bool)
-    valid[1, :, :, 1:] = valid[0, :, :, 2:] = False
-    image[0, 4:8, 4:8] = 0.2
-    part = scoring.intensity_map(image, valid, brain, (20.0, 20.0, 20.0), ("FLAIR", "T1w"))
-    assert part[5, 5].tolist() == pytest.approx([0.7, 0.6, 0.0])  # both, the first alone, none
-
-
 def test_bad_input_is_named():
     image = torch.zeros(1, 1, 12, 12)
     volume, brain = np.zeros((4, 4, 4), np.float32), np.ones((4, 4, 4), bool)
@@ -289,7 +260,3 @@ def test_bad_input_is_named():
         scoring.fuse(None, None, "sum", 1.0)
     with pytest.raises(DataError, match="fuse"):
         scoring.fuse(volume, volume[1:], "sum", 1.0)
-    with pytest.raises(DataError, match="no contrast"):
-        scoring.intensity_map(volume[None], ~brain[None], brain, (1, 1, 1), ("FLAIR",))
-    with pytest.raises(DataError, match="intensity_map"):
-        scoring.intensity_map(volume[None], np.stack([brain, brain]), brain, (1, 1, 1), ("FLAIR",))

@@ -197,6 +197,7 @@ class TestEndToEnd:
             "histogram_probability",
             "histogram_score",
             "histogram_intensity",
+            "histogram_asymmetry",
             "quantiles_FLAIR",
         }
         covariance = found["feature_covariance"].double()
