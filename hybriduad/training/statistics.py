@@ -37,7 +37,7 @@ def reference_statistics(detector: Detector, pool: SlicePool, *, batch: int = 16
     prediction; ``quantiles_<contrast>`` (101,) of the model intensities in the brain, and with a reconstructor that
     gives features ``feature_mean`` (D,), ``feature_covariance`` (D, D). Maps are those of single slices: the filters of
     a whole volume, the median and the smoothing across slices, are left out, so that no case has to be predicted as a
-    whole.
+    whole; only the plane of the left-right asymmetry is that of the whole scan.
     """
     histograms: dict[str, np.ndarray] = {}
     features: list[Tensor] = []
