@@ -24,8 +24,9 @@ Rows, one folder of scores each, in OUT/fold-K:
   dae-pair                    as pair, with the DAE's reconstruction
   pair-few, image-few         both, fine-tuned with the masks of 7 training patients
 Every row is outlined by two rules: best-dice, and in ROW-expected one threshold a scan (expected-dice).
-Plain intensity stands in every summary. OUT/comparison-NAME/comparison.md holds the paired differences over all the
-patients of the folds that are done; better is what has an interval that excludes 0.
+Plain intensity and left-right asymmetry stand in every summary.
+OUT/comparison-NAME/comparison.md holds the paired differences over all the patients of the folds that are done; better
+is what has an interval that excludes 0.
 TEXT
   exit 2
 }

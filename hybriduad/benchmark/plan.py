@@ -12,7 +12,9 @@ from hybriduad.config import files as configs
 from hybriduad.config.benchmarks import BenchmarkRun, BenchmarkSystem, FewLabels, Training
 
 FORMAT = 1
-"""Part of every key: raised whenever a result would come out different or holds something else."""
+"""Part of every key: raised whenever a training would come out different."""
+TRIAL_FORMAT = 2
+"""Part of a trial's key: raised whenever its result would come out different or holds something else."""
 
 Stage = Literal["reconstructor", "detector", "few_labels"]
 
@@ -64,7 +66,7 @@ class Trial:
 
     def key(self, digests: Mapping[tuple[str, int], str]) -> str:
         """The sha256 of all that the figures come from."""
-        return _digest([FORMAT, self.model.key(digests), digests[self.tested_on, self.model.fold], self.rule])
+        return _digest([TRIAL_FORMAT, self.model.key(digests), digests[self.tested_on, self.model.fold], self.rule])
 
 
 @dataclass(frozen=True)

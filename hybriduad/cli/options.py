@@ -183,7 +183,7 @@ Maps = Annotated[
     list[str],
     _repeated(
         "--maps",
-        help="score, probability, map, uncertainty, intensity, mask, brain, reconstruction or all; repeat. "
+        help="score, probability, map, uncertainty, intensity, asymmetry, mask, brain, reconstruction or all; repeat. "
         "[default: score, mask, brain]",
     ),
 ]

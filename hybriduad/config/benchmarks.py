@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from hybriduad.config.strict import Strict
+from hybriduad.core.types import Part
 
 
 class Phantoms(Strict):
@@ -53,7 +54,7 @@ class BenchmarkSystem(Strict):
     reconstructor: Training | None = None
     detector: Training | None = None
     few_labels: FewLabels | None = None
-    part: Literal["score", "probability", "map", "intensity"] = "score"
+    part: Part = "score"
 
     @model_validator(mode="after")
     def _chain(self) -> BenchmarkSystem:

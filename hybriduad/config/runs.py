@@ -166,27 +166,28 @@ class Loss(Strict):
 
 
 class Fusion(Strict):
-    """Score = (w x̃ + ŷ) / (w + 1) for ``sum``, x̃^w z^v (f + (1 - f) ŷ) for ``product``; see
-    :func:`hybriduad.networks.scoring.fuse`.
+    """Score = (w x̃ + ŷ) / (w + 1) for ``sum``, x̃^w z^v (f + (1 - f) a)^u (f + (1 - f) ŷ) for ``product``.
 
-    ``weight`` is w, ``intensity`` v, the exponent of plain intensity z, and ``floor`` f, of products alone.
+    ``weight`` is w. Of products alone: ``floor`` f, and the exponents v and u of what learns nothing, plain
+    ``intensity`` z and left-right ``asymmetry`` a (:mod:`hybriduad.networks.baselines`).
     ``smooth_mm``: ŷ is smoothed by a Gaussian of that standard deviation along the slice axis, so that neighbouring
     slices confirm each other, and of no more than ``smooth_slices`` where that is stated; 0 leaves every slice to
-    itself, as in the paper. What has a default beside ``smooth_mm`` is not written where it is left out: bundles from
-    before it was there are read.
+    itself, as in the paper. Only form, weight and ``smooth_mm`` are written where they are left out: bundles from
+    before the others were there are read.
     """
 
     form: Literal["sum", "product"] = "sum"
     weight: float = Field(1.0, ge=0)
     floor: float = Field(0.0, ge=0, lt=1, exclude_if=lambda floor: floor == 0)
     intensity: float = Field(0.0, ge=0, allow_inf_nan=False, exclude_if=lambda exponent: exponent == 0)
+    asymmetry: float = Field(0.0, ge=0, allow_inf_nan=False, exclude_if=lambda exponent: exponent == 0)
     smooth_mm: float = Field(0.0, ge=0)
     smooth_slices: float | None = Field(None, gt=0, exclude_if=lambda slices: slices is None)
 
     @model_validator(mode="after")
     def _of_products(self) -> Fusion:
-        if self.form == "sum" and (self.floor or self.intensity):
-            raise ValueError("floor and intensity belong to the form product")
+        if self.form == "sum" and (self.floor or self.intensity or self.asymmetry):
+            raise ValueError("floor, intensity and asymmetry belong to the form product")
         return self
 
 

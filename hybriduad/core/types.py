@@ -28,6 +28,8 @@ from hybriduad.core.errors import DataError
 
 Health = Literal["healthy", "lesion", "unknown"]
 Split = Literal["train", "validation", "test", ""]
+Part = Literal["score", "probability", "map", "intensity", "asymmetry"]
+"""The maps of a :class:`Prediction` that rank voxels."""
 BACKGROUND = -1.0
 
 
@@ -165,9 +167,10 @@ class Prediction:
     (``grid``, a :class:`hybriduad.scan.volumes.VolumeGrid`) after :func:`hybriduad.prediction.case.predict_case`, on
     the model grid (H, W, S) as the detector gives them.
     ``score`` is the fused anomaly score, ``probability`` the segmenter's, ``map`` the reconstruction's anomaly map,
-    ``uncertainty`` the spread of the probability over the reconstructions, in [0, 0.5]; ``intensity`` plain intensity,
-    the baseline; ``reconstruction`` is in the scan's intensity units, (C, X, Y, Z); ``brain`` the region where scores
-    count. ``mask`` is where the score reaches ``threshold``. ``notes`` goes into the sidecar.
+    ``uncertainty`` the spread of the probability over the reconstructions, in [0, 0.5]; ``intensity`` plain intensity
+    and ``asymmetry`` that of left and right, the baselines; ``reconstruction`` is in the scan's intensity units,
+    (C, X, Y, Z); ``brain`` the region where scores count. ``mask`` is where the score reaches
+    ``threshold``. ``notes`` goes into the sidecar.
     """
 
     brain: np.ndarray
@@ -175,6 +178,7 @@ class Prediction:
     probability: np.ndarray | None = None
     map: np.ndarray | None = None
     intensity: np.ndarray | None = None
+    asymmetry: np.ndarray | None = None
     uncertainty: np.ndarray | None = None
     reconstruction: np.ndarray | None = None
     mask: np.ndarray | None = None

@@ -35,6 +35,7 @@ SYSTEMS = {
     "probability": "UNet alone",
     "map": "reconstruction alone",
     "intensity": "plain intensity (learns nothing)",
+    "asymmetry": "left-right asymmetry (learns nothing)",
 }
 
 

@@ -10,20 +10,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hybriduad.config.runs import MEDIAN_MM, Anatomy, Fusion, Precision, Residual
+from hybriduad.config.runs import Anatomy, Fusion, Precision, Residual
 from hybriduad.core.errors import BundleError, DataError
 from hybriduad.core.types import Batch, Prediction
 from hybriduad.detector.thresholds import Thresholds
-from hybriduad.networks.scoring import (
-    Map,
-    fuse,
-    intensity_map,
-    median_filter_volume,
-    smooth_across_slices,
-)
+from hybriduad.networks.baselines import baseline_maps, intensity_map
+from hybriduad.networks.scoring import Map, fuse, median_filter_volume, smooth_across_slices, weigh
 from hybriduad.networks.segmenter import Segmenter
 from hybriduad.reconstructors._base import FeatureReconstructor, ImageReconstructor, Reconstructor
-from hybriduad.scan.grid import SIDED
+from hybriduad.scan.grid import SIDED, lateral_axis
 from hybriduad.scan.preparation import Prepared
 from hybriduad.scan.slices import enough_brain, slices_of
 
@@ -156,8 +151,11 @@ class Detector:
             slice_mm = prepared.spacing_mm[2]
             sigma_mm = min(self.fusion.smooth_mm, (self.fusion.smooth_slices or math.inf) * slice_mm)
             probability = smooth_across_slices(probability, slice_mm, judged, sigma_mm)
-        intensity = self._intensity(prepared, judged, has_map=anomaly is not None)
-        score = self.fuse(anomaly, probability, intensity)
+        volume = (prepared.image, prepared.valid, judged, prepared.spacing_mm, self.anatomy.contrasts)
+        baselines = baseline_maps(*volume, lateral_axis(self.direction))
+        # As sharp as the map, which small lesions pass where they do not pass the filter of the baselines.
+        intensity = intensity_map(*volume, self.residual.median_mm) if self.fusion.intensity > 0 else None
+        score = self.fuse(anomaly, probability, intensity, baselines["asymmetry"])
         threshold = self.thresholds.threshold("score", score[brain], rule)
         return Prediction(
             brain=brain,
@@ -165,7 +163,7 @@ class Detector:
             probability=probability,
             map=anomaly,
             uncertainty=_volume([part.uncertainty for part in maps], indices, brain.shape),
-            intensity=intensity,
+            **baselines,
             reconstruction=self._pseudo_healthy(prepared, maps, indices),
             mask=None if threshold is None else (score >= threshold) & brain,
             threshold=threshold,
@@ -178,24 +176,21 @@ class Detector:
             },
         )
 
-    def fuse(self, map: Map | None, probability: Map | None, intensity: Map) -> Map:
-        """The score of maps of one shape, arrays or tensors, by the detector's fusion."""
-        fusion = self.fusion
-        return fuse(
-            map,
-            probability,
-            fusion.form,
-            fusion.weight,
-            floor=fusion.floor,
-            intensity=intensity,
-            intensity_weight=fusion.intensity,
-        )
+    def fuse(self, map: Map | None, probability: Map | None, intensity: Map | None, asymmetry: Map | None) -> Map:
+        """The score of maps of one shape, arrays or tensors, by the detector's fusion.
 
-    def _intensity(self, prepared: Prepared, judged: np.ndarray, *, has_map: bool) -> np.ndarray:
-        """Plain intensity under the filter of the map, so that the two are told apart by what they say alone."""
-        length_mm = self.residual.median_mm if has_map else MEDIAN_MM
-        spacing_mm, contrasts = prepared.spacing_mm, self.anatomy.contrasts
-        return intensity_map(prepared.image, prepared.valid, judged, spacing_mm, contrasts, length_mm)
+        Plain intensity and left-right asymmetry count only where map and probability are fused; an asymmetry that a
+        volume does not allow (``None``) is 0.
+        """
+        fusion = self.fusion
+        score = fuse(map, probability, fusion.form, fusion.weight, fusion.floor)
+        if map is None or probability is None:
+            return score
+        if fusion.intensity > 0 and intensity is not None:
+            score = weigh(score, intensity, fusion.intensity)
+        if fusion.asymmetry > 0:
+            score = weigh(score, 0 * score if asymmetry is None else asymmetry, fusion.asymmetry, fusion.floor)
+        return score
 
     def _pseudo_healthy(self, prepared: Prepared, maps: list[SliceMaps], indices: list[int]) -> np.ndarray | None:
         slices = [part.reconstruction for part in maps]

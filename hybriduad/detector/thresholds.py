@@ -9,14 +9,15 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from scipy.special import expit, logit
 
 from hybriduad.core.errors import BundleError, ConfigError
+from hybriduad.core.types import Part
 
-PARTS = ("score", "probability", "map", "intensity")
+PARTS: tuple[str, ...] = get_args(Part)
 """The maps of a prediction that a threshold can be calibrated for."""
 SMALLEST_SCORE = 1e-6
 """Scores nearer to 0 or 1 are taken as this near, where their logit is calibrated."""

@@ -47,7 +47,7 @@ from hybriduad.evaluation.tables import (
     write_table,
 )
 from hybriduad.metrics.intervals import DRAWS
-from hybriduad.prediction.files import FORMAT, MODEL
+from hybriduad.prediction.files import MODEL, READABLE
 from hybriduad.scan.volumes import write_atomically
 
 __all__ = ["Evaluation", "compare", "evaluate"]
@@ -103,7 +103,7 @@ def evaluate(
     """Compare a predictions folder with the truth of its cohort; writes tables, a summary and pictures into ``out``.
 
     Evaluated are the cases of both that have a lesion mask or are healthy. The fused score, the probability, the map
-    and plain intensity are separate systems, each with its calibrated threshold; without calibration there
+    and the baselines are separate systems, each with its calibrated threshold; without calibration there
     are no figures of a mask. A case that fails is named and left out; a case that was evaluated before is kept.
 
     Args:
@@ -228,10 +228,10 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def _check_format(stated: Mapping[str, Any], path: Path) -> None:
-    if (number := stated.get("format")) != FORMAT:
+    if (number := stated.get("format")) not in READABLE:
         mend = "predict again with --overwrite"
         raise DataError(
-            "predictions of another version", where=path, got=f"format {number}", expected=FORMAT, mend=mend
+            "predictions of another version", where=path, got=f"format {number}", expected=READABLE[-1], mend=mend
         )
 
 

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from hybriduad.core.errors import ConfigError
+from hybriduad.detector.thresholds import PARTS
 from hybriduad.evaluation.case import CaseScores
 from hybriduad.metrics import (
     Interval,
@@ -47,7 +48,7 @@ POOLED_RANKED: Mapping[str, PooledStatistic] = {
 PAIRED = ("auprc", "best_dice", "dice")
 FEWEST = 6
 """Fewest subjects whose difference may be called more than chance: five have the same sign by chance once in 16."""
-PAIRS = (("score", "probability"), ("score", "map"), ("score", "intensity"))
+PAIRS = tuple(("score", part) for part in PARTS if part != "score")
 
 
 class Figure(NamedTuple):

@@ -18,6 +18,7 @@ from hybriduad.evaluation.figures import (
     POOLED,
     Figure,
     by_subject,
+    systems_of,
 )
 from hybriduad.scan.volumes import write_atomically
 
@@ -27,6 +28,7 @@ SYSTEMS = {
     "probability": "segmenter's probability alone",
     "map": "reconstruction's map alone",
     "intensity": "plain intensity (learns nothing)",
+    "asymmetry": "left-right asymmetry (learns nothing)",
     "reconstruction": "reconstruction",
 }
 LABELS = {
@@ -176,8 +178,8 @@ def _cohort(cases: Sequence[CaseScores], missing: int) -> list[str]:
 def _thresholds(cases: Sequence[CaseScores], rule: str) -> list[str]:
     thresholds = {
         system: [case.systems[system]["threshold"] for case in cases]
-        for system, values in cases[0].systems.items()
-        if "threshold" in values
+        for system in systems_of(cases)
+        if all("threshold" in case.systems[system] for case in cases)
     }
     if not thresholds:
         return ["Not calibrated: there is no threshold, so there are no figures of a mask.", ""]

@@ -1,4 +1,4 @@
-"""From images and reconstructions to anomaly scores: SSIM, residuals, levels, median filter, fusion, plain intensity.
+"""From images and reconstructions to anomaly scores: SSIM, residuals, levels, median filter, fusion.
 
 Pure functions. Slice by slice and element by element: nothing depends on batch-mates, on other slices (but for the
 median filter along a finely sampled slice axis) or on the scan's range, so that a threshold keeps its meaning.
@@ -18,7 +18,6 @@ from scipy import ndimage
 from torch import Tensor
 from torch.nn import functional
 
-from hybriduad.config.runs import MEDIAN_MM
 from hybriduad.core.errors import ConfigError, DataError
 
 ResidualKind = Literal["ssim", "absolute", "positive", "negative"]
@@ -34,8 +33,6 @@ WINDOW_SAMPLES = 2**17
 """Samples of windows that the median filter sorts at once: as many as a processor's cache holds."""
 # Added to a map before its logarithm: a level without a residual lowers a voxel, but does not cancel other levels.
 GEOMETRIC_FLOOR = 1e-3
-# Contrasts on which lesions are mostly darker than the tissue around them; on all others bright counts as abnormal.
-DARK_LESION_CONTRASTS = frozenset({"T1w", "inplaneT1", "UNIT1", "T2starw", "ADC"})
 
 
 def to_unit(image: Tensor) -> Tensor:
@@ -235,32 +232,22 @@ def smooth_across_slices(values: np.ndarray, spacing_mm: float, brain: np.ndarra
     return mean.clip(0.0, 1.0)
 
 
-def fuse(
-    map: Map | None,
-    probability: Map | None,
-    form: FusionForm,
-    weight: float,
-    *,
-    floor: float = 0.0,
-    intensity: Map | None = None,
-    intensity_weight: float = 0.0,
-) -> Map:
-    """Fuse a reconstruction's map x, a segmenter's probability y and plain intensity z into a score.
+def fuse(map: Map | None, probability: Map | None, form: FusionForm, weight: float, floor: float = 0.0) -> Map:
+    """Fuse a reconstruction's map x and a segmenter's probability y, both in [0, 1] and of one shape, into a score.
 
-    All are in [0, 1] and of one shape. ``sum`` is (w x + y) / (w + 1), which ranks as the paper's x + y for w = 1;
-    ``product`` is x^w z^v (f + (1 - f) y), v the ``intensity_weight`` and f the ``floor``: with f > 0 a segmenter that
-    knows nothing of a lesion cannot silence the map. The result is in [0, 1]. Where map or probability is ``None`` the
-    score is the other. Takes numpy arrays or tensors.
+    ``sum`` is (w x + y) / (w + 1), which ranks as the paper's x + y for w = 1; ``product`` is x^w (f + (1 - f) y):
+    with a ``floor`` f above 0 a segmenter that knows nothing of a lesion does not silence the map. The result is in
+    [0, 1]. Where either is ``None`` the score is the other. Takes numpy arrays or tensors.
 
     Raises:
-        ConfigError: unknown form, a negative weight or a floor outside [0, 1).
-        DataError: map and probability are ``None``, shapes differ, or intensity has a weight and is not given.
+        ConfigError: unknown form, negative weight or a floor outside [0, 1).
+        DataError: both are ``None``, or their shapes differ.
     """
-    if form not in ("sum", "product") or not weight >= 0 or not intensity_weight >= 0 or not 0 <= floor < 1:
+    if form not in ("sum", "product") or not weight >= 0 or not 0 <= floor < 1:
         raise ConfigError(
             "unknown fusion",
-            got=f"{form!r} with weight {weight}, floor {floor}, weight of intensity {intensity_weight}",
-            expected="sum or product, weights >= 0, floor in [0, 1)",
+            got=f"{form!r} with weight {weight} and floor {floor}",
+            expected="sum or product, weight >= 0, floor in [0, 1)",
         )
     if map is None or probability is None:
         alone = probability if map is None else map
@@ -271,45 +258,15 @@ def fuse(
         raise DataError("shapes that do not fit", where="fuse", got=f"{tuple(map.shape)}, {tuple(probability.shape)}")
     if form == "sum":
         return ((weight * map + probability) / (weight + 1.0)).clip(0.0, 1.0)
-    score = map**weight * (floor + (1.0 - floor) * probability)
-    if intensity_weight > 0:
-        if intensity is None or intensity.shape != map.shape:
-            got = None if intensity is None else tuple(intensity.shape)
-            raise DataError("intensity that does not fit", where="fuse", got=got, expected=tuple(map.shape))
-        score = score * intensity**intensity_weight
-    return score.clip(0.0, 1.0)
+    return weigh(map**weight, probability, 1.0, floor)
 
 
-def intensity_map(
-    image: np.ndarray,
-    valid: np.ndarray,
-    brain: np.ndarray,
-    spacing_mm: Sequence[float],
-    contrasts: Sequence[str],
-    length_mm: float = MEDIAN_MM,
-) -> np.ndarray:
-    """The baseline that learns nothing: intensity with a median filter (Kascenas et al. 2022, MIDL, PMLR 172).
-
-    ``image`` (C, H, W, S) in [-1, 1], ``valid`` (C, H, W, S) bool, ``brain`` (H, W, S) bool, ``contrasts`` C names.
-    Bright counts as abnormal (FLAIR, T2w, PDw, DWI, T1wCE and unknown names), dark on T1w, inplaneT1, UNIT1, T2starw
-    and ADC. The result is (H, W, S) float32 in [0, 1]: at each voxel the mean over the contrasts that cover it, 0 where
-    none does, set to 0 outside the brain before the filter (an inverted background would be bright) and after it.
+def weigh(score: Map, witness: Map, weight: float, floor: float = 0.0) -> Map:
+    """A score times (f + (1 - f) z)^w of another witness z, all in [0, 1] and of one shape; arrays or tensors.
 
     Raises:
-        DataError: shapes that do not fit, or no contrast is present.
+        DataError: their shapes differ.
     """
-    if image.ndim != 4 or valid.shape != image.shape or len(contrasts) != len(image):
-        raise DataError(
-            "shapes that do not fit",
-            where="intensity_map",
-            got=f"image {image.shape}, valid {valid.shape}, {len(contrasts)} contrasts",
-            expected="image and valid (C, H, W, S) and C contrasts",
-        )
-    if not valid.any():
-        raise DataError("no contrast is present", where="intensity_map", expected=f"at least one of {list(contrasts)}")
-    total = np.zeros(image.shape[1:], np.float32)
-    for name, values, here in zip(contrasts, image, valid, strict=True):
-        unit = np.clip((values.astype(np.float32) + 1.0) / 2.0, 0.0, 1.0)
-        total += np.where(here, 1.0 - unit if name in DARK_LESION_CONTRASTS else unit, np.float32(0.0))
-    mean = np.where(brain, total / valid.sum(axis=0, dtype=np.float32).clip(1.0), np.float32(0.0))
-    return median_filter_volume(mean, spacing_mm, brain, length_mm)
+    if score.shape != witness.shape:
+        raise DataError("shapes that do not fit", where="weigh", got=f"{tuple(score.shape)}, {tuple(witness.shape)}")
+    return (score * (floor + (1.0 - floor) * witness) ** weight).clip(0.0, 1.0)

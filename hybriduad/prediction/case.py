@@ -65,6 +65,7 @@ def on_scan_grid(
         probability=back(prediction.probability),
         map=back(prediction.map),
         intensity=back(prediction.intensity),
+        asymmetry=back(prediction.asymmetry),
         uncertainty=back(prediction.uncertainty),
         reconstruction=_pseudo_healthy(prediction, prepared, case, detector, brain),
         mask=None if score is None or threshold is None else (score >= threshold) & brain,

@@ -19,15 +19,18 @@ from hybriduad.metrics import component_table
 from hybriduad.scan.digests import file_digest
 from hybriduad.scan.volumes import VolumeGrid, write_atomically, write_volume
 
-FORMAT = 1
+FORMAT = 2
 """Part of a folder's request and of every record: raised whenever a prediction would hold other numbers or files, so
 that a folder never mixes predictions of two versions."""
+READABLE = (1, FORMAT)
+"""Formats that can be evaluated: the first has no asymmetry."""
 SUFFIXES = {
     "score": "desc-anomaly_probseg",
     "probability": "desc-segmenter_probseg",
     "map": "desc-reconstruction_probseg",
     "uncertainty": "desc-uncertainty_probseg",
     "intensity": "desc-intensity_probseg",
+    "asymmetry": "desc-asymmetry_probseg",
     "mask": "label-lesion_desc-anomaly_mask",
     "brain": "desc-brain_mask",
     "reconstruction": "desc-pseudohealthy",
@@ -37,7 +40,9 @@ CONTENT = {
     "probability": "segmenter's probability of a lesion in [0, 1]",
     "map": "anomaly map of the reconstruction alone in [0, 1]",
     "uncertainty": "standard deviation of the probability between the reconstructions, in [0, 1]",
-    "intensity": "plain intensity, median-filtered, in [0, 1]: the baseline that learns nothing",
+    "intensity": "plain intensity, median-filtered, in [0, 1]: a baseline that learns nothing",
+    "asymmetry": "by how much a voxel looks more abnormal than its mirror image across the mid-sagittal plane, "
+    "median-filtered, in [0, 1]: a baseline that learns nothing",
     "mask": "1 where the score reaches the calibrated threshold",
     "brain": "1 where scores count",
     "reconstruction": "pseudo-healthy reconstruction in the scan's own units, equal to it outside the brain",

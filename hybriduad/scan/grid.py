@@ -105,6 +105,11 @@ def direction_of(volume: VolumeGrid) -> str:
     return DIRECTIONS[find_slice_axis(spacing_of(volume.affine_ras))]
 
 
+def lateral_axis(direction: str) -> int:
+    """The axis of the model grid that runs from left to right: H, and across sagittal slices S."""
+    return 0 if direction in SIDED else 2
+
+
 def to_slices(data: np.ndarray, slice_axis: int) -> np.ndarray:
     """RAS (X, Y, Z) to slices last, in-plane axes in RAS order; a view."""
     return np.moveaxis(data, slice_axis, -1)

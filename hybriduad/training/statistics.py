@@ -6,7 +6,7 @@ slices, and intensity quantiles of each contrast. They are of a few dozen single
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -15,8 +15,9 @@ from torch import Tensor
 from hybriduad.core import rng
 from hybriduad.core.types import Batch
 from hybriduad.detector.inference import Detector
-from hybriduad.networks.scoring import intensity_map
+from hybriduad.networks.baselines import baseline_maps
 from hybriduad.reconstructors._base import Reconstructor
+from hybriduad.scan.grid import lateral_axis
 from hybriduad.scan.preparation import Prepared
 from hybriduad.scan.slices import slices_of
 from hybriduad.training.samples import SlicePool
@@ -35,8 +36,8 @@ def reference_statistics(detector: Detector, pool: SlicePool, *, batch: int = 16
     by each map of a prediction; ``quantiles_<contrast>`` (101,) of the model intensities in the brain where the
     contrast covers it, and with a reconstructor that gives features ``feature_mean`` (D,), ``feature_covariance``
     (D, D). Maps are those of single slices: the filters of a whole volume, the median and the smoothing across slices,
-    are left out, so that no case has to be predicted as a whole. A drawn slice whose brain no contrast covers counts in
-    none of them.
+    are left out, so that no case has to be predicted as a whole; only the plane of the left-right asymmetry is that of
+    the whole scan. A drawn slice whose brain no contrast covers counts in none of them.
     """
     histograms: dict[str, np.ndarray] = {}
     features: list[Tensor] = []
@@ -44,9 +45,13 @@ def reference_statistics(detector: Detector, pool: SlicePool, *, batch: int = 16
     for case, chosen in _drawn(pool.healthy, detector.seed).items():
         prepared = pool.prepared[case]
         covered = [index for index in chosen if _shown(prepared.brain[..., index], prepared.valid[..., index]).any()]
+        if not covered:
+            continue
+        baselines = _baselines(detector, prepared)
         for first in range(0, len(covered), batch):
-            slices = slices_of(prepared, covered[first : first + batch], detector.seed)
-            for part, values in _voxels(detector, prepared, slices):
+            indices = covered[first : first + batch]
+            slices = slices_of(prepared, indices, detector.seed)
+            for part, values in _voxels(detector, slices, {name: part[indices] for name, part in baselines.items()}):
                 histograms[part] = histograms.get(part, 0) + np.histogram(values, bins=BINS)[0]
             for index, collected in enumerate(intensities):
                 collected.append(slices.image[:, index][slices.brain & slices.valid[:, index]].numpy())
@@ -76,17 +81,27 @@ def _drawn(slices: Sequence[tuple[int, int]], seed: int) -> dict[int, list[int]]
     return {case: sorted(drawn[case]) for case in sorted(drawn)}
 
 
-def _voxels(detector: Detector, prepared: Prepared, slices: Batch) -> Iterator[tuple[str, np.ndarray]]:
-    """Each part of a prediction (of :data:`hybriduad.detector.thresholds.PARTS`) where a contrast covers the brain."""
-    image, valid, brain = (np.moveaxis(part.numpy(), 0, -1) for part in (slices.image, slices.valid, slices.brain))
-    shown = _shown(brain, valid)
+def _voxels(detector: Detector, slices: Batch, baselines: Mapping[str, np.ndarray]) -> Iterator[tuple[str, np.ndarray]]:
+    """Each part of a prediction (of :data:`hybriduad.core.types.PARTS`) where a contrast covers the brain.
+
+    ``baselines``: each baseline of the slices, (B, H, W).
+    """
+    shown = _shown(slices.brain.numpy(), np.moveaxis(slices.valid.numpy(), 1, 0))
     maps = detector.slice_maps(slices)
-    plain = intensity_map(image, valid, brain, prepared.spacing_mm, detector.anatomy.contrasts, length_mm=0.0)
-    score = detector.fuse(maps.map, maps.probability, torch.from_numpy(np.moveaxis(plain, -1, 0)).to(detector.device))
+    tensors = {part: torch.from_numpy(values).to(detector.device) for part, values in baselines.items()}
+    score = detector.fuse(maps.map, maps.probability, tensors["intensity"], tensors.get("asymmetry"))
     for part, values in (("score", score), ("probability", maps.probability), ("map", maps.map)):
         if values is not None:
-            yield part, np.moveaxis(values.float().cpu().numpy(), 0, -1)[shown]
-    yield "intensity", plain[shown]
+            yield part, values.float().cpu().numpy()[shown]
+    for part, plain in baselines.items():
+        yield part, plain[shown]
+
+
+def _baselines(detector: Detector, prepared: Prepared) -> dict[str, np.ndarray]:
+    """Each baseline that the case allows, without its median filter: (S, H, W)."""
+    volume = (prepared.image, prepared.valid, np.array(prepared.brain), prepared.spacing_mm)
+    maps = baseline_maps(*volume, detector.anatomy.contrasts, lateral_axis(detector.direction), length_mm=0.0)
+    return {part: np.moveaxis(values, -1, 0) for part, values in maps.items() if values is not None}
 
 
 def _shown(brain: np.ndarray, valid: np.ndarray) -> np.ndarray:

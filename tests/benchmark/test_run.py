@@ -48,6 +48,7 @@ def config_in(folder: Path) -> Path:
         "rule": "best-dice",
         "systems": {
             "intensity": {"reconstructor": stage1, "part": "intensity"},
+            "asymmetry": {"reconstructor": stage1, "part": "asymmetry"},
             "map": {"reconstructor": stage1, "part": "map"},
             "fused": {"reconstructor": stage1, "detector": stage2},
             "UNet": {"reconstructor": stage1, "detector": stage2, "part": "probability"},
@@ -79,17 +80,17 @@ def test_every_system_is_there_and_says_what_became_of_it(finished: tuple[Path, 
         f"too many labels, glioma -> {name}, fold 1, seed 0" for name in ("glioma", "stroke")
     ]
     assert "99" in next(iter(outcome.failed.values()))
-    assert len(outcome.not_run) == 6 * 4 * 3 - 6 * 2  # but for the two tables of the phantoms in the first fold
+    assert len(outcome.not_run) == 7 * 4 * 3 - 7 * 2  # but for the two tables of the phantoms in the first fold
     text = (outcome.out / "table.md").read_text()
     _, seen, other, named, *_ = text.split("## ")
     assert seen.startswith("Trained on glioma, tested on glioma")
     assert other.startswith("Trained on glioma, tested on stroke")
     assert "| fused | 0." in seen
     assert "| too many labels | not run" in seen
-    assert seen.count("| 3 | 1 of 3 |") == 5
-    assert named.count("not run") == 6 * 2
+    assert seen.count("| 3 | 1 of 3 |") == 6
+    assert named.count("not run") == 7 * 2
     values = rows(outcome.out / "table.csv")
-    assert {row["system"] for row in values} == {"intensity", "map", "fused", "UNet", "two labels"}
+    assert {row["system"] for row in values} == {"intensity", "asymmetry", "map", "fused", "UNet", "two labels"}
     assert all(0 <= float(row["low"]) <= float(row["value"]) <= float(row["high"]) for row in values if row["low"])
     assert (outcome.out / "auprc.png").is_file()
     assert r"two labels & 0." in (outcome.out / "table.tex").read_text()
@@ -99,7 +100,7 @@ def test_what_rows_share_is_trained_once(finished: tuple[Path, Outcome]) -> None
     _, outcome = finished
     models = [path for path in (outcome.out / "models").iterdir() if (path / "bundle.json").is_file()]
     assert len([path for path in models if not path.name.endswith("best-dice")]) == 3
-    assert len(outcome.done) == 6  # map and intensity, fused and UNet, two labels; on two cohorts
+    assert len(outcome.done) == 6  # map and baselines, fused and UNet, two labels; on two cohorts
     assert len(list((outcome.out / "results").iterdir())) == 6
     assert not list((outcome.out / "work").iterdir())
 
@@ -108,7 +109,7 @@ def test_differences_are_from_the_reference_and_corrected(finished: tuple[Path, 
     _, outcome = finished
     differences = [row for row in rows(outcome.out / "differences.csv") if row["tested_on"] == "glioma"]
     assert {row["reference"] for row in differences} == {"fused"}
-    assert {row["system"] for row in differences} == {"intensity", "map", "UNet", "two labels"}
+    assert {row["system"] for row in differences} == {"intensity", "asymmetry", "map", "UNet", "two labels"}
     assert all(float(row["p"]) <= float(row["p_holm"]) <= 1 for row in differences)
     table = [row for row in rows(outcome.out / "table.csv") if row["tested_on"] == "glioma"]
     means = {row["system"]: float(row["value"]) for row in table if row["figure"] == "auprc"}

@@ -16,8 +16,6 @@ from hybriduad.demo.chain import ALARM_ML, LEAST_DICE, PLAN, SUMMARY, DemoError,
 from hybriduad.demo.report import TELL, Count, Healthy, Outcome, Patient, Spent, summary
 from hybriduad.evaluation.figures import Figure
 
-SYSTEMS = ("score", "probability", "map", "intensity")
-
 
 def figure(value: float) -> Figure:
     return Figure("", "score", "auprc", "mean over subjects", value, value - 0.1, value + 0.1, 6, 6, 2000, 0)
@@ -31,7 +29,7 @@ def outcome(
     dice: float = 0.6,
     dices: tuple[float, ...] = (0.7, 0.5),
 ) -> Outcome:
-    values = {"score": score, "probability": 0.7, "map": map, "intensity": intensity}
+    values = {"score": score, "probability": 0.7, "map": map, "intensity": intensity, "asymmetry": 0.2}
     return Outcome(
         figures={system: figure(value) for system, value in values.items()},
         dice=dict.fromkeys(values, figure(dice)),

@@ -361,3 +361,6 @@ class TestGolden:
             np.testing.assert_allclose(values, parts[name], atol=1e-4, rtol=0, err_msg=name)
             assert parts[name][parts["brain"]].std() > 0.01, name
         assert prediction.threshold == 0.4
+        assert detector.thresholds.of("asymmetry") is None  # it is of before that baseline
+        assert prediction.asymmetry is not None
+        assert prediction.asymmetry[brain].any()

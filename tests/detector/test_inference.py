@@ -21,13 +21,16 @@ from hybriduad.core.types import Prediction
 from hybriduad.detector.inference import Detector
 from hybriduad.detector.loading import load_detector
 from hybriduad.detector.thresholds import Thresholds
-from hybriduad.networks.scoring import fuse, intensity_map, median_filter_volume
+from hybriduad.networks.baselines import asymmetry_map, intensity_map
+from hybriduad.networks.scoring import fuse, median_filter_volume
 from hybriduad.networks.segmenter import Segmenter
 from hybriduad.reconstructors._base import FeatureReconstructor
 from hybriduad.scan.preparation import Prepared, prepare
 from hybriduad.scan.slices import enough_brain, slices_of
 
-PARTS = ("score", "probability", "map", "uncertainty", "reconstruction", "intensity")
+BY_SLICE = ("score", "probability", "map", "uncertainty", "reconstruction", "intensity")
+PARTS = (*BY_SLICE, "asymmetry")
+"""The plane of the asymmetry is that of the whole volume."""
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +78,7 @@ def test_slices_alone_and_in_any_batch_agree(detector: Detector, prepared: list[
 def test_a_prediction_has_its_shapes_and_ranges(detector: Detector, prepared: list[Prepared]) -> None:
     case = prepared[0]
     prediction = detector.predict_volume(case)
-    for part in ("score", "probability", "map", "uncertainty", "intensity"):
+    for part in ("score", "probability", "map", "uncertainty", "intensity", "asymmetry"):
         values = getattr(prediction, part)
         assert (values.shape, values.dtype) == (case.brain.shape, np.float32), part
         assert values.min() >= 0
@@ -84,6 +87,27 @@ def test_a_prediction_has_its_shapes_and_ranges(detector: Detector, prepared: li
         assert values[case.brain].any(), part
     np.testing.assert_array_equal(prediction.brain, case.brain)
     assert prediction.notes["direction"] == "axial"
+
+
+@pytest.mark.parametrize(("direction", "lateral"), [("axial", 0), ("coronal", 0), ("sagittal", 2)])
+def test_the_asymmetry_is_that_of_left_and_right(
+    direction: str, lateral: int, detector: Detector, prepared: list[Prepared]
+) -> None:
+    parts = {name: getattr(detector, name) for name in ("anatomy", "reconstructor", "segmenter", "residual", "seed")}
+    case = prepared[0]
+    judged = case.brain & enough_brain(case.brain, case.spacing_mm)
+    expected = asymmetry_map(case.image, case.valid, judged, case.spacing_mm, ("FLAIR",), lateral)
+    found = Detector(**parts, direction=direction).predict_volume(case).asymmetry
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_a_few_sagittal_slices_have_no_asymmetry(detector: Detector, prepared: list[Prepared]) -> None:
+    parts = {name: getattr(detector, name) for name in ("anatomy", "reconstructor", "segmenter", "residual", "seed")}
+    brain = prepared[0].brain.copy()
+    brain[..., :8] = brain[..., 11:] = False
+    few = replace(prepared[0], brain=brain)
+    assert Detector(**parts, direction="sagittal").predict_volume(few).asymmetry is None
+    assert Detector(**parts, direction="axial").predict_volume(few).asymmetry.any()
 
 
 def test_the_reconstruction_equals_the_image_outside_the_brain(detector: Detector, prepared: list[Prepared]) -> None:
@@ -160,21 +184,26 @@ class TestThreeKinds:
         fused = fuse(prediction.map, prediction.probability, detector.fusion.form, detector.fusion.weight)
         np.testing.assert_array_equal(prediction.score, fused)
 
-    def test_intensity_and_a_floor_in_the_fusion(self, detector: Detector, prepared: list[Prepared]) -> None:
+    def test_baselines_and_a_floor_in_the_fusion(self, detector: Detector, prepared: list[Prepared]) -> None:
         changed = copy.copy(detector)
-        changed.fusion = Fusion(form="product", weight=0.5, intensity=0.5, floor=0.02, smooth_mm=8.0, smooth_slices=1.5)
+        changed.fusion = Fusion(form="product", weight=0.5, floor=0.05, intensity=1.0, asymmetry=0.5, smooth_mm=8.0)
         changed.residual = detector.residual.model_copy(update={"median_mm": 5.5})
-        prediction, before = changed.predict_volume(prepared[0]), detector.predict_volume(prepared[0])
+        case = prepared[0]
+        prediction, before = changed.predict_volume(case), detector.predict_volume(case)
+        judged = case.brain & enough_brain(case.brain, case.spacing_mm)
+        sharp = intensity_map(case.image, case.valid, judged, case.spacing_mm, detector.anatomy.contrasts, 5.5)
         assert prediction.map is not None
         assert prediction.probability is not None
-        assert prediction.intensity is not None
-        expected = (prediction.map * prediction.intensity) ** 0.5 * (0.02 + 0.98 * prediction.probability)
+        assert prediction.asymmetry is not None
+        sided = (0.05 + 0.95 * prediction.asymmetry) ** 0.5
+        expected = prediction.map**0.5 * (0.05 + 0.95 * prediction.probability) * sharp * sided
         np.testing.assert_allclose(prediction.score, expected, rtol=1e-5, atol=1e-7)
-        case = prepared[0]
-        judged = case.brain & enough_brain(case.brain, case.spacing_mm)
-        plain = intensity_map(case.image, case.valid, judged, case.spacing_mm, detector.anatomy.contrasts, 5.5)
-        np.testing.assert_array_equal(prediction.intensity, plain)  # under the filter of the map
-        assert np.abs(prediction.intensity - before.intensity).max() > 0.01
+        assert (prediction.score > 0).any()
+        np.testing.assert_array_equal(prediction.intensity, before.intensity)  # the row keeps the baselines' filter
+        nowhere = np.zeros_like(expected)
+        none = changed.fuse(prediction.map, prediction.probability, sharp, None)
+        zero = changed.fuse(prediction.map, prediction.probability, sharp, nowhere)
+        np.testing.assert_array_equal(none, zero)
 
     def test_smoothing_is_bounded_in_slices(self, detector: Detector, prepared: list[Prepared]) -> None:
         def probability(**smoothing: float) -> np.ndarray:
@@ -275,7 +304,7 @@ class TestNeverRescaledPerScan:
         before = detector.predict_volume(thick)
         after = detector.predict_volume(self.altered(thick, 10))
         elsewhere = [k for k in range(prepared[0].brain.shape[2]) if k != 10]
-        for part in PARTS:
+        for part in BY_SLICE:
             first, second = getattr(before, part), getattr(after, part)
             np.testing.assert_allclose(first[..., elsewhere], second[..., elsewhere], atol=1e-4, err_msg=part)
             assert np.abs(first[..., 10] - second[..., 10]).max() > 1e-3, part
@@ -341,7 +370,7 @@ def test_where_a_contrast_does_not_reach_the_scores_are_those_of_the_other_alone
         detector.residual = residual
         predictions = [detector.predict_volume(case) for case in (whole, part, alone)]
         # In the upper half alike but for the slice at the edge, which the median filter reaches.
-        for name in PARTS:
+        for name in BY_SLICE:
             values = [getattr(prediction, name)[..., end + 1 :] for prediction in predictions]
             np.testing.assert_allclose(values[1], values[2], atol=1e-4, err_msg=name)
             assert np.abs(values[0] - values[2]).max() > 0.01, name
@@ -350,7 +379,7 @@ def test_where_a_contrast_does_not_reach_the_scores_are_those_of_the_other_alone
     assert predictions[1].notes["absent_contrasts"] == []
     unseen = replace(part, valid=np.stack([part.valid[1]] * 2))  # neither covers the upper half
     prediction = detector.predict_volume(unseen)
-    for name in ("score", "probability", "map", "intensity"):
+    for name in ("score", "probability", "map", "intensity", "asymmetry"):
         assert not getattr(prediction, name)[..., end:].any(), name
 
 

@@ -28,8 +28,8 @@ SHAPE = (16, 14, 12)
 SPACING_MM = (4.0, 4.0, 5.0)
 GRID = VolumeGrid.make(SHAPE, np.diag([*SPACING_MM, 1.0]))
 VOXEL_ML = 0.08
-THRESHOLDS = {"score": 0.5, "probability": 0.6, "map": 0.4, "intensity": 0.7}
-QUALITY = {"score": 2.0, "probability": 1.5, "map": 1.0, "intensity": 0.3}
+THRESHOLDS = {"score": 0.5, "probability": 0.6, "map": 0.4, "intensity": 0.7, "asymmetry": 0.8}
+QUALITY = {"score": 2.0, "probability": 1.5, "map": 1.0, "intensity": 0.3, "asymmetry": 0.4}
 
 
 def brain_mask() -> np.ndarray:
@@ -255,7 +255,7 @@ class TestFigures:
         place.write_text(json.dumps(record))
         study.evaluate("both")
         # Of x from 2 to 13 all that keep 10 mm, 3 slices of 4 mm, from 4 to 8.
-        assert rows_of(tmp_path / "both" / "cases.csv")[4]["lesion_free_slices"] == "2"
+        assert rows_of(tmp_path / "both" / "cases.csv")[len(QUALITY)]["lesion_free_slices"] == "2"
 
     def test_pooled_lesions_are_the_sums_over_cases(self, study: Study) -> None:
         result = study.evaluate()
@@ -324,7 +324,9 @@ class TestFigures:
         for number, session in ((1, ""), (2, "a"), (2, "b")):
             study.add(number, session=session)
         result = study.evaluate()
-        auprc = {row["case"]: float(row["auprc"]) for row in rows_of(tmp_path / "scores" / "cases.csv")[::4]}
+        auprc = {
+            row["case"]: float(row["auprc"]) for row in rows_of(tmp_path / "scores" / "cases.csv")[:: len(QUALITY)]
+        }
         assert len(auprc) == 3
         expected = (auprc["sub-01"] + (auprc["sub-02_ses-a"] + auprc["sub-02_ses-b"]) / 2) / 2
         figure = result.value("score", "auprc")
@@ -475,11 +477,55 @@ class TestFolders:
         place.write_text(json.dumps(json.loads(place.read_text()) | {"format": FORMAT + 1}))
         result = study.evaluate()
         assert len(result.done) == 3
-        assert re.search(r"of another version.*expected 1; predict again with --overwrite", result.failed["sub-02"])
+        assert re.search(r"of another version.*expected 2; predict again with --overwrite", result.failed["sub-02"])
         del study.model["format"]
         study.write_model()
         with pytest.raises(DataError, match=r"predictions of another version in .*model\.json: got format None"):
             study.evaluate("again")
+
+    def test_predictions_of_the_first_format_have_no_asymmetry_and_are_evaluated(self, study: Study) -> None:
+        whole = study.evaluate("whole")
+        assert whole.value("asymmetry", "auprc").subjects == 3
+        assert whole.value("score - asymmetry", "auprc").value > 0
+        assert "| left-right asymmetry (learns nothing) | 0." in (study.root / "whole" / "summary.md").read_text()
+        del study.model["thresholds"]["rules"]["best-dice"]["values"]["asymmetry"]
+        study.model["format"] = 1
+        study.write_model()
+        for record in study.predictions.rglob("*_desc-anomaly_probseg.json"):
+            stated = json.loads(record.read_text()) | {"format": 1}
+            (study.predictions / stated["parts"].pop("asymmetry")).unlink()
+            record.write_text(json.dumps(stated))
+        old = study.evaluate("old")
+        assert (len(old.done), old.failed) == (4, {})
+        assert "asymmetry" not in (study.root / "old" / "summary.md").read_text()
+        for part in ("score", "intensity"):
+            assert old.value(part, "dice") == whole.value(part, "dice")
+
+    def test_a_bundle_without_a_threshold_for_the_asymmetry_gives_it_no_dice(self, study: Study) -> None:
+        del study.model["thresholds"]["rules"]["best-dice"]["values"]["asymmetry"]
+        study.write_model()
+        result = study.evaluate()
+        assert result.failed == {}
+        assert result.value("asymmetry", "auprc").subjects == 3
+        with pytest.raises(ConfigError, match="dice of asymmetry"):
+            result.value("asymmetry", "dice")
+
+    def test_a_part_that_not_every_case_has_is_in_no_table(self, study: Study) -> None:
+        """As the asymmetry of a cohort of sagittal scans, some of a few slices."""
+        place = study.predictions / "sub-02" / "anat" / "sub-02_desc-anomaly_probseg.json"
+        record = json.loads(place.read_text())
+        del record["parts"]["asymmetry"]
+        place.write_text(json.dumps(record))
+        result = study.evaluate()
+        assert (len(result.done), result.failed) == (4, {})
+        assert "asymmetry" not in (study.root / "scores" / "summary.md").read_text()
+        assert [
+            row["case"] for row in rows_of(study.root / "scores" / "cases.csv") if row["system"] == "asymmetry"
+        ] == [
+            "sub-01",
+            "sub-03",
+            "sub-04",
+        ]
 
     def test_not_a_predictions_folder(self, study: Study) -> None:
         with pytest.raises(DataError, match=r"no predictions.*model\.json"):

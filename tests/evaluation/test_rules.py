@@ -37,6 +37,9 @@ def observation(
     return Observation(("hand", subject), voxel_ml, slices, whole, {"score": alone})
 
 
+KINDS = ("whole", "clear")
+
+
 def found_by(name: str, observed: list[Observation]) -> Finding:
     """What a rule finds; an option that it needs is 1."""
     module = plugins.load("rules", name)
@@ -124,6 +127,18 @@ class TestContract:
     def test_nothing_to_use_is_a_sentence(self, name: str) -> None:
         with pytest.raises(DataError, match="to calibrate on"):
             found_by(name, [])
+
+    def test_a_part_that_not_every_case_has_gets_no_cutoff(self, name: str, study: list[Observation]) -> None:
+        """As the asymmetry of a cohort of sagittal scans, some of a few slices."""
+        more = [
+            replace(case, **{kind: getattr(case, kind) | {"asymmetry": getattr(case, kind)["score"]} for kind in KINDS})
+            for case in study
+        ]
+        assert set(found_by(name, more).cutoffs) == {"score", "map", "asymmetry"}
+        for lacking in (0, 1, 5):
+            some = [*more[:lacking], study[lacking], *more[lacking + 1 :]]
+            assert found_by(name, some).cutoffs == found_by(name, study).cutoffs
+        assert set(found_by(name, [*more[:-1], study[-1]]).cutoffs) >= {"score", "map"}  # it may need no healthy scan
 
 
 class TestBestDice:

@@ -70,8 +70,6 @@ def test_scores_are_not_rescaled_per_scan():
     volume = np.full(brain.shape, 0.3, np.float32)
     volume[10:20, 10:20] = 0.4
     assert scoring.median_filter_volume(volume, (1, 1, 5), brain, 5.0).max() == np.float32(0.4)
-    dim = scoring.intensity_map(volume[None] * 2 - 1, np.ones((1, *volume.shape), bool), brain, (1, 1, 5), ("FLAIR",))
-    assert dim.max() == pytest.approx(0.4, abs=1e-6)
 
 
 def test_residuals_have_their_signs_and_ranges():
@@ -231,54 +229,30 @@ def test_fusion(form, weight):
 
 
 def test_a_product_with_a_floor_keeps_what_the_segmenter_does_not_know():
-    rng = np.random.default_rng(2)
-    x, y, z = rng.random((3, 200), dtype=np.float32)
-    score = scoring.fuse(x, y, "product", 0.5, floor=0.1, intensity=z, intensity_weight=2.0)
-    np.testing.assert_allclose(score, np.sqrt(x) * z**2 * (0.1 + 0.9 * y), rtol=1e-5)
+    x, y = np.random.default_rng(2).random((2, 200), dtype=np.float32)
+    np.testing.assert_allclose(scoring.fuse(x, y, "product", 0.5, 0.1), np.sqrt(x) * (0.1 + 0.9 * y), rtol=1e-5)
     silent = np.zeros_like(y)
     assert not scoring.fuse(x, silent, "product", 0.5).any()
-    floored = scoring.fuse(x, silent, "product", 0.5, floor=0.02)
-    np.testing.assert_array_equal(np.argsort(floored), np.argsort(np.sqrt(x)))
-    alone = scoring.fuse(x, None, "product", 0.5, floor=0.1, intensity=z, intensity_weight=2.0)
-    assert alone is x
+    np.testing.assert_array_equal(np.argsort(scoring.fuse(x, silent, "product", 0.5, 0.02)), np.argsort(x))
+    assert scoring.fuse(x, None, "product", 0.5, 0.1) is x
     with pytest.raises(ConfigError, match="unknown fusion"):
-        scoring.fuse(x, y, "product", 1.0, floor=1.0)
-    with pytest.raises(ConfigError, match="unknown fusion"):
-        scoring.fuse(x, y, "product", 1.0, intensity=z, intensity_weight=-1.0)
-    with pytest.raises(DataError, match="intensity that does not fit"):
-        scoring.fuse(x, y, "product", 1.0, intensity_weight=1.0)
+        scoring.fuse(x, y, "product", 1.0, 1.0)
+
+
+def test_a_witness_weighs_a_score():
+    score, witness = np.random.default_rng(3).random((2, 200), dtype=np.float32)
+    expected = score * (0.05 + 0.95 * witness) ** 0.5
+    np.testing.assert_allclose(scoring.weigh(score, witness, 0.5, 0.05), expected, rtol=1e-5)
+    tensors = scoring.weigh(torch.from_numpy(score), torch.from_numpy(witness), 0.5, 0.05)
+    np.testing.assert_allclose(tensors.numpy(), expected, rtol=1e-5)
+    np.testing.assert_array_equal(scoring.weigh(score, witness, 0.0), score)
+    with pytest.raises(DataError, match="weigh"):
+        scoring.weigh(score, witness[1:], 1.0)
 
 
 def test_sum_with_weight_one_ranks_as_the_paper_does():
     x, y = np.random.default_rng(1).random((2, 200))
     np.testing.assert_array_equal(np.argsort(scoring.fuse(x, y, "sum", 1.0)), np.argsort(x + y))
-
-
-def test_intensity_follows_the_sign_of_the_contrast():
-    image = np.full((2, 12, 12, 3), -1.0, np.float32)
-    brain = np.zeros((12, 12, 3), bool)
-    brain[2:10, 2:10] = True
-    image[:, brain] = 0.0
-    image[0, 4:8, 4:8] = 0.6
-    image[1, 4:8, 4:8] = -0.6
-    spacing = (5.0, 5.0, 5.0)
-
-    def intensity(covered, spacing_mm=spacing):
-        valid = np.broadcast_to(np.array(covered)[:, None, None, None], image.shape)
-        return scoring.intensity_map(image, valid, brain, spacing_mm, ("FLAIR", "T1w"))
-
-    flair, t1, both = intensity([True, False]), intensity([False, True]), intensity([True, True])
-    for result in (flair, t1, both):
-        assert result[5, 5, 1] == pytest.approx(0.8)
-        assert result[3, 3, 1] == pytest.approx(0.5)
-        assert not result[~brain].any()
-    rim = intensity([False, True], (1.0, 1.0, 5.0))
-    assert rim[2:4, 2:4].max() <= 0.5
-    valid = np.ones(image.shape, bool)
-    valid[1, :, :, 1:] = valid[0, :, :, 2:] = False
-    image[0, 4:8, 4:8] = 0.2
-    part = scoring.intensity_map(image, valid, brain, (20.0, 20.0, 20.0), ("FLAIR", "T1w"))
-    assert part[5, 5].tolist() == pytest.approx([0.7, 0.6, 0.0])  # both, the first alone, none
 
 
 def test_bad_input_is_named():
@@ -308,7 +282,3 @@ def test_bad_input_is_named():
         scoring.fuse(None, None, "sum", 1.0)
     with pytest.raises(DataError, match="fuse"):
         scoring.fuse(volume, volume[1:], "sum", 1.0)
-    with pytest.raises(DataError, match="no contrast"):
-        scoring.intensity_map(volume[None], ~brain[None], brain, (1, 1, 1), ("FLAIR",))
-    with pytest.raises(DataError, match="intensity_map"):
-        scoring.intensity_map(volume[None], np.stack([brain, brain]), brain, (1, 1, 1), ("FLAIR",))

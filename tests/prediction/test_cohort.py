@@ -137,7 +137,7 @@ class TestOneCase:
     def test_parts_agree_with_each_other(self, predicted: Path, cases: list[Case], tiny_detector: Path) -> None:
         maps = {what: load(part(predicted, "sub-01", what)) for what in SUFFIXES}
         brain = maps["brain"] > 0
-        for what in ("score", "probability", "map", "intensity"):
+        for what in ("score", "probability", "map", "intensity", "asymmetry"):
             assert maps[what].dtype == np.float32
             assert maps[what].min() >= 0
             assert maps[what].max() <= 1
@@ -148,7 +148,7 @@ class TestOneCase:
         np.testing.assert_allclose(maps["reconstruction"][~brain], scan[~brain], rtol=1e-6)
         assert np.abs(maps["reconstruction"] - scan)[brain].mean() > 0.02 * scan[brain].mean()
         direct = predict_case(load_detector(tiny_detector, "cpu"), cases[0])
-        for what in ("score", "probability", "map", "intensity", "brain", "mask"):
+        for what in ("score", "probability", "map", "intensity", "asymmetry", "brain", "mask"):
             np.testing.assert_array_equal(getattr(direct, what), maps[what].astype(getattr(direct, what).dtype))
 
     def test_a_reference_that_the_bundle_does_not_know(

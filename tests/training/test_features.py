@@ -86,7 +86,7 @@ def test_fitted_predicted_and_evaluated_beside_a_segmenter_of_the_image(
     records = [json.loads(path.read_text()) for path in out.glob("sub-*/anat/*_desc-anomaly_probseg.json")]
     assert len(records) == 3
     for record in records:
-        assert {"score", "map", "probability", "intensity", "brain"} == set(record["parts"])
+        assert {"score", "map", "probability", "intensity", "asymmetry", "brain"} == set(record["parts"])
     assert not list(out.rglob("*pseudohealthy*"))
     scores = tmp_path / "scores"
     evaluate(out, tiny_cohort, out=scores, allow_leakage=True)

@@ -203,6 +203,7 @@ class TestEndToEnd:
             "histogram_probability",
             "histogram_score",
             "histogram_intensity",
+            "histogram_asymmetry",
             "quantiles_FLAIR",
         }
         covariance = statistics["feature_covariance"].double()

@@ -14,6 +14,8 @@ from tiny import prepared_cases
 from hybriduad.core.types import Batch
 from hybriduad.detector.inference import Detector, SliceMaps
 from hybriduad.detector.loading import load_detector
+from hybriduad.detector.thresholds import PARTS
+from hybriduad.networks.baselines import asymmetry_map
 from hybriduad.reconstructors._base import Reconstructor
 from hybriduad.scan.slices import slices_of
 from hybriduad.training import statistics
@@ -51,7 +53,7 @@ def test_a_bounded_number_of_slices_is_judged_by_themselves(
     tensors = reference_statistics(load_detector(tiny_detector, "cpu"), pool, batch=2)
     assert sum(judged) == 7
     assert max(judged) <= 2
-    totals = {int(tensors[f"histogram_{part}"].sum()) for part in ("score", "probability", "map", "intensity")}
+    totals = {int(tensors[f"histogram_{part}"].sum()) for part in PARTS}
     assert len(totals) == 1
 
 
@@ -72,6 +74,14 @@ def test_the_histograms_are_those_of_single_slices(tiny_detector: Path, pool: Sl
     inside = np.concatenate([slices_of(pool.prepared[c], [k], 0).brain.numpy().ravel() for c, k in pool.healthy])
     counts = np.histogram((plain[inside].clip(-1, 1) + 1) / 2, bins=BINS)[0]
     np.testing.assert_array_equal(tensors["histogram_intensity"].numpy(), counts)
+    counts = np.zeros(len(BINS) - 1, dtype=np.int64)
+    for number, case in enumerate(pool.prepared):
+        volume = (case.image, case.valid, np.array(case.brain), case.spacing_mm, ("FLAIR",))
+        asymmetry = asymmetry_map(*volume, lateral=0, length_mm=0.0)
+        assert asymmetry is not None
+        chosen = [index for which, index in pool.healthy if which == number]
+        counts += np.histogram(asymmetry[..., chosen][case.brain[..., chosen]], bins=BINS)[0]
+    np.testing.assert_array_equal(tensors["histogram_asymmetry"].numpy(), counts)
 
 
 @pytest.mark.parametrize("batch", [1, 16])

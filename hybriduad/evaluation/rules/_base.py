@@ -98,6 +98,11 @@ def with_lesion(observed: Sequence[Observation]) -> list[Observation]:
     return sick
 
 
+def parts_of(observed: Sequence[Observation]) -> list[str]:
+    """The parts that every case has, in the order of the first: not every scan allows every baseline."""
+    return [part for part in observed[0].whole if all(part in case.whole for case in observed)]
+
+
 def subjects_of(observed: Sequence[Observation]) -> list[tuple[str, str]]:
     """The people, sorted."""
     return sorted({case.subject for case in observed})

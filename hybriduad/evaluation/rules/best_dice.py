@@ -15,6 +15,7 @@ from hybriduad.evaluation.rules._base import (
     Observation,
     dice_curves,
     edge,
+    parts_of,
     subjects_of,
     with_lesion,
 )
@@ -44,7 +45,7 @@ def find(config: Config, observed: Sequence[Observation]) -> Finding:
     """
     sick = with_lesion(observed)
     values, reached, best = {}, {}, {}
-    for part in sick[0].whole:
+    for part in parts_of(sick):
         keys, curves = dice_curves(sick, part)
         mean = curves.mean(axis=0)
         key, at = _middle(keys, mean)

@@ -21,6 +21,7 @@ from hybriduad.evaluation.rules._base import (
     Finding,
     Observation,
     case_weights,
+    parts_of,
     subjects_of,
     with_lesion,
 )
@@ -75,7 +76,7 @@ def find(config: Config, observed: Sequence[Observation]) -> Finding:
             "cohorts that are known to be ill"
         )
     cutoffs, reached, emptied = {}, {}, {}
-    for part in sick[0].whole:
+    for part in parts_of([*sick, *clear]):
         fitted = _fit(sick, part)
         if fitted is None:
             log.warning("expected-dice, %s: higher scores are no likelier lesion, so it has no calibration", part)

@@ -15,6 +15,7 @@ from hybriduad.evaluation.rules._base import (
     Observation,
     Per,
     edge,
+    parts_of,
     subjects_of,
 )
 from hybriduad.metrics import ScoreHistogram
@@ -43,7 +44,7 @@ def find(config: Config, observed: Sequence[Observation]) -> Finding:
         wanted = "healthy scans" + ("" if per == "scan" else ", or slices away from lesions")
         raise DataError(f"no lesion-free {per} to calibrate on", got=f"{len(observed)} cases", expected=wanted)
     values, reached = {}, {}
-    for part in usable[0].whole:
+    for part in parts_of(usable):
         volume = np.zeros(BINS)
         for case in sorted(usable, key=lambda case: case.subject):
             volume += case.voxel_ml * _negatives(case.clear[part] if per == "slice" else case.whole[part])

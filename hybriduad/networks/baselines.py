@@ -1,0 +1,122 @@
+"""Scores that learn nothing, beside which every model has to stand: plain intensity and left-right asymmetry."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from scipy import ndimage
+
+from hybriduad.config.runs import MEDIAN_MM
+from hybriduad.core.errors import DataError
+from hybriduad.networks.scoring import median_filter_volume
+from hybriduad.networks.symmetry import FEWEST_VOXELS, find_plane
+
+# Contrasts on which lesions are mostly darker than the tissue around them; on all others bright counts as abnormal.
+DARK_LESION_CONTRASTS = frozenset({"T1w", "inplaneT1", "UNIT1", "T2starw", "ADC"})
+
+
+def baseline_maps(
+    image: np.ndarray,
+    valid: np.ndarray,
+    brain: np.ndarray,
+    spacing_mm: Sequence[float],
+    contrasts: Sequence[str],
+    lateral: int,
+    length_mm: float = MEDIAN_MM,
+) -> dict[str, np.ndarray | None]:
+    """Every baseline by the name of its part, (H, W, S) float32 in [0, 1]; None where the volume does not allow it.
+
+    Arguments and errors are those of :func:`intensity_map` and :func:`asymmetry_map`.
+    """
+    return {
+        "intensity": intensity_map(image, valid, brain, spacing_mm, contrasts, length_mm),
+        "asymmetry": asymmetry_map(image, valid, brain, spacing_mm, contrasts, lateral, length_mm),
+    }
+
+
+def intensity_map(
+    image: np.ndarray,
+    valid: np.ndarray,
+    brain: np.ndarray,
+    spacing_mm: Sequence[float],
+    contrasts: Sequence[str],
+    length_mm: float = MEDIAN_MM,
+) -> np.ndarray:
+    """Intensity with a median filter (Kascenas et al. 2022, MIDL, PMLR 172).
+
+    ``image`` (C, H, W, S) in [-1, 1], ``valid`` (C, H, W, S) bool, ``brain`` (H, W, S) bool, ``contrasts`` C names.
+    Bright counts as abnormal (FLAIR, T2w, PDw, DWI, T1wCE and unknown names), dark on T1w, inplaneT1, UNIT1, T2starw
+    and ADC. The result is (H, W, S) float32 in [0, 1]: at each voxel the mean over the contrasts that cover it, 0 where
+    none does, set to 0 outside the brain before the filter (an inverted background would be bright) and after it.
+
+    Raises:
+        DataError: shapes that do not fit, or no contrast is present.
+    """
+    _check("intensity_map", image, valid, contrasts)
+    total = np.zeros(image.shape[1:], np.float32)
+    for name, values, here in zip(contrasts, image, valid, strict=True):
+        unit = _unit(values)
+        total += np.where(here, 1.0 - unit if name in DARK_LESION_CONTRASTS else unit, np.float32(0.0))
+    mean = np.where(brain, total / valid.sum(axis=0, dtype=np.float32).clip(1.0), np.float32(0.0))
+    return median_filter_volume(mean, spacing_mm, brain, length_mm)
+
+
+def asymmetry_map(
+    image: np.ndarray,
+    valid: np.ndarray,
+    brain: np.ndarray,
+    spacing_mm: Sequence[float],
+    contrasts: Sequence[str],
+    lateral: int,
+    length_mm: float = MEDIAN_MM,
+) -> np.ndarray | None:
+    """How much more abnormal than its mirror image a voxel looks, with a median filter.
+
+    As :func:`intensity_map`, of the difference from the mirror image across the mid-sagittal plane
+    (:func:`hybriduad.networks.symmetry.find_plane`) where a voxel is brighter, or on contrasts of dark lesions darker,
+    and 0 elsewhere: at each voxel the mean over the contrasts that cover both it and its mirror image, 0 where that
+    lies outside the brain. ``lateral`` is the axis, 0 to 2, that runs from left to right: H of axial and coronal
+    slices, S of sagittal slices. The result is None where the brain is under 5 voxels wide: in a few sagittal slices.
+
+    Raises:
+        DataError: shapes that do not fit, or no contrast is present.
+    """
+    _check("asymmetry_map", image, valid, contrasts)
+    if np.count_nonzero(brain.any(axis=tuple(axis for axis in range(3) if axis != lateral))) < FEWEST_VOXELS:
+        return None
+    unit = _unit(image)
+    plane = find_plane(unit, valid, brain, spacing_mm, lateral)
+    spacing = np.array(spacing_mm, dtype=np.float64)[:, None]
+    places = np.argwhere(brain).T
+    mirror = plane.mirrored(places * spacing) / spacing
+    total, count = np.zeros((2, places.shape[1]), np.float32)
+    for name, values, here in zip(contrasts, unit, valid & brain, strict=True):
+        weighted, weight = (
+            ndimage.map_coordinates(field.astype(np.float32), mirror, order=1, mode="grid-constant", prefilter=False)
+            for field in (values * here, here)
+        )
+        covered = here[tuple(places)] & (weight >= 0.5)
+        more = values[tuple(places)] - weighted / np.maximum(weight, 0.5)
+        total += np.where(covered, np.maximum(-more if name in DARK_LESION_CONTRASTS else more, 0.0), 0.0)
+        count += covered
+    mean = np.zeros(brain.shape, np.float32)
+    mean[tuple(places)] = np.minimum(total / count.clip(1.0), 1.0)
+    return median_filter_volume(mean, spacing_mm, brain, length_mm)
+
+
+def _unit(image: np.ndarray) -> np.ndarray:
+    """Model intensities [-1, 1] as [0, 1] float32; what lies outside is clipped."""
+    return np.clip((image.astype(np.float32) + 1.0) / 2.0, 0.0, 1.0)
+
+
+def _check(where: str, image: np.ndarray, valid: np.ndarray, contrasts: Sequence[str]) -> None:
+    if image.ndim != 4 or valid.shape != image.shape or len(contrasts) != len(image):
+        raise DataError(
+            "shapes that do not fit",
+            where=where,
+            got=f"image {image.shape}, valid {valid.shape}, {len(contrasts)} contrasts",
+            expected="image and valid (C, H, W, S) and C contrasts",
+        )
+    if not valid.any():
+        raise DataError("no contrast is present", where=where, expected=f"at least one of {list(contrasts)}")
