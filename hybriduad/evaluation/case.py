@@ -11,25 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from hybriduad.cohort.truth import Truth, read_truth
 from hybriduad.core.errors import DataError
 from hybriduad.core.types import Case
 from hybriduad.detector.thresholds import PARTS, Cutoff, encoded, scan_threshold
 from hybriduad.evaluation.histograms import read_histograms, write_histograms
-from hybriduad.metrics import (
-    ScoreHistogram,
-    confusion,
-    dice,
-    false_positive_rate,
-    lesion_detection,
-    lesion_f1,
-    lesion_precision,
-    lesion_recall,
-    precision,
-    sensitivity,
-)
-from hybriduad.metrics.voxels import ratio
+from hybriduad.evaluation.outlines import outline_figures
+from hybriduad.metrics import ScoreHistogram, lesion_detection, match_lesions, scan_score
+from hybriduad.networks.scoring import SSIM_RADIUS, ssim_map
 from hybriduad.prediction.files import SUFFIXES
 from hybriduad.scan.digests import file_digest
 from hybriduad.scan.grid import WHITE
@@ -41,7 +32,7 @@ from hybriduad.scan.volumes import (
     write_atomically,
 )
 
-FORMAT = 4
+FORMAT = 5
 """Part of a case's key: raised whenever :func:`evaluate_case` gives other numbers or refuses other files."""
 RECORD_END = f"_{SUFFIXES['score']}.json"
 """How the record of a predicted case ends, see :mod:`hybriduad.prediction.cohort`."""
@@ -128,10 +119,11 @@ def evaluate_case(folder: Path, record: Mapping[str, Any], case: Case, cutoffs: 
         values = _on_grid(folder / parts[part], truth)
         scores = truth.scores(values)
         histograms[part] = truth.histogram(scores)
-        systems[part] = _ranked(histograms[part])
+        systems[part] = _ranked(histograms[part]) | {"scan_score": scan_score(scores[truth.region], truth.voxel_ml)}
         if (cutoff := cutoffs.get(part)) is not None:
             threshold = scan_threshold(cutoff, values[brain.data])
-            systems[part] |= _outlined((scores >= threshold) & truth.brain, truth, threshold)
+            mask = (scores >= threshold) & truth.brain & truth.region
+            systems[part] |= outline_figures(mask, match_lesions(mask, truth.lesion), truth, threshold)
     facts = {
         "dataset": case.dataset,
         "subject": case.subject,
@@ -169,58 +161,43 @@ def _ranked(histogram: ScoreHistogram) -> dict[str, float]:
     }
 
 
-def _outlined(mask: np.ndarray, truth: Truth, threshold: float) -> dict[str, float]:
-    """Figures of a mask; on a lesion-free case only those of its false positives are defined."""
-    counts = confusion(mask, truth.lesion, truth.region)
-    mask = mask & truth.region
-    sick = bool(truth.lesion.any())
-    detection = lesion_detection(mask, truth.lesion)
-    slices = int(truth.clear.sum())
-    false_ml = counts.fp * truth.voxel_ml
-    on_clear_ml = float(mask[..., truth.clear].sum()) * truth.voxel_ml
-    return {
-        "threshold": threshold,
-        "dice": dice(counts) if sick else NAN,
-        "sensitivity": sensitivity(counts),
-        "precision": precision(counts) if sick else NAN,
-        "fpr": false_positive_rate(counts),
-        "lesion_recall": lesion_recall(detection),
-        "lesion_precision": lesion_precision(detection) if sick else NAN,
-        "lesion_f1": lesion_f1(detection),
-        "lesions_hit": detection.hit,
-        "components": detection.components,
-        "false_components": detection.false,
-        "mask_ml": float(mask.sum()) * truth.voxel_ml,
-        "false_positive_ml": false_ml,
-        "false_positive_ml_per_lesion_free_scan": NAN if sick else false_ml,
-        "lesion_free_scans_with_alarm": NAN if sick else float(counts.fp > 0),
-        "false_positive_ml_on_lesion_free_slices": on_clear_ml,
-        "false_positive_ml_per_lesion_free_slice": ratio(on_clear_ml, slices),
-        "tp": counts.tp,
-        "fp": counts.fp,
-        "fn": counts.fn,
-        "tn": counts.tn,
-    }
-
-
 def _reconstruction(folder: Path, record: Mapping[str, Any], case: Case, truth: Truth) -> dict[str, float]:
-    """L1 between scan and pseudo-healthy scan, both over 2.5 times the brain's median and clipped to [0, 1]."""
+    """L1 and SSIM between scan and pseudo-healthy scan, over 2.5 times the brain's median and clipped to [0, 1].
+
+    SSIM is that of :func:`hybriduad.networks.scoring.ssim_map` slice by slice, its mean over healthy tissue.
+    """
     notes = record["notes"]
     reference = notes.get("reference", "")
     contrast = notes.get("shown", reference)
     median = notes.get("intensity_median", {}).get(contrast)
     if "reconstruction" not in record["parts"] or contrast not in case.images or not median:
-        return {"l1_healthy": NAN, "l1_lesion": NAN, "l1_ratio": NAN}
+        return dict.fromkeys(("l1_healthy", "l1_lesion", "l1_ratio", "ssim_healthy"), NAN)
     path = case.images[contrast]  # only the reference must lie on the grid of the prediction
     values = _on_grid(path, truth) if contrast == reference else scan_on_grid(path, truth.grid)
     scan, reconstruction = (
         np.clip(image / np.float32(WHITE * median), 0, 1)
         for image in (values, _on_grid(folder / record["parts"]["reconstruction"], truth))
     )
-    difference = np.abs(truth.crop(scan) - truth.crop(reconstruction))
-    healthy = _mean(difference[truth.brain & truth.region & ~truth.lesion])
+    tissue = truth.brain & truth.region & ~truth.lesion
+    first, second = truth.crop(scan), truth.crop(reconstruction)
+    difference = np.abs(first - second)
+    healthy = _mean(difference[tissue])
     inside = _mean(difference[truth.brain & truth.lesion])
-    return {"l1_healthy": healthy, "l1_lesion": inside, "l1_ratio": inside / healthy if healthy > 0 else NAN}
+    return {
+        "l1_healthy": healthy,
+        "l1_lesion": inside,
+        "l1_ratio": inside / healthy if healthy > 0 else NAN,
+        "ssim_healthy": _mean(_similarity(first, second)[tissue]) if min(tissue.shape[:2]) > SSIM_RADIUS else NAN,
+    }
+
+
+def _similarity(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """SSIM (H, W, S) of two volumes in [0, 1], slice by slice."""
+    a, b = (
+        torch.from_numpy(np.ascontiguousarray(np.moveaxis(2 * volume - 1, -1, 0)))[:, None]
+        for volume in (first, second)
+    )
+    return np.moveaxis(np.asarray(ssim_map(a, b)[:, 0]), 0, -1)
 
 
 def _mean(values: np.ndarray) -> float:

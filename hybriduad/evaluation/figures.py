@@ -11,6 +11,7 @@ import numpy as np
 from hybriduad.core.errors import ConfigError
 from hybriduad.evaluation.case import CaseScores
 from hybriduad.metrics import (
+    SIZES,
     Interval,
     LesionCounts,
     ScoreHistogram,
@@ -20,8 +21,10 @@ from hybriduad.metrics import (
     lesion_precision,
     lesion_recall,
     paired_difference,
+    scan_auroc,
 )
 from hybriduad.metrics.intervals import PooledStatistic
+from hybriduad.metrics.scans import Scan
 from hybriduad.metrics.voxels import ratio
 
 MEAN, POOLED = "mean over subjects", "pooled"
@@ -37,8 +40,12 @@ OUTLINED = (
     "false_positive_ml_per_lesion_free_scan",
     "lesion_free_scans_with_alarm",
     "false_positive_ml_per_lesion_free_slice",
+    "false_lesions_per_lesion_free_scan",
+    "surface_dice",
+    "hd95",
+    *(f"{figure}_{size}" for size in SIZES for figure in ("lesion_recall", "lesion_precision", "lesion_f1")),
 )
-RECONSTRUCTION = ("l1_healthy", "l1_lesion", "l1_ratio")
+RECONSTRUCTION = ("l1_healthy", "l1_lesion", "l1_ratio", "ssim_healthy")
 POOLED_RANKED: Mapping[str, PooledStatistic] = {
     "auprc": "average_precision",
     "auroc": "auroc",
@@ -146,7 +153,9 @@ def subject_means(group: str, cases: Sequence[CaseScores], seed: int, draws: int
                 interval = bootstrap(subject_values(cases, system, figure), draws=draws, seed=seed)
                 rows.append(figure_row(group, system, figure, MEAN, interval))
     for figure in RECONSTRUCTION:
-        values = [_mean(float(case.facts[figure]) for case in person) for person in by_subject(cases).values()]
+        values = [
+            _mean(float(case.facts.get(figure, math.nan)) for case in person) for person in by_subject(cases).values()
+        ]
         if not np.isnan(values).all():
             interval = bootstrap(np.array(values), draws=draws, seed=seed)
             rows.append(figure_row(group, "reconstruction", figure, MEAN, interval))
@@ -160,6 +169,10 @@ def _pooled(cases: Sequence[CaseScores], seed: int, draws: int) -> list[Figure]:
         for figure, ranking in POOLED_RANKED.items():
             interval = bootstrap_pooled(histograms, ranking, draws=draws, seed=seed)
             rows.append(figure_row("", system, figure, POOLED, interval))
+        scans = [
+            Scan(case.subject, case.systems[system].get("scan_score", math.nan), case.has_lesion) for case in cases
+        ]
+        rows.append(figure_row("", system, "scan_auroc", POOLED, scan_auroc([scans], draws=draws, seed=seed)))
         if not all("threshold" in case.systems[system] for case in cases):
             continue
         for figure, (columns, statistic_of_sums, everyone) in _POOLED_OUTLINED.items():
@@ -208,6 +221,15 @@ _POOLED_OUTLINED: Mapping[str, tuple[tuple[str, ...], Callable[..., float], bool
         ratio,
         True,
     ),
+    **{
+        f"{name}_{size}": (tuple(f"{column}_{size}" for column in _LESIONS), _lesion_wise(figure), False)
+        for size in SIZES
+        for name, figure in (
+            ("lesion_recall", lesion_recall),
+            ("lesion_precision", lesion_precision),
+            ("lesion_f1", lesion_f1),
+        )
+    },
 }
 
 

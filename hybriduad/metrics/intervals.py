@@ -81,7 +81,7 @@ def bootstrap(
         figures = kept[drawn].mean(axis=1)
     else:
         figures = np.array([statistic(kept[chosen]) for chosen in drawn], dtype=np.float64)
-    return _interval(statistic(kept), figures, count, len(rows) - count, seed)
+    return interval_of(statistic(kept), figures, count, len(rows) - count, seed)
 
 
 def paired_difference(
@@ -140,10 +140,11 @@ def bootstrap_pooled(
     if against is not None:
         other_value, other_figures = _pooled(against, statistic, weights)
         value, figures = value - other_value, figures - other_figures
-    return _interval(value, figures, subjects, 0, seed)
+    return interval_of(value, figures, subjects, 0, seed)
 
 
-def _interval(value: float, figures: np.ndarray, subjects: int, left_out: int, seed: int) -> Interval:
+def interval_of(value: float, figures: np.ndarray, subjects: int, left_out: int, seed: int) -> Interval:
+    """A figure with the percentiles of those ``figures`` (draws,), one a draw, that are defined."""
     defined = figures[~np.isnan(figures)]
     low, high = np.percentile(defined, [2.5, 97.5]) if subjects > 1 and len(defined) else (math.nan, math.nan)
     return Interval(float(value), float(low), float(high), subjects, left_out, len(figures), seed)
