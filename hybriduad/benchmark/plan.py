@@ -12,7 +12,8 @@ from hybriduad.config import files as configs
 from hybriduad.config.benchmarks import BenchmarkRun, BenchmarkSystem, FewLabels, Training
 
 FORMAT = 1
-"""Part of every key: raised whenever a result would come out different or holds something else."""
+"""Part of every key, also of models: raised whenever a result would come out different. A result that lacks a figure
+which newer ones hold is still read."""
 
 Stage = Literal["reconstructor", "detector", "few_labels"]
 

@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from hybriduad.core.types import Case
 from hybriduad.detector.thresholds import PARTS, Cutoff, encoded, scan_threshold
 from hybriduad.evaluation.histograms import read_histograms, write_histograms
 from hybriduad.evaluation.outlines import outline_figures
-from hybriduad.metrics import ScoreHistogram, lesion_detection, match_lesions, scan_score
+from hybriduad.metrics import ScoreHistogram, match_lesions, scan_score
 from hybriduad.networks.scoring import SSIM_RADIUS, ssim_map
 from hybriduad.prediction.files import SUFFIXES
 from hybriduad.scan.digests import file_digest
@@ -45,13 +45,16 @@ class CaseScores:
 
     ``facts``: who, volumes, lesions, L1 of the reconstruction. ``systems``: for each part of the prediction its
     figures. ``histograms``: for each part its scores in the region, from which pooled figures are made.
-    ``attributes``: those of the cohort's manifest, with ``dataset`` and ``health``.
+    ``attributes``: those of the cohort's manifest, with ``dataset`` and ``health``. ``lesions``: the volume of each in
+    ml; ``coverage``: for each part with a mask the share of each that it covers, a hit from 0.1 on.
     """
 
     facts: Mapping[str, Any]
     systems: Mapping[str, Mapping[str, float]]
     histograms: Mapping[str, ScoreHistogram]
     attributes: Mapping[str, str]
+    lesions: tuple[float, ...] = ()
+    coverage: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -112,7 +115,7 @@ def evaluate_case(folder: Path, record: Mapping[str, Any], case: Case, cutoffs: 
         raise DataError("prediction without its brain mask", where=case.name, mend="predict with --maps all")
     brain = read_mask(folder / parts["brain"])
     truth = read_truth(case, brain.data, brain.grid, record["notes"].get("direction"))
-    systems, histograms = {}, {}
+    systems, histograms, coverage = {}, {}, {}
     for part in PARTS:
         if part not in parts:
             continue
@@ -123,7 +126,10 @@ def evaluate_case(folder: Path, record: Mapping[str, Any], case: Case, cutoffs: 
         if (cutoff := cutoffs.get(part)) is not None:
             threshold = scan_threshold(cutoff, values[brain.data])
             mask = (scores >= threshold) & truth.brain & truth.region
-            systems[part] |= outline_figures(mask, match_lesions(mask, truth.lesion), truth, threshold)
+            detection = match_lesions(mask, truth.lesion)
+            systems[part] |= outline_figures(mask, detection, truth, threshold)
+            coverage[part] = detection.lesions.shares
+    lesions = match_lesions(truth.lesion, truth.lesion).lesions
     facts = {
         "dataset": case.dataset,
         "subject": case.subject,
@@ -138,12 +144,13 @@ def evaluate_case(folder: Path, record: Mapping[str, Any], case: Case, cutoffs: 
         "lesion_voxels": int(truth.lesion.sum()),
         "lesion_voxels_outside_brain": truth.outside,
         "ignored_voxels": truth.ignored,
-        "lesions": lesion_detection(truth.lesion, truth.lesion).lesions,
+        "lesions": len(lesions.voxels),
         "lesion_free_slices": int(truth.clear.sum()),
         **_reconstruction(folder, record, case, truth),
         "seconds": record.get("seconds", NAN),
     }
-    return CaseScores(facts, systems, histograms, attributes_of(case))
+    volumes = tuple((lesions.voxels * truth.voxel_ml).tolist())
+    return CaseScores(facts, systems, histograms, attributes_of(case), volumes, coverage)
 
 
 def attributes_of(case: Case) -> dict[str, str]:
@@ -221,7 +228,13 @@ def _on_grid(path: Path, truth: Truth) -> np.ndarray:
 def save_case(folder: Path, key: str, scores: CaseScores) -> None:
     """Write ``CASE.npz`` and then ``CASE.json``, the record that the case is complete."""
     write_histograms(folder / f"{scores.name}.npz", scores.histograms)
-    content = {"key": key, "facts": _plain(scores.facts), "systems": _plain(scores.systems)}
+    content = {
+        "key": key,
+        "facts": _plain(scores.facts),
+        "systems": _plain(scores.systems),
+        "lesions": scores.lesions,
+        "coverage": scores.coverage,
+    }
     write_atomically(folder / f"{scores.name}.json", json.dumps(content, indent=1).encode())
 
 
@@ -234,7 +247,7 @@ def stored_key(folder: Path, name: str) -> str | None:
 
 
 def load_case(folder: Path, name: str, attributes: Mapping[str, str]) -> CaseScores:
-    """What :func:`save_case` wrote.
+    """What :func:`save_case` wrote; without ``lesions`` if an earlier version did.
 
     Raises:
         DataError: a file is missing or damaged.
@@ -243,9 +256,11 @@ def load_case(folder: Path, name: str, attributes: Mapping[str, str]) -> CaseSco
     try:
         content = json.loads(path.read_text())
         facts, systems = _with_nan(content["facts"]), _with_nan(content["systems"])
+        coverage = {part: tuple(shares) for part, shares in content.get("coverage", {}).items()}
     except (OSError, ValueError, KeyError) as error:
         raise DataError("unreadable figures of a case", where=path, got=repr(error), mend="--overwrite") from error
-    return CaseScores(facts, systems, read_histograms(folder / f"{name}.npz")[0], attributes)
+    histograms, _ = read_histograms(folder / f"{name}.npz")
+    return CaseScores(facts, systems, histograms, attributes, tuple(content.get("lesions", ())), coverage)
 
 
 def _plain(value: Any) -> Any:

@@ -62,6 +62,11 @@ class Overlaps:
         """(components,) bool: whether at least 10 % are covered."""
         return np.asarray(10 * self.covered >= self.voxels)  # in integers: 10 % exactly is a hit
 
+    @property
+    def shares(self) -> tuple[float, ...]:
+        """The share of each that is covered."""
+        return tuple((self.covered / self.voxels).tolist())
+
     def sizes(self, voxel_ml: float) -> np.ndarray:
         """(components,) int64: the index in :data:`SIZES` of each."""
         ml = np.round(self.voxels * voxel_ml, 6)  # a product of spacings may miss 1 ml by a rounding error

@@ -658,6 +658,11 @@ class TestTruth:
         scores = evaluation_case.load_case(folder, "sub-04", {})
         assert math.isnan(scores.systems["score"]["dice"])
         assert scores.histograms["score"].negatives == brain_mask().sum()
+        sick = evaluation_case.load_case(folder, "sub-02", {})
+        assert sick.lesions == (pytest.approx(lesion_mask(2).sum() * VOXEL_ML),)
+        for part, threshold in THRESHOLDS.items():
+            share = (study.maps["sub-02"][part] >= threshold)[lesion_mask(2)].mean()
+            assert sick.coverage[part] == (pytest.approx(share),)
         (folder / "sub-04.npz").write_bytes(b"PK\x03\x04no")
         with pytest.raises(DataError, match="unreadable histograms"):
             evaluation_case.load_case(folder, "sub-04", {})
