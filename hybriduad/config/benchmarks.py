@@ -8,6 +8,9 @@ from pydantic import Field, model_validator
 
 from hybriduad.config.strict import Strict
 
+PartName = Literal["score", "probability", "map", "intensity"]
+"""A map of a prediction that lesions can be found by."""
+
 
 class Phantoms(Strict):
     """A cohort of phantoms that the benchmark makes itself, as :func:`hybriduad.phantom.cohort.write_cohort` does."""
@@ -53,7 +56,7 @@ class BenchmarkSystem(Strict):
     reconstructor: Training | None = None
     detector: Training | None = None
     few_labels: FewLabels | None = None
-    part: Literal["score", "probability", "map", "intensity"] = "score"
+    part: PartName = "score"
 
     @model_validator(mode="after")
     def _chain(self) -> BenchmarkSystem:
