@@ -9,9 +9,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from hybriduad.benchmark.costs import system_gflops
+from hybriduad.benchmark.figures import Entry
 from hybriduad.benchmark.plan import Fit, Row, Trial, rows_of
 from hybriduad.benchmark.results import TestedCase, read_result, write_result
-from hybriduad.benchmark.tables import Entry, write_tables
+from hybriduad.benchmark.tables import write_tables
 from hybriduad.cohort.digest import cohort_digest
 from hybriduad.cohort.manifest import read_cohort, write_manifest
 from hybriduad.cohort.splits import split_cases
@@ -106,12 +108,14 @@ def run_benchmark(
     folder.mkdir(parents=True, exist_ok=True)
     bench = _set_up(run, folder, named, chosen, Path(cache) if cache is not None else folder / "cache", device)
     outcome = Outcome(folder)
+    costs = system_gflops(run)
     rows = list(rows_of(run))
     entries: dict[Row, list[Entry]] = {row: [] for row in rows}
     tried: dict[Trial, tuple[TestedCase, ...] | str] = {}
     for row in rows:
         for trial in row.trials:
             title = _title(row, trial)
+            made = len(outcome.done)
             if trial not in tried and bench.can_run(trial):
                 tried[trial] = _attempt(bench, trial, title, outcome)
             result = tried.get(trial)
@@ -121,8 +125,9 @@ def run_benchmark(
                 outcome.failed[title] = result
             else:
                 entries[row].append(Entry(trial.model.fold, result))
-                write_tables(folder, run, entries)
-    write_tables(folder, run, entries)
+            if len(outcome.done) > made:
+                write_tables(folder, run, entries, costs)
+    write_tables(folder, run, entries, costs)
     return outcome
 
 

@@ -30,6 +30,7 @@ SYSTEMS = {
     "intensity": "plain intensity (learns nothing)",
     "reconstruction": "reconstruction",
 }
+SIZE_NAMES = dict(zip(SIZES, ("< 1 ml", "1-10 ml", "> 10 ml"), strict=True))
 LABELS = {
     "auprc": "AUPRC",
     "auroc": "AUROC",
@@ -54,7 +55,7 @@ LABELS = {
     "ssim_healthy": "SSIM on healthy tissue",
     **{
         f"lesion_{figure}_{size}": f"{title}, {said}"
-        for size, said in (("under_1ml", "< 1 ml"), ("1_to_10ml", "1-10 ml"), ("over_10ml", "> 10 ml"))
+        for size, said in SIZE_NAMES.items()
         for figure, title in (("recall", "recall"), ("precision", "precision"), ("f1", "F1"))
     },
 }
