@@ -20,10 +20,11 @@ Person = tuple[str, str]
 
 
 class Entry(NamedTuple):
-    """The cases of a finished trial, and its fold."""
+    """The cases of a finished trial, its fold, and the folder of its pictures beside the tables, "" without any."""
 
     fold: int
     cases: tuple[TestedCase, ...]
+    pictures: str = ""
 
 
 Entries = Mapping[Row, Sequence[Entry]]

@@ -110,6 +110,10 @@ def run_benchmark(
     outcome = Outcome(folder)
     costs = system_gflops(run)
     rows = list(rows_of(run))
+    parts: dict[Trial, dict[str, None]] = {}
+    for row in rows:
+        for trial in row.trials:
+            parts.setdefault(trial, {})[row.part] = None
     entries: dict[Row, list[Entry]] = {row: [] for row in rows}
     tried: dict[Trial, tuple[TestedCase, ...] | str] = {}
     for row in rows:
@@ -117,24 +121,26 @@ def run_benchmark(
             title = _title(row, trial)
             made = len(outcome.done)
             if trial not in tried and bench.can_run(trial):
-                tried[trial] = _attempt(bench, trial, title, outcome)
+                tried[trial] = _attempt(bench, trial, tuple(parts[trial]), title, outcome)
             result = tried.get(trial)
             if result is None:
                 outcome.not_run.append(title)
             elif isinstance(result, str):
                 outcome.failed[title] = result
             else:
-                entries[row].append(Entry(trial.model.fold, result))
+                entries[row].append(Entry(trial.model.fold, result, f"{SHOWN}/{bench.result(trial).stem}"))
             if len(outcome.done) > made:
                 write_tables(folder, run, entries, costs)
     write_tables(folder, run, entries, costs)
     return outcome
 
 
-def _attempt(bench: Bench, trial: Trial, title: str, outcome: Outcome) -> tuple[TestedCase, ...] | str:
-    """A trial's figures, or why there are none: no system's error ends the others."""
+def _attempt(
+    bench: Bench, trial: Trial, parts: Sequence[str], title: str, outcome: Outcome
+) -> tuple[TestedCase, ...] | str:
+    """A trial's figures, or why there are none: no system's error ends the others. ``parts`` are drawn."""
     try:
-        return _tried(bench, trial, title, outcome)
+        return _tried(bench, trial, parts, title, outcome)
     except Exception as error:
         log.error("%s failed: %s", title, reason_of(error))
         log.debug("traceback of %s", title, exc_info=True)
@@ -193,7 +199,7 @@ def _phantoms(folder: Path, phantoms: Phantoms) -> Path:
     )
 
 
-def _tried(bench: Bench, trial: Trial, title: str, outcome: Outcome) -> tuple[TestedCase, ...]:
+def _tried(bench: Bench, trial: Trial, parts: Sequence[str], title: str, outcome: Outcome) -> tuple[TestedCase, ...]:
     """The figures of a trial: read, or made."""
     path = bench.result(trial)
     if path.is_file():
@@ -206,7 +212,7 @@ def _tried(bench: Bench, trial: Trial, title: str, outcome: Outcome) -> tuple[Te
     predict_cohort(
         bundle, manifest, split="test", out=work / "predictions", maps=("all",), device=bench.device, cache=bench.cache
     )
-    evaluation = evaluate(work / "predictions", manifest, split="test", out=work / "scores")
+    evaluation = evaluate(work / "predictions", manifest, split="test", out=work / "scores", pictured=parts)
     if lacking := {**dict.fromkeys(evaluation.missing, "no prediction"), **evaluation.failed}:
         raise DataError("test cases without figures", where=title, got=str(lacking))  # rows need the same cases
     names = sorted([*evaluation.done, *evaluation.kept])

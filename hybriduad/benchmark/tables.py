@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from hybriduad.benchmark.figures import Entries, Entry, Figures, row_figures, subject_figures
+from hybriduad.benchmark.pictures import picture_table
 from hybriduad.benchmark.plan import Row
 from hybriduad.benchmark.plots import write_plots
 from hybriduad.config.benchmarks import BenchmarkRun
@@ -72,6 +73,7 @@ def write_tables(out: Path, run: BenchmarkRun, entries: Entries, costs: Mapping[
         place = {"trained_on": trained_on, "tested_on": tested_on}
         compared = _differences(run.reference, chosen)
         texts.append(_markdown(trained_on, tested_on, chosen, figures, run.reference, compared))
+        texts += picture_table(out, chosen)
         latex.append(_latex(trained_on, tested_on, {row: figures[row] for row in chosen}))
         values += [place | _value_row(row, *name, figures[row][name]) for row in chosen for name in figures[row]]
         differences += [place | _difference_row(run.reference, difference) for difference in compared]

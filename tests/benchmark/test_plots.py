@@ -16,6 +16,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from hybriduad.benchmark import plots, tables
 from hybriduad.benchmark.costs import system_gflops
 from hybriduad.benchmark.figures import Entry, row_figures
+from hybriduad.benchmark.pictures import row_pictures
 from hybriduad.config import files as configs
 from hybriduad.config.benchmarks import BenchmarkRun
 from hybriduad.core.charts import Panel
@@ -207,6 +208,27 @@ def test_operations_of_systems_and_one_that_cannot_be_counted(
     ]
     assert "operations of map not counted" in caplog.text
     assert configs.load("synthetic", [], kind="detector").mirror
+
+
+def test_pictures_of_a_row_are_the_best_and_the_worst_of_all_its_trials(
+    tmp_path: Path, drawn: Mapping[str, Any]
+) -> None:
+    run = benchmark()
+    row, done = next((row, done) for row, done in made_entries(run).items() if row.system == "map")
+    done = [entry._replace(pictures=f"pictures/{entry.fold}") for entry in done]
+    dice = {case.name: case.parts["map"]["dice"] for entry in done for case in entry.cases if case.has_lesion}
+    assert row_pictures(tmp_path, row, done) == {}
+    for entry in done:
+        (tmp_path / entry.pictures).mkdir(parents=True)
+        for label in ("best", "median", "worst"):
+            (tmp_path / entry.pictures / f"map-{label}.png").touch()
+    shown = row_pictures(tmp_path, row, done)
+    for label, name in (("best", max(dice, key=dice.get)), ("worst", min(dice, key=dice.get))):
+        fold = name.removeprefix("sub-")[0]
+        assert shown[label] == (dice[name], f"pictures/{fold}/map-{label}.png")
+    assert shown["worst"][0] < shown["median"][0] < shown["best"][0]
+    tables.write_tables(tmp_path, run, {row: done}, COSTS)
+    assert f"]({shown['best'][1]}) | [" in (tmp_path / "table.md").read_text()
 
 
 def test_before_anything_is_done_there_is_no_plot(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 import shutil
 from pathlib import Path
 
@@ -92,6 +93,15 @@ def test_every_system_is_there_and_says_what_became_of_it(finished: tuple[Path, 
     assert {row["system"] for row in values} == {"intensity", "map", "fused", "UNet", "two labels"}
     assert all(0 <= float(row["low"]) <= float(row["value"]) <= float(row["high"]) for row in values if row["low"])
     assert (outcome.out / "auprc.png").is_file()
+    assert (outcome.out / "auprc_by_operations.png").is_file()
+    links = re.findall(r"\]\((pictures/[^)]+)\)", seen)
+    assert all((outcome.out / link).is_file() for link in links)
+    assert {Path(link).name for link in links} >= {
+        "best.png",
+        "map-best.png",
+        "intensity-worst.png",
+        "probability-median.png",
+    }
     assert r"two labels & 0." in (outcome.out / "table.tex").read_text()
 
 

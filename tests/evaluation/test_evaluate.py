@@ -23,6 +23,7 @@ from hybriduad.core.types import Case
 from hybriduad.evaluation import case as evaluation_case
 from hybriduad.evaluation import evaluate as evaluation
 from hybriduad.evaluation.evaluate import compare, evaluate
+from hybriduad.evaluation.pictures import chosen_cases
 from hybriduad.metrics import surface_figures
 from hybriduad.prediction.files import FORMAT, SUFFIXES
 from hybriduad.scan.volumes import VolumeGrid, write_volume
@@ -550,6 +551,19 @@ class TestFolders:
             assert stated in text
         summary = json.loads((folder / "summary.json").read_text(), parse_constant=lambda name: pytest.fail(name))
         assert len(summary["cases"]) == 4
+
+    def test_pictures_of_another_part(self, study: Study) -> None:
+        result = study.evaluate(pictured=("map", "uncertainty"))
+        folder = study.root / "scores" / "pictures"
+        assert sorted(path.name for path in folder.iterdir()) == ["map-best.png", "map-median.png", "map-worst.png"]
+        assert "(pictures/map-best.png)" in (study.root / "scores" / "summary.md").read_text()
+        dice = {}
+        for row in rows_of(study.root / "scores" / "cases.csv"):
+            if row["system"] == "map" and row["dice"]:
+                dice[row["case"]] = float(row["dice"])
+        cases = [evaluation_case.load_case(study.root / "scores" / "cases", name, {}) for name in result.done]
+        chosen = chosen_cases(cases, "map")
+        assert [chosen[label].name for label in ("best", "worst")] == [max(dice, key=dice.get), min(dice, key=dice.get)]
 
 
 class TestCompare:
