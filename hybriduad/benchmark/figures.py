@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from hybriduad.benchmark.plan import Row
-from hybriduad.benchmark.results import TestedCase
+from hybriduad.benchmark.results import HEALTHY_DICE, TestedCase
 from hybriduad.evaluation.figures import MEAN, OUTLINED, POOLED, RANKED, RECONSTRUCTION
 from hybriduad.metrics import Interval, ScoreHistogram, bootstrap, scan_auroc
 from hybriduad.metrics.coarse import precision_recall
@@ -38,7 +38,7 @@ def row_figures(row: Row, done: Sequence[Entry]) -> Figures:
         return {}
     listed: dict[tuple[str, str], Interval] = {
         (name, MEAN): bootstrap(np.array(list(subject_figures(row, done, name).values())))
-        for name in (*RANKED, *OUTLINED, *(RECONSTRUCTION if row.part in ("map", "score") else ()))
+        for name in (*RANKED, *OUTLINED, HEALTHY_DICE, *(RECONSTRUCTION if row.part in ("map", "score") else ()))
     }
     listed["scan_auroc", POOLED] = scan_auroc(_scans(row, entry) for entry in done)
     recall, precision = precision_recall(pooled_histogram(row, done))

@@ -15,6 +15,8 @@ FORMAT = 1
 """Part of every key, also of models: raised whenever a result would come out different. A result that lacks a figure
 which newer ones hold is still read."""
 
+HEALTHY_RULE = "false-positives:false_positive_ml=0.1,per=slice"
+"""Beside a trial's own rule: found on lesion-free slices alone, as one would without any mask of a lesion."""
 Stage = Literal["reconstructor", "detector", "few_labels"]
 
 

@@ -23,6 +23,8 @@ from hybriduad.scan.volumes import write_atomically
 DIGITS = 6
 FACTS = ("lesion_ml", "lesion_free_slices", "l1_healthy", "l1_lesion", "l1_ratio", "ssim_healthy")
 """What is kept of a case beside its figures, where it is known."""
+HEALTHY_DICE = "dice_healthy_rule"
+"""The Dice of the mask by :data:`hybriduad.benchmark.plan.HEALTHY_RULE`."""
 
 
 @dataclass(frozen=True)
@@ -43,12 +45,18 @@ class TestedCase:
     histograms: Mapping[str, ScoreHistogram] = field(default_factory=dict)
 
     @staticmethod
-    def of(scores: CaseScores) -> TestedCase:
-        """What a benchmark keeps of an evaluated case: of its facts :data:`FACTS`, of its histograms few bins."""
+    def of(scores: CaseScores, healthy: Mapping[str, float] | None = None) -> TestedCase:
+        """What a benchmark keeps of an evaluated case: of its facts :data:`FACTS`, of its histograms few bins.
+
+        ``healthy``: for each part the threshold of the healthy-only rule, where it found one.
+        """
         facts = {name: float(scores.facts[name]) for name in FACTS if scores.facts.get(name) is not None}
         parts = {
             part: {name: float(value) for name, value in figures.items()} for part, figures in scores.systems.items()
         }
+        for part, threshold in (healthy or {}).items():
+            if part in parts:
+                parts[part][HEALTHY_DICE] = scores.histograms[part].dice_at(threshold)
         histograms = {part: coarsened(histogram) for part, histogram in scores.histograms.items()}
         return TestedCase(
             scores.subject,

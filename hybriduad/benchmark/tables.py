@@ -11,8 +11,9 @@ import numpy as np
 
 from hybriduad.benchmark.figures import Entries, Entry, Figures, row_figures, subject_figures
 from hybriduad.benchmark.pictures import picture_table
-from hybriduad.benchmark.plan import Row
+from hybriduad.benchmark.plan import HEALTHY_RULE, Row
 from hybriduad.benchmark.plots import write_plots
+from hybriduad.benchmark.results import HEALTHY_DICE
 from hybriduad.config.benchmarks import BenchmarkRun
 from hybriduad.evaluation.figures import MEAN, POOLED
 from hybriduad.evaluation.tables import LABELS, SIZE_NAMES, number, write_table
@@ -20,8 +21,13 @@ from hybriduad.metrics.comparisons import holm, paired_p_value
 from hybriduad.metrics.intervals import Interval, paired_difference
 from hybriduad.scan.volumes import write_atomically
 
-FIRST = {name: LABELS[name] for name in ("auprc", "dice", "best_dice", "lesion_f1")} | {
-    "false_positive_ml_per_lesion_free_slice": "false alarms, ml a lesion-free slice"
+FIRST = {
+    "auprc": "AUPRC",
+    "dice": "Dice",
+    HEALTHY_DICE: "Dice, healthy-only rule",
+    "best_dice": LABELS["best_dice"],
+    "lesion_f1": "lesion F1",
+    "false_positive_ml_per_lesion_free_slice": "false alarms, ml a lesion-free slice",
 }
 """Means over subjects in the first table, and their names there."""
 SECOND: tuple[tuple[str, str, str], ...] = (
@@ -107,7 +113,8 @@ def _heading(run: BenchmarkRun) -> str:
     return (
         "# Benchmark\n\n"
         "Means over subjects with a lesion (false alarms: over all subjects) [95 % interval, bootstrap over subjects]; "
-        f"masks by the rule {run.rule}, calibrated on validation subjects of the cohort that was trained on; "
+        f"masks by the rule {run.rule}, for one Dice by {HEALTHY_RULE}, which sees no lesion, both calibrated on "
+        "validation subjects of the cohort that was trained on; "
         f"{run.folds} folds by subject, training seeds {', '.join(map(str, run.seeds))}. [Dice] is the best possible "
         "of each case, an upper bound. p: permutation within subjects, corrected by Holm over the differences of a "
         "table. Where the two cohorts of a table differ, nothing of the tested one was seen. Below it the other "

@@ -17,6 +17,7 @@ from hybriduad.evaluation.case import CaseScores
 from hybriduad.evaluation.figures import OUTLINED, RANKED
 from hybriduad.metrics import ScoreHistogram
 from hybriduad.metrics.coarse import precision_recall
+from hybriduad.metrics.histogram import key_edges, score_keys
 
 VOXELS = 300_000
 
@@ -52,6 +53,22 @@ def test_a_case_comes_back_and_is_small(tmp_path: Path) -> None:
         assert read.histograms[part].negatives + read.histograms[part].positives == VOXELS
     assert read.lesions == pytest.approx(case.lesions, rel=1e-5)
     assert (tmp_path / "r.json").stat().st_size < 6_000
+
+
+def test_dice_by_the_healthy_only_rule_is_that_of_its_mask() -> None:
+    rng = np.random.default_rng(1)
+    truth = rng.random(VOXELS) < 0.02
+    scores = (1 / (1 + np.exp(4 - rng.normal(size=VOXELS) - 2 * truth))).astype(np.float32)
+    histogram = ScoreHistogram()
+    histogram.add(scores, truth)
+    threshold = float(key_edges(score_keys(np.array([0.1], np.float32)))[0])
+    facts = {"dataset": "d", "subject": "01", "case": "sub-01", "lesion_voxels": 5}
+    case = CaseScores(facts, {"score": {"dice": 0.5}}, {"score": histogram}, {})
+    mask = scores >= threshold
+    expected = 2 * (mask & truth).sum() / (mask.sum() + truth.sum())
+    kept = results.TestedCase.of(case, {"score": threshold, "map": 0.5})
+    assert kept.parts == {"score": {"dice": 0.5, "dice_healthy_rule": pytest.approx(expected)}}
+    assert results.TestedCase.of(case).parts == {"score": {"dice": 0.5}}
 
 
 def test_a_file_from_before_is_read_and_what_it_lacks_is_undefined(tmp_path: Path) -> None:

@@ -132,6 +132,16 @@ def test_the_curve_of_dice_is_that_of_the_masks():
     assert dice_at(scores, truth, threshold) == pytest.approx(best)
 
 
+def test_dice_at_a_threshold_is_that_of_the_mask():
+    scores, truth = sample("gaussian", 5_000)
+    histogram = filled(scores, truth)
+    for threshold in key_edges(score_keys(np.array([0.2, 0.45, 0.7], np.float32))):
+        assert histogram.dice_at(float(threshold)) == pytest.approx(dice_at(scores, truth, float(threshold)))
+    assert histogram.dice_at(0.0) == pytest.approx(2 * truth.sum() / (truth.sum() + truth.size))
+    assert histogram.dice_at(float(np.nextafter(np.float32(1), np.float32(2)))) == 0.0
+    assert math.isnan(filled(scores, np.zeros_like(truth)).dice_at(0.5))
+
+
 def test_a_pooled_figure_notices_that_scores_were_rescaled_per_scan():
     """Published mistake 6: after min-max per volume a healthy scan alarms as loudly as a sick one."""
     rng = np.random.default_rng(0)
