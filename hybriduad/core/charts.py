@@ -15,6 +15,8 @@ COLOURS = ("#000000", "#e69f00", "#0072b2", "#009e73", "#d55e00", "#cc79a7", "#5
 MARKERS, DASHES = ("o", "s", "^"), ("-", "--", ":")
 """Of the first seven names, the next seven, and those after them."""
 ACROSS = 3
+ROOM = 1.5
+"""Factor beside the points of a logarithmic axis: so there is always a labelled tick, at 1, 2, 3 or 5."""
 
 
 class Series(NamedTuple):
@@ -56,6 +58,7 @@ def charts(
     figure = new_figure(3.1 * across + 0.5, 2.8 * down + 0.3)
     axes = figure.subplots(down, across, squeeze=False, sharex=True, sharey=True).ravel()
     handles: dict[str, Any] = {}
+    along = [value for panel in panels for series in panel.series for value in series.x] or [1.0]
     for axis, panel in zip(axes, panels, strict=False):
         for series in panel.series:
             handles.setdefault(series.name, _draw(axis, series, names.index(series.name), marked, joined))
@@ -67,6 +70,7 @@ def charts(
         axis.tick_params(labelsize=7, labelbottom=True)
         if logarithmic:
             axis.set_xscale("log")
+            axis.set_xlim(min(along) / ROOM, max(along) * ROOM)
             axis.xaxis.set_major_formatter("{x:g}")
             axis.xaxis.set_minor_formatter(tick_label)
             axis.tick_params(which="minor", labelsize=6)
