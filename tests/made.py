@@ -39,12 +39,18 @@ def made_case(run: BenchmarkRun, system: str, fold: int, person: int) -> TestedC
         "dice": 2 * tp / (2 * tp + fp + fn) if ill else math.nan,
         "scan_score": float(np.sort(scores)[-5]),
         "hd95": 10.0 - number if ill else math.nan,
-        "lesion_recall_under_1ml": 0.25 if ill else math.nan,
+        "lesions_hit": 1.0 * ill,
+        "components": 2.0,
+        "false_components": 1.0,
+        "lesions_under_1ml": 4.0 * ill,
+        "lesions_hit_under_1ml": 1.0 * ill,
+        "components_under_1ml": 2.0,
+        "false_components_under_1ml": 1.0,
         "tp": float(tp),
         "fp": float(fp),
         "fn": float(fn),
     }
-    facts = {"lesion_ml": float(truth.sum()) / 10, "l1_ratio": 2.5, "ssim_healthy": 0.75}
+    facts = {"lesion_ml": float(truth.sum()) / 10, "l1_ratio": 2.5, "lesions": 4.0 * ill, "ssim_healthy": 0.75}
     part = run.systems[system].part
     who = f"{fold}{person}"
     return TestedCase(("d", who), f"sub-{who}", ill, facts, {part: figures}, (), {}, {part: coarsened(histogram)})

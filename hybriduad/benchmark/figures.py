@@ -10,11 +10,11 @@ import numpy as np
 
 from hybriduad.benchmark.plan import Row
 from hybriduad.benchmark.results import HEALTHY_DICE, TestedCase
-from hybriduad.evaluation.figures import MEAN, OUTLINED, POOLED, RANKED, RECONSTRUCTION
+from hybriduad.evaluation.figures import MEAN, OUTLINED, POOLED, POOLED_OUTLINED, RANKED, RECONSTRUCTION
 from hybriduad.metrics import Interval, ScoreHistogram, bootstrap, scan_auroc
 from hybriduad.metrics.coarse import precision_recall
+from hybriduad.metrics.intervals import bootstrap_sums
 from hybriduad.metrics.scans import Scan
-from hybriduad.metrics.voxels import ratio
 
 Person = tuple[str, str]
 
@@ -46,8 +46,8 @@ def row_figures(row: Row, done: Sequence[Entry]) -> Figures:
         value = float(np.trapezoid(precision, recall))
         people = {case.subject for entry in done for case in entry.cases if case.has_lesion}
         listed["auprc", POOLED] = Interval(value, math.nan, math.nan, len(people), 0, 0, 0)
-    sums = _sums(row, done, ("tp", "fp", "fn"))
-    listed["dice", POOLED] = bootstrap(sums, lambda drawn: _pooled_dice(*drawn.sum(axis=0)))
+    for name, (columns, of_sums, everyone) in POOLED_OUTLINED.items():
+        listed[name, POOLED] = bootstrap_sums(_sums(row, done, columns, everyone), of_sums)
     return {name: interval for name, interval in listed.items() if interval.subjects and not math.isnan(interval.value)}
 
 
@@ -80,20 +80,14 @@ def _scans(row: Row, entry: Entry) -> list[Scan]:
     ]
 
 
-def _sums(row: Row, done: Sequence[Entry], columns: Sequence[str]) -> np.ndarray:
-    """(subjects, columns): the sums over each person's cases with a lesion."""
+def _sums(row: Row, done: Sequence[Entry], columns: Sequence[str], everyone: bool) -> np.ndarray:
+    """(subjects, columns): the sums over each person's cases, of lesion-free ones if ``everyone`` counts."""
     sums: dict[Person, np.ndarray] = {}
-    for entry in done:
-        for case in entry.cases:
-            if case.has_lesion:
-                figures = case.parts.get(row.part, {})
-                values = np.array([figures.get(name, math.nan) for name in columns])
-                sums[case.subject] = sums.get(case.subject, 0.0) + values
-    return np.array(list(sums.values())).reshape(len(sums), len(columns))
-
-
-def _pooled_dice(tp: float, fp: float, fn: float) -> float:
-    return ratio(2 * tp, 2 * tp + fp + fn)
+    for case in (case for entry in done for case in entry.cases if case.has_lesion or everyone):
+        known = {**case.facts, **case.parts.get(row.part, {})}
+        values = np.array([known.get(name, math.nan) for name in columns])
+        sums[case.subject] = sums.get(case.subject, np.zeros(len(columns))) + values
+    return np.array([sums[person] for person in sorted(sums)]).reshape(len(sums), len(columns))
 
 
 def _mean(values: Sequence[float]) -> float:

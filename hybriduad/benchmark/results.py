@@ -21,7 +21,7 @@ from hybriduad.metrics.coarse import coarsened
 from hybriduad.scan.volumes import write_atomically
 
 DIGITS = 6
-FACTS = ("lesion_ml", "lesion_free_slices", "l1_healthy", "l1_lesion", "l1_ratio", "ssim_healthy")
+FACTS = ("lesion_ml", "lesions", "lesion_free_slices", "l1_healthy", "l1_lesion", "l1_ratio", "ssim_healthy")
 """What is kept of a case beside its figures, where it is known."""
 HEALTHY_DICE = "dice_healthy_rule"
 """The Dice of the mask by :data:`hybriduad.benchmark.plan.HEALTHY_RULE`."""

@@ -36,10 +36,10 @@ SECOND: tuple[tuple[str, str, str], ...] = (
     ("surface_dice", MEAN, "surface Dice 1 mm"),
     ("hd95", MEAN, "HD95, mm"),
     ("lesion_recall", MEAN, "recall"),
-    *((f"lesion_recall_{size}", MEAN, f"recall {said}") for size, said in SIZE_NAMES.items()),
+    *((f"lesion_recall_{size}", POOLED, f"recall {said}") for size, said in SIZE_NAMES.items()),
     ("lesion_precision", MEAN, "precision"),
-    *((f"lesion_precision_{size}", MEAN, f"precision {said}") for size, said in SIZE_NAMES.items()),
-    *((f"lesion_f1_{size}", MEAN, f"F1 {said}") for size, said in SIZE_NAMES.items()),
+    *((f"lesion_precision_{size}", POOLED, f"precision {said}") for size, said in SIZE_NAMES.items()),
+    *((f"lesion_f1_{size}", POOLED, f"F1 {said}") for size, said in SIZE_NAMES.items()),
     ("false_positive_ml_per_lesion_free_scan", MEAN, "ml a healthy scan"),
     ("false_lesions_per_lesion_free_scan", MEAN, "outlines a healthy scan"),
     ("lesion_free_scans_with_alarm", MEAN, "healthy scans with an alarm"),
@@ -118,9 +118,9 @@ def _heading(run: BenchmarkRun) -> str:
         f"{run.folds} folds by subject, training seeds {', '.join(map(str, run.seeds))}. [Dice] is the best possible "
         "of each case, an upper bound. p: permutation within subjects, corrected by Holm over the differences of a "
         "table. Where the two cohorts of a table differ, nothing of the tested one was seen. Below it the other "
-        "figures: lesions and outlines by their own size, pooled figures over all voxels of the subjects with a lesion "
-        "(AUPRC within 0.005), scans ranked by the value that 0.1 ml of them reach; intervals are in table.csv. "
-        "Research use only.\n"
+        "figures: pooled over all voxels of the subjects with a lesion (AUPRC within 0.005), lesions and outlines by "
+        "their own size pooled over all of them, scans ranked by the value that 0.1 ml of them reach; intervals are in "
+        "table.csv. Research use only.\n"
     )
 
 

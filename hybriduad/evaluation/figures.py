@@ -23,7 +23,7 @@ from hybriduad.metrics import (
     paired_difference,
     scan_auroc,
 )
-from hybriduad.metrics.intervals import PooledStatistic
+from hybriduad.metrics.intervals import PooledStatistic, bootstrap_sums
 from hybriduad.metrics.scans import Scan
 from hybriduad.metrics.voxels import ratio
 
@@ -175,16 +175,11 @@ def _pooled(cases: Sequence[CaseScores], seed: int, draws: int) -> list[Figure]:
         rows.append(figure_row("", system, "scan_auroc", POOLED, scan_auroc([scans], draws=draws, seed=seed)))
         if not all("threshold" in case.systems[system] for case in cases):
             continue
-        for figure, (columns, statistic_of_sums, everyone) in _POOLED_OUTLINED.items():
+        for figure, (columns, of_sums, everyone) in POOLED_OUTLINED.items():
             chosen = cases if everyone else [case for case in cases if case.has_lesion]
             if not chosen:
                 continue
-            sums = _sums(chosen, system, columns)
-
-            def statistic(drawn: np.ndarray, of: Callable[..., float] = statistic_of_sums) -> float:
-                return of(*drawn.sum(axis=0))
-
-            interval = bootstrap(sums, statistic, draws=draws, seed=seed)
+            interval = bootstrap_sums(_sums(chosen, system, columns), of_sums, draws=draws, seed=seed)
             rows.append(figure_row("", system, figure, POOLED, interval))
     return rows
 
@@ -207,8 +202,7 @@ def _lesion_wise(figure: Callable[[LesionCounts], float]) -> Callable[..., float
 
 
 _LESIONS = ("lesions", "lesions_hit", "components", "false_components")
-# Figure -> the columns that are summed, what is made of the sums, and whether lesion-free cases enter.
-_POOLED_OUTLINED: Mapping[str, tuple[tuple[str, ...], Callable[..., float], bool]] = {
+POOLED_OUTLINED: Mapping[str, tuple[tuple[str, ...], Callable[..., float], bool]] = {
     "dice": (("tp", "fp", "fn"), _pooled_dice, False),
     "sensitivity": (("tp", "fn"), lambda tp, fn: ratio(tp, tp + fn), False),
     "precision": (("tp", "fp"), lambda tp, fp: ratio(tp, tp + fp), False),
@@ -231,6 +225,7 @@ _POOLED_OUTLINED: Mapping[str, tuple[tuple[str, ...], Callable[..., float], bool
         )
     },
 }
+"""Figure -> the columns that are summed, what is made of the sums, and whether lesion-free cases enter."""
 
 
 def fusion_differences(cases: Sequence[CaseScores], seed: int, draws: int, name: str = "") -> list[Figure]:

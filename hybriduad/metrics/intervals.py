@@ -84,6 +84,26 @@ def bootstrap(
     return interval_of(statistic(kept), figures, count, len(rows) - count, seed)
 
 
+def bootstrap_sums(sums: np.ndarray, figure: Callable[..., float], *, draws: int = DRAWS, seed: int = 0) -> Interval:
+    """Interval of a figure of sums over subjects: ``sums`` (subjects, columns), ``figure`` takes a total a column.
+
+    As :func:`bootstrap` with a statistic that sums the drawn rows, of which all draws are summed at once.
+
+    Raises:
+        DataError: ``sums`` has not two axes.
+    """
+    rows = np.asarray(sums, dtype=np.float64)
+    if rows.ndim != 2:
+        raise DataError("sums to resample", where="bootstrap_sums", got=rows.shape, expected="(subjects, columns)")
+    kept = rows[~np.isnan(rows).any(axis=1)]
+    count = len(kept)
+    if count == 0:
+        return Interval(math.nan, math.nan, math.nan, 0, len(rows), draws, seed)
+    totals = kept[draw_subjects(count, draws, seed)].sum(axis=1)
+    figures = np.array([figure(*total) for total in totals], dtype=np.float64)
+    return interval_of(figure(*kept.sum(axis=0)), figures, count, len(rows) - count, seed)
+
+
 def paired_difference(
     a: np.ndarray,
     b: np.ndarray,

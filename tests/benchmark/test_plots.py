@@ -68,6 +68,8 @@ def test_figures_of_a_row_agree_with_scikit_learn() -> None:
         assert figures["auprc", POOLED].value == pytest.approx(average_precision_score(truth, scores), abs=0.005)
         mask = scores >= 0.5
         assert figures["dice", POOLED].value == pytest.approx(2 * (mask & truth).sum() / (mask.sum() + truth.sum()))
+        assert figures["lesion_recall", POOLED].value == figures["lesion_recall_under_1ml", POOLED].value == 0.25
+        assert figures["lesion_precision", POOLED].value == 0.5
         assert figures["auprc", MEAN].subjects == figures["dice", POOLED].subjects == 8
         ranked = []
         for fold in (1, 2):
@@ -105,12 +107,14 @@ def test_the_tables_hold_every_figure_once(tmp_path: Path, drawn: Mapping[str, A
         "Dice pooled",
         "HD95, mm",
         "recall < 1 ml",
+        "precision < 1 ml",
+        "F1 < 1 ml",
         "AUROC of scans",
         "SSIM, healthy tissue",
         "L1 in lesions / healthy",
     ]
     fused = next(line for line in rest.splitlines() if line.startswith("| fused |"))
-    assert "| 8.000 | 0.250 |" in fused
+    assert "| 8.000 | 0.250 | 0.500 | 0.333 |" in fused
     assert "| 0.750 | 2.500 |" in fused
     assert rest.count("| – | – |") == 1, "plain intensity has no pseudo-healthy scan"
     for name in ("auprc", "precision_recall", "dice_by_volume", "label_efficiency", "auprc_by_operations"):
