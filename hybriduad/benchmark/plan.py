@@ -13,9 +13,11 @@ from hybriduad.config.benchmarks import BenchmarkRun, BenchmarkSystem, FewLabels
 
 FORMAT = 1
 """Part of every key: raised whenever a training would come out different."""
-TRIAL_FORMAT = 2
+TRIAL_FORMAT = 3
 """Part of a trial's key: raised whenever its result would come out different or holds something else."""
 
+HEALTHY_RULE = "false-positives:false_positive_ml=0.1,per=slice"
+"""Beside a trial's own rule: found on lesion-free slices alone, as one would without any mask of a lesion."""
 Stage = Literal["reconstructor", "detector", "few_labels"]
 
 

@@ -1,45 +1,80 @@
-"""The figures of a trial as a small file (1 KB a case), by which a benchmark is continued on any machine."""
+"""The figures of a trial as a small file (some 6 KB a case), by which a benchmark is continued on any machine.
+
+What an older file lacks is undefined: its other figures stand.
+"""
 
 from __future__ import annotations
 
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from hybriduad.core.errors import DataError
 from hybriduad.evaluation.case import CaseScores
+from hybriduad.metrics import ScoreHistogram
+from hybriduad.metrics.coarse import coarsened
 from hybriduad.scan.volumes import write_atomically
 
 DIGITS = 6
-FACTS = ("lesion_ml", "lesion_free_slices", "l1_healthy", "l1_lesion", "l1_ratio")
+FACTS = ("lesion_ml", "lesions", "lesion_free_slices", "l1_healthy", "l1_lesion", "l1_ratio", "ssim_healthy")
 """What is kept of a case beside its figures, where it is known."""
+HEALTHY_DICE = "dice_healthy_rule"
+"""The Dice of the mask by :data:`hybriduad.benchmark.plan.HEALTHY_RULE`."""
 
 
 @dataclass(frozen=True)
 class TestedCase:
-    """A test case: who, and for each part of the prediction its figures; undefined is nan."""
+    """A test case: who, and for each part of the prediction its figures; undefined is nan.
+
+    ``lesions`` and ``coverage`` are those of :class:`hybriduad.evaluation.case.CaseScores`; ``histograms`` has for each
+    part its scores in the region, coarsened.
+    """
 
     subject: tuple[str, str]
     name: str
     has_lesion: bool
     facts: Mapping[str, float]
     parts: Mapping[str, Mapping[str, float]]
+    lesions: tuple[float, ...] = ()
+    coverage: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    histograms: Mapping[str, ScoreHistogram] = field(default_factory=dict)
 
     @staticmethod
-    def of(scores: CaseScores) -> TestedCase:
-        """What a benchmark keeps of an evaluated case: no histogram, and of its facts :data:`FACTS`."""
+    def of(scores: CaseScores, healthy: Mapping[str, float] | None = None) -> TestedCase:
+        """What a benchmark keeps of an evaluated case: of its facts :data:`FACTS`, of its histograms few bins.
+
+        ``healthy``: for each part the threshold of the healthy-only rule, where it found one.
+        """
         facts = {name: float(scores.facts[name]) for name in FACTS if scores.facts.get(name) is not None}
         parts = {
             part: {name: float(value) for name, value in figures.items()} for part, figures in scores.systems.items()
         }
-        return TestedCase(scores.subject, scores.name, scores.has_lesion, facts, parts)
+        for part, threshold in (healthy or {}).items():
+            if part in parts:
+                parts[part][HEALTHY_DICE] = scores.histograms[part].dice_at(threshold)
+        histograms = {part: coarsened(histogram) for part, histogram in scores.histograms.items()}
+        return TestedCase(
+            scores.subject,
+            scores.name,
+            scores.has_lesion,
+            facts,
+            parts,
+            scores.lesions,
+            scores.coverage,
+            histograms,
+        )
 
 
 def write_result(path: Path, about: Mapping[str, Any], cases: Sequence[TestedCase]) -> None:
-    """Write a trial's result; ``about`` says for a reader what it came from. ``figures`` names the columns of parts."""
+    """Write a trial's result; ``about`` says for a reader what it came from. ``figures`` names the columns of parts.
+
+    ``bins`` are three columns: how much each key is above the one before, lesion and other voxels.
+    """
     names = sorted({name for case in cases for figures in case.parts.values() for name in figures})
     listed = [
         {
@@ -51,6 +86,9 @@ def write_result(path: Path, about: Mapping[str, Any], cases: Sequence[TestedCas
             "parts": {
                 part: [_rounded(figures.get(name, math.nan)) for name in names] for part, figures in case.parts.items()
             },
+            "lesions": [_rounded(ml) for ml in case.lesions],
+            "coverage": {part: [_rounded(share) for share in shares] for part, shares in case.coverage.items()},
+            "bins": {part: _columns(histogram) for part, histogram in case.histograms.items()},
         }
         for case in cases
     ]
@@ -76,11 +114,25 @@ def read_result(path: Path) -> tuple[TestedCase, ...]:
                 case["has_lesion"],
                 {name: _number(value) for name, value in case["facts"].items()},
                 {part: dict(zip(names, map(_number, values), strict=True)) for part, values in case["parts"].items()},
+                tuple(map(float, case.get("lesions", ()))),
+                {part: tuple(map(float, shares)) for part, shares in case.get("coverage", {}).items()},
+                {part: _histogram(*columns) for part, columns in case.get("bins", {}).items()},
             )
             for case in content["cases"]
         )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, DataError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError("unreadable result", where=path, got=repr(error), mend="delete it, it is made anew") from error
+
+
+def _columns(histogram: ScoreHistogram) -> list[list[int]]:
+    arrays = histogram.to_arrays()
+    steps = np.diff(arrays["keys"].astype(np.int64), prepend=0)
+    return [steps.tolist(), arrays["positives"].tolist(), arrays["negatives"].tolist()]
+
+
+def _histogram(steps: Sequence[int], positives: Sequence[int], negatives: Sequence[int]) -> ScoreHistogram:
+    columns = {"keys": np.cumsum(steps, dtype=np.int64), "positives": positives, "negatives": negatives}
+    return ScoreHistogram.from_arrays({name: np.asarray(values, np.int64) for name, values in columns.items()})
 
 
 def _rounded(value: float) -> float | None:

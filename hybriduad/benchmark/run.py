@@ -9,15 +9,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from hybriduad.benchmark.plan import Fit, Row, Trial, rows_of
+from hybriduad.benchmark.costs import system_gflops
+from hybriduad.benchmark.figures import Entry
+from hybriduad.benchmark.plan import HEALTHY_RULE, Fit, Row, Trial, rows_of
 from hybriduad.benchmark.results import TestedCase, read_result, write_result
-from hybriduad.benchmark.tables import Entry, write_tables
+from hybriduad.benchmark.tables import write_tables
 from hybriduad.cohort.digest import cohort_digest
 from hybriduad.cohort.manifest import read_cohort, write_manifest
 from hybriduad.cohort.splits import split_cases
 from hybriduad.config import files as configs
 from hybriduad.config.benchmarks import BenchmarkRun, Phantoms
 from hybriduad.core.errors import ConfigError, DataError, reason_of
+from hybriduad.detector.bundle import Bundle
+from hybriduad.detector.thresholds import Thresholds
 from hybriduad.evaluation.calibration import calibrate
 from hybriduad.evaluation.case import load_case
 from hybriduad.evaluation.evaluate import CASES, PICTURES, evaluate
@@ -106,30 +110,39 @@ def run_benchmark(
     folder.mkdir(parents=True, exist_ok=True)
     bench = _set_up(run, folder, named, chosen, Path(cache) if cache is not None else folder / "cache", device)
     outcome = Outcome(folder)
+    costs = system_gflops(run)
     rows = list(rows_of(run))
+    parts: dict[Trial, dict[str, None]] = {}
+    for row in rows:
+        for trial in row.trials:
+            parts.setdefault(trial, {})[row.part] = None
     entries: dict[Row, list[Entry]] = {row: [] for row in rows}
     tried: dict[Trial, tuple[TestedCase, ...] | str] = {}
     for row in rows:
         for trial in row.trials:
             title = _title(row, trial)
+            made = len(outcome.done)
             if trial not in tried and bench.can_run(trial):
-                tried[trial] = _attempt(bench, trial, title, outcome)
+                tried[trial] = _attempt(bench, trial, tuple(parts[trial]), title, outcome)
             result = tried.get(trial)
             if result is None:
                 outcome.not_run.append(title)
             elif isinstance(result, str):
                 outcome.failed[title] = result
             else:
-                entries[row].append(Entry(trial.model.fold, result))
-                write_tables(folder, run, entries)
-    write_tables(folder, run, entries)
+                entries[row].append(Entry(trial.model.fold, result, f"{SHOWN}/{bench.result(trial).stem}"))
+            if len(outcome.done) > made:
+                write_tables(folder, run, entries, costs)
+    write_tables(folder, run, entries, costs)
     return outcome
 
 
-def _attempt(bench: Bench, trial: Trial, title: str, outcome: Outcome) -> tuple[TestedCase, ...] | str:
-    """A trial's figures, or why there are none: no system's error ends the others."""
+def _attempt(
+    bench: Bench, trial: Trial, parts: Sequence[str], title: str, outcome: Outcome
+) -> tuple[TestedCase, ...] | str:
+    """A trial's figures, or why there are none: no system's error ends the others. ``parts`` are drawn."""
     try:
-        return _tried(bench, trial, title, outcome)
+        return _tried(bench, trial, parts, title, outcome)
     except Exception as error:
         log.error("%s failed: %s", title, reason_of(error))
         log.debug("traceback of %s", title, exc_info=True)
@@ -188,7 +201,7 @@ def _phantoms(folder: Path, phantoms: Phantoms) -> Path:
     )
 
 
-def _tried(bench: Bench, trial: Trial, title: str, outcome: Outcome) -> tuple[TestedCase, ...]:
+def _tried(bench: Bench, trial: Trial, parts: Sequence[str], title: str, outcome: Outcome) -> tuple[TestedCase, ...]:
     """The figures of a trial: read, or computed."""
     path = bench.result(trial)
     if path.is_file():
@@ -199,13 +212,20 @@ def _tried(bench: Bench, trial: Trial, title: str, outcome: Outcome) -> tuple[Te
     manifest = bench.manifests[trial.tested_on, trial.model.fold]
     bundle = _calibrated(bench, trial)
     predict_cohort(
-        bundle, manifest, split="test", out=work / "predictions", maps=("all",), device=bench.device, cache=bench.cache
+        bundle.folder,
+        manifest,
+        split="test",
+        out=work / "predictions",
+        maps=("all",),
+        device=bench.device,
+        cache=bench.cache,
     )
-    evaluation = evaluate(work / "predictions", manifest, split="test", out=work / "scores")
+    evaluation = evaluate(work / "predictions", manifest, split="test", out=work / "scores", pictured=parts)
     if lacking := {**dict.fromkeys(evaluation.missing, "no prediction"), **evaluation.failed}:
         raise DataError("test cases without figures", where=title, got=str(lacking))  # rows need the same cases
     names = sorted([*evaluation.done, *evaluation.kept])
-    cases = tuple(TestedCase.of(load_case(evaluation.out / CASES, name, {})) for name in names)
+    healthy = _healthy_thresholds(bundle)
+    cases = tuple(TestedCase.of(load_case(evaluation.out / CASES, name, {}), healthy) for name in names)
     if (evaluation.out / PICTURES).is_dir():
         shutil.copytree(evaluation.out / PICTURES, bench.out / SHOWN / path.stem, dirs_exist_ok=True)
     write_result(path, _about(trial), cases)
@@ -214,13 +234,35 @@ def _tried(bench: Bench, trial: Trial, title: str, outcome: Outcome) -> tuple[Te
     return read_result(path)  # as a benchmark that continues would: the file holds fewer digits
 
 
-def _calibrated(bench: Bench, trial: Trial) -> Path:
+def _calibrated(bench: Bench, trial: Trial) -> Bundle:
+    """By the trial's rule and, where there is a lesion-free slice to find it on, the healthy-only one."""
     model = _fitted(bench, trial.model)
-    out = model.with_name(f"{model.name}-{re.sub('[^a-z0-9.]+', '-', trial.rule)}")  # a rule may have options
     manifest = bench.manifests[trial.model.cohort, trial.model.fold]
-    return calibrate(
-        model, manifest, out=out, rules=(trial.rule,), split="validation", device=bench.device, cache=bench.cache
-    ).folder
+
+    def by(*rules: str) -> Bundle:
+        out = model.with_name("-".join([model.name, *(re.sub("[^a-z0-9.]+", "-", rule) for rule in rules)]))
+        return calibrate(
+            model, manifest, out=out, rules=rules, split="validation", device=bench.device, cache=bench.cache
+        )
+
+    if _name(trial.rule) == _name(HEALTHY_RULE):  # with limits of its own
+        return by(trial.rule)
+    try:
+        return by(trial.rule, HEALTHY_RULE)
+    except DataError as error:
+        log.warning("not calibrated by %s: %s", HEALTHY_RULE, error)
+        return by(trial.rule)
+
+
+def _healthy_thresholds(bundle: Bundle) -> dict[str, float]:
+    """Part -> the threshold of the healthy-only rule; none where it was not calibrated."""
+    thresholds = Thresholds.from_json(bundle.record["thresholds"])
+    cutoffs = thresholds.values.get(_name(HEALTHY_RULE), {})
+    return {part: cutoff for part, cutoff in cutoffs.items() if isinstance(cutoff, float)}
+
+
+def _name(rule: str) -> str:
+    return rule.partition(":")[0]  # a rule may have options
 
 
 def _fitted(bench: Bench, fit: Fit) -> Path:

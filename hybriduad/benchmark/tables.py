@@ -2,44 +2,56 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from hybriduad.benchmark.plan import Row
-from hybriduad.benchmark.results import TestedCase
+from hybriduad.benchmark.figures import Entries, Entry, Figures, row_figures, subject_figures
+from hybriduad.benchmark.pictures import picture_table
+from hybriduad.benchmark.plan import HEALTHY_RULE, Row
+from hybriduad.benchmark.plots import write_plots
+from hybriduad.benchmark.results import HEALTHY_DICE
 from hybriduad.config.benchmarks import BenchmarkRun
-from hybriduad.core.drawing import Bar, bars
-from hybriduad.evaluation.tables import LABELS, number, write_table
+from hybriduad.evaluation.figures import MEAN, POOLED
+from hybriduad.evaluation.tables import LABELS, SIZE_NAMES, number, write_table
 from hybriduad.metrics.comparisons import holm, paired_p_value
-from hybriduad.metrics.intervals import Interval, bootstrap, paired_difference
+from hybriduad.metrics.intervals import Interval, paired_difference
 from hybriduad.scan.volumes import write_atomically
 
-FIGURES = (
-    "auprc",
-    "dice",
-    "best_dice",
-    "lesion_f1",
-    "false_positive_ml_per_lesion_free_slice",
-    "lesion_free_scans_with_alarm",
+FIRST = {
+    "auprc": "AUPRC",
+    "dice": "Dice",
+    HEALTHY_DICE: "Dice, healthy-only rule",
+    "best_dice": LABELS["best_dice"],
+    "lesion_f1": "lesion F1",
+    "false_positive_ml_per_lesion_free_slice": "false alarms, ml a lesion-free slice",
+}
+"""Means over subjects in the first table, and their names there."""
+SECOND: tuple[tuple[str, str, str], ...] = (
+    ("auprc", POOLED, "AUPRC pooled"),
+    ("dice", POOLED, "Dice pooled"),
+    ("surface_dice", MEAN, "surface Dice 1 mm"),
+    ("hd95", MEAN, "HD95, mm"),
+    ("lesion_recall", MEAN, "recall"),
+    *((f"lesion_recall_{size}", POOLED, f"recall {said}") for size, said in SIZE_NAMES.items()),
+    ("lesion_precision", MEAN, "precision"),
+    *((f"lesion_precision_{size}", POOLED, f"precision {said}") for size, said in SIZE_NAMES.items()),
+    *((f"lesion_f1_{size}", POOLED, f"F1 {said}") for size, said in SIZE_NAMES.items()),
+    ("false_positive_ml_per_lesion_free_scan", MEAN, "ml a healthy scan"),
+    ("false_lesions_per_lesion_free_scan", MEAN, "outlines a healthy scan"),
+    ("lesion_free_scans_with_alarm", MEAN, "healthy scans with an alarm"),
+    ("scan_auroc", POOLED, "AUROC of scans"),
+    ("ssim_healthy", MEAN, "SSIM, healthy tissue"),
+    ("l1_healthy", MEAN, "L1, healthy tissue"),
+    ("l1_ratio", MEAN, "L1 in lesions / healthy"),
 )
+"""Figure, how it is taken together, and its short name, in the second table."""
 COMPARED = ("auprc", "dice")
 """Figures whose differences from the reference are tested."""
 NOT_RUN = "not run"
-
-
-class Entry(NamedTuple):
-    """The cases of a finished trial, and its fold."""
-
-    fold: int
-    cases: tuple[TestedCase, ...]
-
-
-Entries = Mapping[Row, Sequence[Entry]]
 
 
 @dataclass(frozen=True)
@@ -53,50 +65,30 @@ class Difference:
     corrected: float
 
 
-def write_tables(out: Path, run: BenchmarkRun, entries: Entries) -> None:
-    """Write ``table.md``, ``.csv`` and ``.tex``, ``differences.csv`` and ``auprc.png`` of what is done so far."""
-    texts, latex, values, differences, drawn = [_heading(run)], [], [], [], []
-    for trained_on, tested_on in dict.fromkeys((row.trained_on, row.tested_on) for row in entries):
-        chosen = {
-            row: done for row, done in entries.items() if (row.trained_on, row.tested_on) == (trained_on, tested_on)
-        }
+def write_tables(out: Path, run: BenchmarkRun, entries: Entries, costs: Mapping[str, float]) -> None:
+    """Write ``table.md``, ``.csv`` and ``.tex``, ``differences.csv`` and the plots of what is done so far.
+
+    ``costs``: of each system, operations (1e9) of a slice.
+    """
+    tables: dict[tuple[str, str], dict[Row, Sequence[Entry]]] = {}
+    for row, done in entries.items():
+        tables.setdefault((row.trained_on, row.tested_on), {})[row] = done
+    figures = {row: row_figures(row, done) for row, done in entries.items()}
+    texts, latex, values, differences = [_heading(run)], [], [], []
+    for (trained_on, tested_on), chosen in tables.items():
         place = {"trained_on": trained_on, "tested_on": tested_on}
-        figures = {row: _intervals(row, done) for row, done in chosen.items()}
         compared = _differences(run.reference, chosen)
         texts.append(_markdown(trained_on, tested_on, chosen, figures, run.reference, compared))
-        latex.append(_latex(trained_on, tested_on, figures))
-        values += [place | _value_row(row, name, figures[row][name]) for row in chosen for name in figures[row]]
+        texts += picture_table(out, chosen)
+        latex.append(_latex(trained_on, tested_on, {row: figures[row] for row in chosen}))
+        values += [place | _value_row(row, *name, figures[row][name]) for row in chosen for name in figures[row]]
         differences += [place | _difference_row(run.reference, difference) for difference in compared]
-        title = f"{trained_on} → {tested_on}"
-        drawn += [Bar(title, row.system, *figures[row]["auprc"][:3]) for row in chosen if figures[row]]
+    drawn = write_plots(out, run, tables, figures, costs)
+    texts += [f"![{Path(name).stem.replace('_', ' ')}]({name})\n" for name in drawn]
     write_atomically(out / "table.md", "\n".join(texts).encode())
     write_atomically(out / "table.tex", "\n".join(latex).encode())
     write_table(out / "table.csv", values)
     write_table(out / "differences.csv", differences)
-    if drawn:
-        bars(out / "auprc.png", drawn, x="AUPRC, mean over subjects with a lesion, 95 % interval")
-
-
-def subject_figures(row: Row, done: Sequence[Entry], figure: str) -> dict[tuple[str, str], float]:
-    """A person -> the mean of a figure over their cases and the seeds for which it is defined; nan without any."""
-    values: dict[tuple[str, str], list[float]] = {}
-    for entry in done:
-        for case in entry.cases:
-            values.setdefault(case.subject, []).append(case.parts.get(row.part, {}).get(figure, math.nan))
-    return {person: _mean(listed) for person, listed in sorted(values.items())}
-
-
-def _mean(values: Sequence[float]) -> float:
-    defined = [value for value in values if not math.isnan(value)]
-    return float(np.mean(defined)) if defined else math.nan
-
-
-def _intervals(row: Row, done: Sequence[Entry]) -> dict[str, Interval]:
-    """Figure -> its interval over subjects; figures that no subject has are left out, all where nothing is done."""
-    if not done:
-        return {}
-    intervals = {name: bootstrap(np.array(list(subject_figures(row, done, name).values()))) for name in FIGURES}
-    return {name: interval for name, interval in intervals.items() if interval.subjects}
 
 
 def _differences(reference: str, chosen: Entries) -> list[Difference]:
@@ -121,10 +113,14 @@ def _heading(run: BenchmarkRun) -> str:
     return (
         "# Benchmark\n\n"
         "Means over subjects with a lesion (false alarms: over all subjects) [95 % interval, bootstrap over subjects]; "
-        f"masks by the rule {run.rule}, calibrated on validation subjects of the cohort that was trained on; "
+        f"masks by the rule {run.rule}, for one Dice by {HEALTHY_RULE}, which sees no lesion, both calibrated on "
+        "validation subjects of the cohort that was trained on; "
         f"{run.folds} folds by subject, training seeds {', '.join(map(str, run.seeds))}. [Dice] is the best possible "
         "of each case, an upper bound. p: permutation within subjects, corrected by Holm over the differences of a "
-        "table. Where the two cohorts of a table differ, nothing of the tested one was seen. Research use only.\n"
+        "table. Where the two cohorts of a table differ, nothing of the tested one was seen. Below it the other "
+        "figures: pooled over all voxels of the subjects with a lesion (AUPRC within 0.005), lesions and outlines by "
+        "their own size pooled over all of them, scans ranked by the value that 0.1 ml of them reach; intervals are in "
+        "table.csv. Research use only.\n"
     )
 
 
@@ -132,17 +128,18 @@ def _markdown(
     trained_on: str,
     tested_on: str,
     chosen: Entries,
-    figures: Mapping[Row, Mapping[str, Interval]],
+    figures: Mapping[Row, Figures],
     reference: str,
     compared: Sequence[Difference],
 ) -> str:
-    names = [name for name in FIGURES if any(name in known for known in figures.values())] or list(COMPARED)
+    there = {name for row in chosen for name in figures[row]}
+    names = [name for name in FIRST if (name, MEAN) in there] or list(COMPARED)
     lines = [f"## Trained on {trained_on}, tested on {tested_on}", ""]
-    lines += ["| system | " + " | ".join(LABELS[name] for name in names) + " | subjects | trials |"]
+    lines += ["| system | " + " | ".join(FIRST[name] for name in names) + " | subjects | trials |"]
     lines += ["|---" * (len(names) + 3) + "|"]
     for row, done in chosen.items():
         known = figures[row]
-        cells = [_cell(known.get(name)) if known else NOT_RUN for name in names]
+        cells = [_cell(known.get((name, MEAN))) if known else NOT_RUN for name in names]
         subjects = len({case.subject for entry in done for case in entry.cases})
         lines.append(f"| {row.system} | {' | '.join(cells)} | {subjects} | {len(done)} of {len(row.trials)} |")
     if compared:
@@ -151,14 +148,27 @@ def _markdown(
         value, low, high = (number(x, sign=True) for x in difference.interval[:3])
         title = f"| {difference.system} | {LABELS[difference.figure]}"
         lines.append(f"{title} | {value} | {low} to {high} | {number(difference.corrected)} |")
-    return "\n".join([*lines, ""])
+    return "\n".join([*lines, "", *_rest(chosen, figures, there)])
 
 
-def _latex(trained_on: str, tested_on: str, figures: Mapping[Row, Mapping[str, Interval]]) -> str:
+def _rest(chosen: Entries, figures: Mapping[Row, Figures], there: Collection[tuple[str, str]]) -> list[str]:
+    """The second table: of the systems that are done what the first leaves out, without intervals."""
+    listed = [(name, how, head) for name, how, head in SECOND if (name, how) in there]
+    if not listed:
+        return []
+    lines = ["| system | " + " | ".join(head for *_, head in listed) + " |", "|---" * (len(listed) + 1) + "|"]
+    for row in chosen:
+        if known := figures[row]:
+            cells = [number(known[name, how].value) if (name, how) in known else "–" for name, how, _ in listed]
+            lines.append(f"| {row.system} | {' | '.join(cells)} |")
+    return [*lines, ""]
+
+
+def _latex(trained_on: str, tested_on: str, figures: Mapping[Row, Figures]) -> str:
     lines = [f"% trained on {trained_on}, tested on {tested_on}", r"\begin{tabular}{lrr}", r"\hline"]
     lines += [r"system & AUPRC & Dice \\", r"\hline"]
     for row, known in figures.items():
-        cells = [_cell(known.get(name)) if known else NOT_RUN for name in COMPARED]
+        cells = [_cell(known.get((name, MEAN))) if known else NOT_RUN for name in COMPARED]
         system = row.system.replace("\\", "").replace("_", r"\_").replace("&", r"\&").replace("%", r"\%")
         lines.append(f"{system} & {' & '.join(cell.replace('–', '--') for cell in cells)} " + r"\\")
     return "\n".join([*lines, r"\hline", r"\end{tabular}", ""])
@@ -170,9 +180,9 @@ def _cell(interval: Interval | None) -> str:
     return f"{number(interval.value)} [{number(interval.low)}, {number(interval.high)}]"
 
 
-def _value_row(row: Row, figure: str, interval: Interval) -> dict[str, Any]:
+def _value_row(row: Row, figure: str, how: str, interval: Interval) -> dict[str, Any]:
     value, low, high, subjects, *_ = interval
-    about = {"system": row.system, "part": row.part, "figure": figure}
+    about = {"system": row.system, "part": row.part, "figure": figure, "how": how}
     return about | {"value": value, "low": low, "high": high, "subjects": subjects}
 
 

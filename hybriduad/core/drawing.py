@@ -1,4 +1,7 @@
-"""Pictures as PNG files: rows of slices, and curves. matplotlib is imported when the first picture is drawn."""
+"""Pictures as PNG files: rows of slices, curves of a training, bars; of many systems see :mod:`hybriduad.core.charts`.
+
+matplotlib is imported when the first picture is drawn.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +41,7 @@ def panel_sheet(
     scores = [panel.score for _, row in groups for panel in row if panel.score is not None]
     highest = max((float(score.max()) for score in scores), default=0.0)
     rows, columns = -(-len(groups) // across), across * panels
-    figure = _figure(inch * columns, 1.25 * inch * rows)
+    figure = new_figure(inch * columns, 1.25 * inch * rows)
     axes = figure.subplots(rows, columns, squeeze=False, gridspec_kw={"wspace": 0.02, "hspace": 0.25})
     for axis in axes.ravel():
         axis.set_axis_off()
@@ -75,7 +78,7 @@ def slice_grid(
     Each picture is (H, W): float in [-1, 1] or [0, 1] is grey (by the dtype's own range: float32 images in [-1, 1]
     are shown over [-1, 0.6], float64 maps in [0, 1] in colour over [0, 1]), bool is white on black.
     """
-    figure = _figure(inch * len(titles), inch * len(rows))
+    figure = new_figure(inch * len(titles), inch * len(rows))
     # All slices share an axes: with an axes a slice, nearly all of the time, 0.9 s for 40 slices, would go into ticks.
     axes = figure.add_axes((0.0, 0.0, 1.0, 1.0))
     for row, pictures in enumerate(rows):
@@ -112,7 +115,7 @@ def curves(path: Path, charts: Sequence[Chart], *, x: str) -> None:
 
     Curves of a few points are drawn with the points.
     """
-    figure = _figure(5.0 * len(charts), 5.0)
+    figure = new_figure(5.0 * len(charts), 5.0)
     inch = 1 / figure.get_figwidth()
     margins = {"left": 0.9 * inch, "right": 1 - 0.15 * inch, "bottom": 0.1, "top": 0.98, "wspace": 0.22}
     axes = figure.subplots(1, len(charts), squeeze=False, gridspec_kw=margins)
@@ -128,12 +131,12 @@ def curves(path: Path, charts: Sequence[Chart], *, x: str) -> None:
         if chart.logarithmic:
             axis.set_yscale("log")
             axis.yaxis.set_major_formatter("{x:g}")  # powers of ten as formulas would take half of the time
-            axis.yaxis.set_minor_formatter(_tick_label)
+            axis.yaxis.set_minor_formatter(tick_label)
         axis.legend(fontsize=7)
     save_figure(figure, path, crop=False)
 
 
-def _tick_label(value: float, _: float) -> str:
+def tick_label(value: float, _: float = 0.0) -> str:
     """The label of a tick between two powers of ten: empty but for 2, 3 and 5 times the lower power."""
     return f"{value:g}" if f"{value:e}"[0] in "235" else ""
 
@@ -148,12 +151,14 @@ class Bar(NamedTuple):
     high: float
 
 
-def bars(path: Path, listed: Sequence[Bar], *, x: str) -> None:
-    """Draw horizontal bars with their intervals, a chart a group, side by side; bars of a name share a line."""
-    groups, names = (list(dict.fromkeys(bar[i] for bar in listed)) for i in (0, 1))
-    figure = _figure(2.0 + 3.0 * len(groups), 1.0 + 0.25 * len(names))
-    axes = figure.subplots(1, len(groups), squeeze=False, sharey=True)[0]
-    for axis, group in zip(axes, groups, strict=True):
+def bars(path: Path, listed: Sequence[Bar], *, x: str, names: Sequence[str]) -> None:
+    """Draw horizontal bars with their intervals, a chart a group, three in a row; a line for each of ``names``."""
+    groups = list(dict.fromkeys(bar.group for bar in listed))
+    across = min(3, len(groups))
+    down = -(-len(groups) // across)
+    figure = new_figure(2.0 + 3.0 * across, 0.3 + down * (0.6 + 0.2 * len(names)))
+    axes = figure.subplots(down, across, squeeze=False, sharey=True).ravel()
+    for axis, group in zip(axes, groups, strict=False):
         chosen = [bar for bar in listed if bar.group == group]
         places = [names.index(bar.name) for bar in chosen]
         axis.barh(places, [bar.value for bar in chosen], color="steelblue", height=0.6)
@@ -161,6 +166,8 @@ def bars(path: Path, listed: Sequence[Bar], *, x: str) -> None:
         axis.set(xlim=(0, 1), ylim=(len(names) - 0.5, -0.5), yticks=range(len(names)), yticklabels=names)
         axis.set_title(group, fontsize=8)
         axis.tick_params(labelsize=7)
+    for axis in axes[len(groups) :]:
+        axis.remove()
     figure.supxlabel(x, fontsize=7)
     figure.tight_layout()
     save_figure(figure, path)
@@ -174,7 +181,8 @@ def save_figure(figure: Figure, path: Path, *, crop: bool = True) -> None:
     partial.replace(path)
 
 
-def _figure(width_inch: float, height_inch: float) -> Figure:
+def new_figure(width_inch: float, height_inch: float) -> Figure:
+    """An empty figure, to be written by :func:`save_figure`."""
     # The object interface: pyplot would keep every figure, and choose a backend for the whole process.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

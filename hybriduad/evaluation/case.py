@@ -6,30 +6,21 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from hybriduad.cohort.truth import Truth, read_truth
 from hybriduad.core.errors import DataError
 from hybriduad.core.types import Case
 from hybriduad.detector.thresholds import PARTS, Cutoff, encoded, scan_threshold
 from hybriduad.evaluation.histograms import read_histograms, write_histograms
-from hybriduad.metrics import (
-    ScoreHistogram,
-    confusion,
-    dice,
-    false_positive_rate,
-    lesion_detection,
-    lesion_f1,
-    lesion_precision,
-    lesion_recall,
-    precision,
-    sensitivity,
-)
-from hybriduad.metrics.voxels import ratio
+from hybriduad.evaluation.outlines import outline_figures
+from hybriduad.metrics import ScoreHistogram, match_lesions, scan_score
+from hybriduad.networks.scoring import SSIM_RADIUS, ssim_map
 from hybriduad.prediction.files import SUFFIXES
 from hybriduad.scan.digests import file_digest
 from hybriduad.scan.grid import WHITE
@@ -41,7 +32,7 @@ from hybriduad.scan.volumes import (
     write_atomically,
 )
 
-FORMAT = 5
+FORMAT = 6
 """Part of a case's key: raised whenever :func:`evaluate_case` gives other numbers or refuses other files."""
 RECORD_END = f"_{SUFFIXES['score']}.json"
 """How the record of a predicted case ends, see :mod:`hybriduad.prediction.cohort`."""
@@ -54,13 +45,16 @@ class CaseScores:
 
     ``facts``: who, volumes, lesions, L1 of the reconstruction. ``systems``: for each part of the prediction its
     figures. ``histograms``: for each part its scores in the region, from which pooled figures are computed.
-    ``attributes``: those of the cohort's manifest, with ``dataset`` and ``health``.
+    ``attributes``: those of the cohort's manifest, with ``dataset`` and ``health``. ``lesions``: the volume of each in
+    ml; ``coverage``: for each part with a mask the share of each that it covers, a hit from 0.1 on.
     """
 
     facts: Mapping[str, Any]
     systems: Mapping[str, Mapping[str, float]]
     histograms: Mapping[str, ScoreHistogram]
     attributes: Mapping[str, str]
+    lesions: tuple[float, ...] = ()
+    coverage: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -121,17 +115,21 @@ def evaluate_case(folder: Path, record: Mapping[str, Any], case: Case, cutoffs: 
         raise DataError("prediction without its brain mask", where=case.name, mend="predict with --maps all")
     brain = read_mask(folder / parts["brain"])
     truth = read_truth(case, brain.data, brain.grid, record["notes"].get("direction"))
-    systems, histograms = {}, {}
+    systems, histograms, coverage = {}, {}, {}
     for part in PARTS:
         if part not in parts:
             continue
         values = _on_grid(folder / parts[part], truth)
         scores = truth.scores(values)
         histograms[part] = truth.histogram(scores)
-        systems[part] = _ranked(histograms[part])
+        systems[part] = _ranked(histograms[part]) | {"scan_score": scan_score(scores[truth.region], truth.voxel_ml)}
         if (cutoff := cutoffs.get(part)) is not None:
             threshold = scan_threshold(cutoff, values[brain.data])
-            systems[part] |= _outlined((scores >= threshold) & truth.brain, truth, threshold)
+            mask = (scores >= threshold) & truth.brain & truth.region
+            detection = match_lesions(mask, truth.lesion)
+            systems[part] |= outline_figures(mask, detection, truth, threshold)
+            coverage[part] = detection.lesions.shares
+    lesions = match_lesions(truth.lesion, truth.lesion).lesions
     facts = {
         "dataset": case.dataset,
         "subject": case.subject,
@@ -146,12 +144,13 @@ def evaluate_case(folder: Path, record: Mapping[str, Any], case: Case, cutoffs: 
         "lesion_voxels": int(truth.lesion.sum()),
         "lesion_voxels_outside_brain": truth.outside,
         "ignored_voxels": truth.ignored,
-        "lesions": lesion_detection(truth.lesion, truth.lesion).lesions,
+        "lesions": len(lesions.voxels),
         "lesion_free_slices": int(truth.clear.sum()),
         **_reconstruction(folder, record, case, truth),
         "seconds": record.get("seconds", NAN),
     }
-    return CaseScores(facts, systems, histograms, attributes_of(case))
+    volumes = tuple((lesions.voxels * truth.voxel_ml).tolist())
+    return CaseScores(facts, systems, histograms, attributes_of(case), volumes, coverage)
 
 
 def attributes_of(case: Case) -> dict[str, str]:
@@ -169,58 +168,43 @@ def _ranked(histogram: ScoreHistogram) -> dict[str, float]:
     }
 
 
-def _outlined(mask: np.ndarray, truth: Truth, threshold: float) -> dict[str, float]:
-    """Figures of a mask; on a lesion-free case only those of its false positives are defined."""
-    counts = confusion(mask, truth.lesion, truth.region)
-    mask = mask & truth.region
-    sick = bool(truth.lesion.any())
-    detection = lesion_detection(mask, truth.lesion)
-    slices = int(truth.clear.sum())
-    false_ml = counts.fp * truth.voxel_ml
-    on_clear_ml = float(mask[..., truth.clear].sum()) * truth.voxel_ml
-    return {
-        "threshold": threshold,
-        "dice": dice(counts) if sick else NAN,
-        "sensitivity": sensitivity(counts),
-        "precision": precision(counts) if sick else NAN,
-        "fpr": false_positive_rate(counts),
-        "lesion_recall": lesion_recall(detection),
-        "lesion_precision": lesion_precision(detection) if sick else NAN,
-        "lesion_f1": lesion_f1(detection),
-        "lesions_hit": detection.hit,
-        "components": detection.components,
-        "false_components": detection.false,
-        "mask_ml": float(mask.sum()) * truth.voxel_ml,
-        "false_positive_ml": false_ml,
-        "false_positive_ml_per_lesion_free_scan": NAN if sick else false_ml,
-        "lesion_free_scans_with_alarm": NAN if sick else float(counts.fp > 0),
-        "false_positive_ml_on_lesion_free_slices": on_clear_ml,
-        "false_positive_ml_per_lesion_free_slice": ratio(on_clear_ml, slices),
-        "tp": counts.tp,
-        "fp": counts.fp,
-        "fn": counts.fn,
-        "tn": counts.tn,
-    }
-
-
 def _reconstruction(folder: Path, record: Mapping[str, Any], case: Case, truth: Truth) -> dict[str, float]:
-    """L1 between scan and pseudo-healthy scan, both over 2.5 times the brain's median and clipped to [0, 1]."""
+    """L1 and SSIM between scan and pseudo-healthy scan, over 2.5 times the brain's median and clipped to [0, 1].
+
+    SSIM is that of :func:`hybriduad.networks.scoring.ssim_map` slice by slice, its mean over healthy tissue.
+    """
     notes = record["notes"]
     reference = notes.get("reference", "")
     contrast = notes.get("shown", reference)
     median = notes.get("intensity_median", {}).get(contrast)
     if "reconstruction" not in record["parts"] or contrast not in case.images or not median:
-        return {"l1_healthy": NAN, "l1_lesion": NAN, "l1_ratio": NAN}
+        return dict.fromkeys(("l1_healthy", "l1_lesion", "l1_ratio", "ssim_healthy"), NAN)
     path = case.images[contrast]  # only the reference must lie on the grid of the prediction
     values = _on_grid(path, truth) if contrast == reference else scan_on_grid(path, truth.grid)
     scan, reconstruction = (
         np.clip(image / np.float32(WHITE * median), 0, 1)
         for image in (values, _on_grid(folder / record["parts"]["reconstruction"], truth))
     )
-    difference = np.abs(truth.crop(scan) - truth.crop(reconstruction))
-    healthy = _mean(difference[truth.brain & truth.region & ~truth.lesion])
+    tissue = truth.brain & truth.region & ~truth.lesion
+    first, second = truth.crop(scan), truth.crop(reconstruction)
+    difference = np.abs(first - second)
+    healthy = _mean(difference[tissue])
     inside = _mean(difference[truth.brain & truth.lesion])
-    return {"l1_healthy": healthy, "l1_lesion": inside, "l1_ratio": inside / healthy if healthy > 0 else NAN}
+    return {
+        "l1_healthy": healthy,
+        "l1_lesion": inside,
+        "l1_ratio": inside / healthy if healthy > 0 else NAN,
+        "ssim_healthy": _mean(_similarity(first, second)[tissue]) if min(tissue.shape[:2]) > SSIM_RADIUS else NAN,
+    }
+
+
+def _similarity(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """SSIM (H, W, S) of two volumes in [0, 1], slice by slice."""
+    a, b = (
+        torch.from_numpy(np.ascontiguousarray(np.moveaxis(2 * volume - 1, -1, 0)))[:, None]
+        for volume in (first, second)
+    )
+    return np.moveaxis(np.asarray(ssim_map(a, b)[:, 0]), 0, -1)
 
 
 def _mean(values: np.ndarray) -> float:
@@ -244,7 +228,13 @@ def _on_grid(path: Path, truth: Truth) -> np.ndarray:
 def save_case(folder: Path, key: str, scores: CaseScores) -> None:
     """Write ``CASE.npz`` and then ``CASE.json``, the record that the case is complete."""
     write_histograms(folder / f"{scores.name}.npz", scores.histograms)
-    content = {"key": key, "facts": _plain(scores.facts), "systems": _plain(scores.systems)}
+    content = {
+        "key": key,
+        "facts": _plain(scores.facts),
+        "systems": _plain(scores.systems),
+        "lesions": scores.lesions,
+        "coverage": scores.coverage,
+    }
     write_atomically(folder / f"{scores.name}.json", json.dumps(content, indent=1).encode())
 
 
@@ -257,7 +247,7 @@ def stored_key(folder: Path, name: str) -> str | None:
 
 
 def load_case(folder: Path, name: str, attributes: Mapping[str, str]) -> CaseScores:
-    """What :func:`save_case` wrote.
+    """What :func:`save_case` wrote; without ``lesions`` if an earlier version did.
 
     Raises:
         DataError: a file is missing or damaged.
@@ -266,9 +256,11 @@ def load_case(folder: Path, name: str, attributes: Mapping[str, str]) -> CaseSco
     try:
         content = json.loads(path.read_text())
         facts, systems = _with_nan(content["facts"]), _with_nan(content["systems"])
+        coverage = {part: tuple(shares) for part, shares in content.get("coverage", {}).items()}
     except (OSError, ValueError, KeyError) as error:
         raise DataError("unreadable figures of a case", where=path, got=repr(error), mend="--overwrite") from error
-    return CaseScores(facts, systems, read_histograms(folder / f"{name}.npz")[0], attributes)
+    histograms, _ = read_histograms(folder / f"{name}.npz")
+    return CaseScores(facts, systems, histograms, attributes, tuple(content.get("lesions", ())), coverage)
 
 
 def _plain(value: Any) -> Any:

@@ -37,7 +37,7 @@ from hybriduad.evaluation.case import (
 )
 from hybriduad.evaluation.comparison import compare
 from hybriduad.evaluation.figures import Figure, summarise
-from hybriduad.evaluation.pictures import chosen_cases, draw_case
+from hybriduad.evaluation.pictures import chosen_cases, draw_case, picture_name
 from hybriduad.evaluation.tables import (
     LEAKED,
     case_rows,
@@ -99,6 +99,7 @@ def evaluate(
     split: Split | None = None,
     allow_leakage: bool = False,
     overwrite: bool = False,
+    pictured: Sequence[str] = ("score",),
 ) -> Evaluation:
     """Compare a predictions folder with the truth of its cohort; writes tables, a summary and pictures into ``out``.
 
@@ -116,6 +117,7 @@ def evaluate(
         split: only the cases of that split.
         allow_leakage: go on where cases were used to make the model, and say so in the summary.
         overwrite: replace what another request left in ``out``.
+        pictured: the parts of the prediction whose best, median and worst cases are drawn.
 
     Raises:
         LeakageError: a case was used to fit or calibrate the model.
@@ -162,7 +164,7 @@ def evaluate(
         )
     result.figures = summarise(scores, by, seed, draws)
     shown = {case.name: (case, records[case.dataset, case.name][1]) for case in cases}
-    pictures = _draw(folder, source, scores, shown)
+    pictures = [name for part in pictured for name in _draw(folder, source, scores, shown, part)]
     _write(result, scores, request, [*leaked, *_notes(result, seed, draws)], pictures)
     return result
 
@@ -259,18 +261,23 @@ def _begin(folder: Path, request: Mapping[str, Any], overwrite: bool) -> None:
 
 
 def _draw(
-    folder: Path, source: Path, scores: Sequence[CaseScores], shown: Mapping[str, tuple[Case, Mapping[str, Any]]]
+    folder: Path,
+    source: Path,
+    scores: Sequence[CaseScores],
+    shown: Mapping[str, tuple[Case, Mapping[str, Any]]],
+    part: str,
 ) -> list[str]:
     names = []
-    for label, figures in chosen_cases(scores).items():
+    for label, figures in chosen_cases(scores, part).items():
         case, record = shown[figures.name]
+        name = f"{PICTURES}/{picture_name(label, part)}"
         try:
-            draw_case(folder / PICTURES / f"{label}.png", source, record, case, figures, label)
+            draw_case(folder / name, source, record, case, figures, label, part)
         except Exception as error:  # the maps of figures kept from before may be gone
             log.warning("no picture of the %s case: %s", label, reason_of(error))
             log.debug("traceback of %s", figures.name, exc_info=True)
             continue
-        names.append(f"{PICTURES}/{label}.png")
+        names.append(name)
     return names
 
 

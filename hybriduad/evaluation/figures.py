@@ -12,6 +12,7 @@ from hybriduad.core.errors import ConfigError
 from hybriduad.detector.thresholds import PARTS
 from hybriduad.evaluation.case import CaseScores
 from hybriduad.metrics import (
+    SIZES,
     Interval,
     LesionCounts,
     ScoreHistogram,
@@ -21,8 +22,10 @@ from hybriduad.metrics import (
     lesion_precision,
     lesion_recall,
     paired_difference,
+    scan_auroc,
 )
-from hybriduad.metrics.intervals import PooledStatistic
+from hybriduad.metrics.intervals import PooledStatistic, bootstrap_sums
+from hybriduad.metrics.scans import Scan
 from hybriduad.metrics.voxels import ratio
 
 MEAN, POOLED = "mean over subjects", "pooled"
@@ -38,8 +41,12 @@ OUTLINED = (
     "false_positive_ml_per_lesion_free_scan",
     "lesion_free_scans_with_alarm",
     "false_positive_ml_per_lesion_free_slice",
+    "false_lesions_per_lesion_free_scan",
+    "surface_dice",
+    "hd95",
+    *(f"{figure}_{size}" for size in SIZES for figure in ("lesion_recall", "lesion_precision", "lesion_f1")),
 )
-RECONSTRUCTION = ("l1_healthy", "l1_lesion", "l1_ratio")
+RECONSTRUCTION = ("l1_healthy", "l1_lesion", "l1_ratio", "ssim_healthy")
 POOLED_RANKED: Mapping[str, PooledStatistic] = {
     "auprc": "average_precision",
     "auroc": "auroc",
@@ -147,7 +154,9 @@ def subject_means(group: str, cases: Sequence[CaseScores], seed: int, draws: int
                 interval = bootstrap(subject_values(cases, system, figure), draws=draws, seed=seed)
                 rows.append(figure_row(group, system, figure, MEAN, interval))
     for figure in RECONSTRUCTION:
-        values = [_mean(float(case.facts[figure]) for case in person) for person in by_subject(cases).values()]
+        values = [
+            _mean(float(case.facts.get(figure, math.nan)) for case in person) for person in by_subject(cases).values()
+        ]
         if not np.isnan(values).all():
             interval = bootstrap(np.array(values), draws=draws, seed=seed)
             rows.append(figure_row(group, "reconstruction", figure, MEAN, interval))
@@ -161,18 +170,17 @@ def _pooled(cases: Sequence[CaseScores], seed: int, draws: int) -> list[Figure]:
         for figure, ranking in POOLED_RANKED.items():
             interval = bootstrap_pooled(histograms, ranking, draws=draws, seed=seed)
             rows.append(figure_row("", system, figure, POOLED, interval))
+        scans = [
+            Scan(case.subject, case.systems[system].get("scan_score", math.nan), case.has_lesion) for case in cases
+        ]
+        rows.append(figure_row("", system, "scan_auroc", POOLED, scan_auroc([scans], draws=draws, seed=seed)))
         if not all("threshold" in case.systems[system] for case in cases):
             continue
-        for figure, (columns, statistic_of_sums, everyone) in _POOLED_OUTLINED.items():
+        for figure, (columns, of_sums, everyone) in POOLED_OUTLINED.items():
             chosen = cases if everyone else [case for case in cases if case.has_lesion]
             if not chosen:
                 continue
-            sums = _sums(chosen, system, columns)
-
-            def statistic(drawn: np.ndarray, of: Callable[..., float] = statistic_of_sums) -> float:
-                return of(*drawn.sum(axis=0))
-
-            interval = bootstrap(sums, statistic, draws=draws, seed=seed)
+            interval = bootstrap_sums(_sums(chosen, system, columns), of_sums, draws=draws, seed=seed)
             rows.append(figure_row("", system, figure, POOLED, interval))
     return rows
 
@@ -196,7 +204,7 @@ def _lesion_wise(figure: Callable[[LesionCounts], float]) -> Callable[..., float
 
 _LESIONS = ("lesions", "lesions_hit", "components", "false_components")
 # Figure -> the columns that are summed, what is computed from the sums, and whether lesion-free cases enter.
-_POOLED_OUTLINED: Mapping[str, tuple[tuple[str, ...], Callable[..., float], bool]] = {
+POOLED_OUTLINED: Mapping[str, tuple[tuple[str, ...], Callable[..., float], bool]] = {
     "dice": (("tp", "fp", "fn"), _pooled_dice, False),
     "sensitivity": (("tp", "fn"), lambda tp, fn: ratio(tp, tp + fn), False),
     "precision": (("tp", "fp"), lambda tp, fp: ratio(tp, tp + fp), False),
@@ -209,7 +217,17 @@ _POOLED_OUTLINED: Mapping[str, tuple[tuple[str, ...], Callable[..., float], bool
         ratio,
         True,
     ),
+    **{
+        f"{name}_{size}": (tuple(f"{column}_{size}" for column in _LESIONS), _lesion_wise(figure), False)
+        for size in SIZES
+        for name, figure in (
+            ("lesion_recall", lesion_recall),
+            ("lesion_precision", lesion_precision),
+            ("lesion_f1", lesion_f1),
+        )
+    },
 }
+"""Figure -> the columns that are summed, what is made of the sums, and whether lesion-free cases enter."""
 
 
 def fusion_differences(cases: Sequence[CaseScores], seed: int, draws: int, name: str = "") -> list[Figure]:

@@ -22,23 +22,41 @@ SLICES = 2
 """Slices a case: that with most of the lesion, and that with most wrong voxels."""
 
 
-def chosen_cases(cases: Sequence[CaseScores]) -> dict[str, CaseScores]:
-    """``best``, ``median`` and ``worst`` of the cases with a lesion, by Dice of the fused score, without calibration by
-    its AUPRC; fewer where there are fewer cases."""
-    figure = "dice" if all("dice" in case.systems.get("score", {}) for case in cases) else "auprc"
-    ranked = sorted(
-        (case for case in cases if not math.isnan(case.systems.get("score", {}).get(figure, math.nan))),
-        key=lambda case: (-case.systems["score"][figure], case.name),
-    )
+def chosen_cases(cases: Sequence[CaseScores], part: str = "score") -> dict[str, CaseScores]:
+    """``best``, ``median`` and ``worst`` of the cases with a lesion, by Dice of a part, without calibration by its
+    AUPRC; fewer where there are fewer cases."""
+    figure = "dice" if all("dice" in case.systems.get(part, {}) for case in cases) else "auprc"
+    named = {case.name: case for case in cases}
+    values = {name: case.systems.get(part, {}).get(figure, math.nan) for name, case in named.items()}
+    return {label: named[name] for label, name in best_median_worst(values).items()}
+
+
+def best_median_worst(values: Mapping[str, float]) -> dict[str, str]:
+    """The labels with the names whose values they are; nan is left out. Of two there is no median, of one no worst."""
+    ranked = sorted((name for name, value in values.items() if not math.isnan(value)), key=lambda n: (-values[n], n))
     if len(ranked) < 3:
         return dict(zip(("best", "worst"), ranked, strict=False))
     return {"best": ranked[0], "median": ranked[len(ranked) // 2], "worst": ranked[-1]}
 
 
-def draw_case(path: Path, folder: Path, record: Mapping[str, Any], case: Case, scores: CaseScores, label: str) -> None:
+def picture_name(label: str, part: str) -> str:
+    """The file of a part's picture; that of the fused score is named by its label alone."""
+    return f"{label}.png" if part == "score" else f"{part}-{label}.png"
+
+
+def draw_case(
+    path: Path,
+    folder: Path,
+    record: Mapping[str, Any],
+    case: Case,
+    scores: CaseScores,
+    label: str,
+    part: str = "score",
+) -> None:
     """Draw :data:`SLICES` slices of a case on the grid of its scan: scan, pseudo-healthy, score, mask and truth.
 
-    A part that was not predicted stays empty; the mask is that of the scan's threshold in this evaluation.
+    A part that was not predicted stays empty; the mask is that of the scan's threshold in this evaluation. Another
+    ``part`` of the prediction may stand for the score.
 
     Raises:
         DataError: a file that cannot be read any more.
@@ -54,8 +72,8 @@ def draw_case(path: Path, folder: Path, record: Mapping[str, Any], case: Case, s
         return np.asarray(2 * np.clip(truth.crop(data) / white, 0, 1) - 1, dtype=np.float32)
 
     reconstruction = parts.get("reconstruction")
-    score = truth.scores(read_volume(folder / parts["score"], constant_ok=True).data)
-    threshold = scores.systems["score"].get("threshold")
+    score = truth.scores(read_volume(folder / parts[part], constant_ok=True).data)
+    threshold = scores.systems[part].get("threshold")
     mask = empty if threshold is None else (score >= threshold) & truth.brain
     columns = (
         intensity(scan_on_grid(case.images[contrast], truth.grid)) if contrast in case.images else empty,
@@ -65,11 +83,12 @@ def draw_case(path: Path, folder: Path, record: Mapping[str, Any], case: Case, s
         truth.lesion,
     )
     rows = [[column[..., index] for column in columns] for index in _shown(score, mask, truth.lesion)]
-    figures = scores.systems["score"]
+    figures = scores.systems[part]
     caption = f"{label} {scores.name}\n" + "  ".join(
         f"{name} {figures[key]:.2f}" for name, key in (("Dice", "dice"), ("AUPRC", "auprc")) if key in figures
     )
-    slice_grid(path, rows, TITLES, labels=[caption] + [""] * (len(rows) - 1), inch=2.0)
+    titles = [part if title == "score" else title for title in TITLES]
+    slice_grid(path, rows, titles, labels=[caption] + [""] * (len(rows) - 1), inch=2.0)
 
 
 def _shown(score: np.ndarray, mask: np.ndarray, lesion: np.ndarray) -> list[int]:

@@ -20,6 +20,7 @@ from hybriduad.evaluation.figures import (
     by_subject,
     systems_of,
 )
+from hybriduad.metrics import SIZES
 from hybriduad.scan.volumes import write_atomically
 
 LEAKED = "**Leakage, allowed on request, so these figures say nothing about new patients:**"
@@ -31,6 +32,7 @@ SYSTEMS = {
     "asymmetry": "left-right asymmetry (learns nothing)",
     "reconstruction": "reconstruction",
 }
+SIZE_NAMES = dict(zip(SIZES, ("< 1 ml", "1-10 ml", "> 10 ml"), strict=True))
 LABELS = {
     "auprc": "AUPRC",
     "auroc": "AUROC",
@@ -44,27 +46,46 @@ LABELS = {
     "lesion_f1": "lesion F1",
     "false_positive_ml_per_lesion_free_scan": "ml a lesion-free scan",
     "lesion_free_scans_with_alarm": "share of lesion-free scans with an alarm",
+    "false_lesions_per_lesion_free_scan": "outlines a lesion-free scan",
+    "surface_dice": "surface Dice at 1 mm",
+    "hd95": "HD95 in mm",
+    "scan_auroc": "AUROC of scans, ill against healthy",
     "false_positive_ml_per_lesion_free_slice": "ml a lesion-free slice",
     "l1_healthy": "L1 on healthy tissue",
     "l1_lesion": "L1 inside lesions",
     "l1_ratio": "ratio",
+    "ssim_healthy": "SSIM on healthy tissue",
+    **{
+        f"lesion_{figure}_{size}": f"{title}, {said}"
+        for size, said in SIZE_NAMES.items()
+        for figure, title in (("recall", "recall"), ("precision", "precision"), ("f1", "F1"))
+    },
 }
 _LESION_WISE = ("lesion_recall", "lesion_precision", "lesion_f1")
 _FALSE = (
     "false_positive_ml_per_lesion_free_slice",
     "false_positive_ml_per_lesion_free_scan",
     "lesion_free_scans_with_alarm",
+    "false_lesions_per_lesion_free_scan",
     "fpr",
 )
+_BY_SIZE = tuple(f"{figure}_{size}" for size in SIZES for figure in _LESION_WISE)
 _TABLES = (
     ("Primary: mean over subjects with a lesion", MEAN, ("auprc", "best_dice", "dice", "auroc")),
     ("Beside it: pooled over the voxels of all cases with a lesion", POOLED, ("auprc", "best_dice", "dice", "auroc")),
     ("Voxels of the mask, mean over subjects with a lesion", MEAN, ("sensitivity", "precision")),
     ("Lesions (26-connected, hit from 10 % overlap), mean over subjects with a lesion", MEAN, _LESION_WISE),
     ("Lesions, pooled", POOLED, _LESION_WISE),
+    ("Lesions by their size, and outlines by theirs, pooled", POOLED, _BY_SIZE),
+    ("Outline, mean over subjects with a lesion and a mask", MEAN, ("surface_dice", "hd95")),
+    ("Scans, by the value that 0.1 ml of the region reach", POOLED, ("scan_auroc",)),
     ("False positives, mean over subjects", MEAN, _FALSE),
     ("False positives, pooled over slices and voxels", POOLED, ("false_positive_ml_per_lesion_free_slice", "fpr")),
-    ("Reconstruction, |scan - pseudo-healthy| on the [0, 1] scale", MEAN, ("l1_healthy", "l1_lesion", "l1_ratio")),
+    (
+        "Reconstruction, |scan - pseudo-healthy| on the [0, 1] scale",
+        MEAN,
+        ("l1_healthy", "l1_lesion", "l1_ratio", "ssim_healthy"),
+    ),
 )
 
 

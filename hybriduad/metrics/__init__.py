@@ -1,7 +1,8 @@
 """Figures of merit, one meaning each, in numpy and scipy alone.
 
 ``voxels``: confusion and rates of masks. ``histogram``: AUPRC, AUROC and best-possible Dice of scores, exact under
-merging. ``lesions``: hits and false alarms, lesion by lesion. ``intervals``: bootstrap over subjects.
+merging. ``lesions``: hits and false alarms, lesion by lesion, and by their size. ``surfaces``: distances
+between outlines. ``scans``: healthy scans against ill. ``intervals``: bootstrap over subjects.
 
 Every figure is nan where it is undefined: lesion-free cases are nan in AUPRC, Dice and sensitivity, and enter only
 the false-positive figures. Scores and masks are compared inside the brain, as the caller passes it.
@@ -15,13 +16,18 @@ from hybriduad.metrics.intervals import (
     paired_difference,
 )
 from hybriduad.metrics.lesions import (
+    SIZES,
+    Detection,
     LesionCounts,
     component_table,
     lesion_detection,
     lesion_f1,
     lesion_precision,
     lesion_recall,
+    match_lesions,
 )
+from hybriduad.metrics.scans import scan_auroc, scan_score
+from hybriduad.metrics.surfaces import surface_figures
 from hybriduad.metrics.voxels import (
     confusion,
     dice,
@@ -31,6 +37,8 @@ from hybriduad.metrics.voxels import (
 )
 
 __all__ = [
+    "SIZES",
+    "Detection",
     "Interval",
     "LesionCounts",
     "ScoreHistogram",
@@ -44,7 +52,11 @@ __all__ = [
     "lesion_f1",
     "lesion_precision",
     "lesion_recall",
+    "match_lesions",
     "paired_difference",
     "precision",
+    "scan_auroc",
+    "scan_score",
     "sensitivity",
+    "surface_figures",
 ]

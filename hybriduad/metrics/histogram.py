@@ -182,6 +182,19 @@ class ScoreHistogram:
         """Area under the receiver operating characteristic; nan without lesion or without healthy voxels."""
         return float(auroc(*self.descending()[1:]))
 
+    def dice_at(self, threshold: float) -> float:
+        """Dice of the mask ``score >= threshold``, 0 where no score reaches it; nan without lesion.
+
+        Exact at a threshold that this class, or a rule made of such histograms, returned.
+        """
+        if not self.positives:
+            return math.nan
+        if threshold > 1:
+            return 0.0
+        above = self._keys >= score_keys(np.array([max(threshold, 0.0)]))[0]
+        tp, fp = (int(counts[above].sum(dtype=np.int64)) for counts in (self._positives, self._negatives))
+        return 2 * tp / (tp + fp + self.positives)
+
     def best_dice(self) -> tuple[float, float]:
         """The largest Dice over all thresholds, and the highest threshold that gives it; nan, nan without lesion.
 

@@ -81,7 +81,27 @@ def bootstrap(
         figures = kept[drawn].mean(axis=1)
     else:
         figures = np.array([statistic(kept[chosen]) for chosen in drawn], dtype=np.float64)
-    return _interval(statistic(kept), figures, count, len(rows) - count, seed)
+    return interval_of(statistic(kept), figures, count, len(rows) - count, seed)
+
+
+def bootstrap_sums(sums: np.ndarray, figure: Callable[..., float], *, draws: int = DRAWS, seed: int = 0) -> Interval:
+    """Interval of a figure of sums over subjects: ``sums`` (subjects, columns), ``figure`` takes a total a column.
+
+    As :func:`bootstrap` with a statistic that sums the drawn rows, of which all draws are summed at once.
+
+    Raises:
+        DataError: ``sums`` has not two axes.
+    """
+    rows = np.asarray(sums, dtype=np.float64)
+    if rows.ndim != 2:
+        raise DataError("sums to resample", where="bootstrap_sums", got=rows.shape, expected="(subjects, columns)")
+    kept = rows[~np.isnan(rows).any(axis=1)]
+    count = len(kept)
+    if count == 0:
+        return Interval(math.nan, math.nan, math.nan, 0, len(rows), draws, seed)
+    totals = kept[draw_subjects(count, draws, seed)].sum(axis=1)
+    figures = np.array([figure(*total) for total in totals], dtype=np.float64)
+    return interval_of(figure(*kept.sum(axis=0)), figures, count, len(rows) - count, seed)
 
 
 def paired_difference(
@@ -140,10 +160,11 @@ def bootstrap_pooled(
     if against is not None:
         other_value, other_figures = _pooled(against, statistic, weights)
         value, figures = value - other_value, figures - other_figures
-    return _interval(value, figures, subjects, 0, seed)
+    return interval_of(value, figures, subjects, 0, seed)
 
 
-def _interval(value: float, figures: np.ndarray, subjects: int, left_out: int, seed: int) -> Interval:
+def interval_of(value: float, figures: np.ndarray, subjects: int, left_out: int, seed: int) -> Interval:
+    """A figure with the percentiles of those ``figures`` (draws,), one a draw, that are defined."""
     defined = figures[~np.isnan(figures)]
     low, high = np.percentile(defined, [2.5, 97.5]) if subjects > 1 and len(defined) else (math.nan, math.nan)
     return Interval(float(value), float(low), float(high), subjects, left_out, len(figures), seed)

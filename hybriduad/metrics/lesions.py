@@ -2,12 +2,14 @@
 
 A lesion is hit when at least 10 % of its voxels are covered by the mask; a predicted component is false when under
 10 % of its voxels lie on a lesion. Pass masks with ignored voxels, and those outside the brain, already removed.
+By size, a lesion counts in the class of its own volume, a component in that of its own.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -15,6 +17,9 @@ from scipy import ndimage
 
 from hybriduad.core.errors import DataError
 from hybriduad.metrics.voxels import as_masks, ratio
+
+SIZES = ("under_1ml", "1_to_10ml", "over_10ml")
+"""Classes of size: under 1 ml, from 1 to 10 ml, over 10 ml."""
 
 
 class LesionCounts(NamedTuple):
@@ -45,11 +50,68 @@ def _components(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return labels, np.bincount(labels.ravel(), minlength=count + 1)[1:]
 
 
-def _matches(mask: np.ndarray, region: np.ndarray) -> np.ndarray:
-    """Whether ``region`` covers at least 10 % of each component of ``mask``: (components,) bool."""
+@dataclass(frozen=True)
+class Overlaps:
+    """The components of a mask, each with its voxels and those that another mask covers, (components,) int64 each."""
+
+    voxels: np.ndarray
+    covered: np.ndarray
+
+    @property
+    def matched(self) -> np.ndarray:
+        """(components,) bool: whether at least 10 % are covered."""
+        return np.asarray(10 * self.covered >= self.voxels)  # in integers: 10 % exactly is a hit
+
+    @property
+    def shares(self) -> tuple[float, ...]:
+        """The share of each that is covered."""
+        return tuple((self.covered / self.voxels).tolist())
+
+    def sizes(self, voxel_ml: float) -> np.ndarray:
+        """(components,) int64: the index in :data:`SIZES` of each."""
+        ml = np.round(self.voxels * voxel_ml, 6)  # a product of spacings may miss 1 ml by a rounding error
+        return np.asarray((ml >= 1).astype(np.int64) + (ml > 10))
+
+
+@dataclass(frozen=True)
+class Detection:
+    """The ``lesions`` of the truth as a mask covers them, and the ``components`` of the mask as the truth does."""
+
+    lesions: Overlaps
+    components: Overlaps
+
+    def counts(self) -> LesionCounts:
+        """Over all sizes."""
+        hit, right = self.lesions.matched, self.components.matched
+        return LesionCounts(lesions=len(hit), hit=int(hit.sum()), components=len(right), false=int((~right).sum()))
+
+    def counts_by_size(self, voxel_ml: float) -> dict[str, LesionCounts]:
+        """Of each class of :data:`SIZES`: lesions by the size of the lesion, components by that of the component."""
+        return {
+            name: Detection(
+                *(
+                    Overlaps(one.voxels[chosen], one.covered[chosen])
+                    for one in (self.lesions, self.components)
+                    for chosen in [one.sizes(voxel_ml) == number]
+                )
+            ).counts()
+            for number, name in enumerate(SIZES)
+        }
+
+
+def _overlaps(mask: np.ndarray, other: np.ndarray) -> Overlaps:
     labels, sizes = _components(mask)
-    covered = np.bincount(labels[region], minlength=len(sizes) + 1)[1:]
-    return np.asarray(10 * covered >= sizes)  # in integers: 10 % exactly is a hit
+    return Overlaps(sizes, np.bincount(labels[other], minlength=len(sizes) + 1)[1:])
+
+
+def match_lesions(mask: np.ndarray, truth: np.ndarray) -> Detection:
+    """Match the lesions of the truth and the components of the mask, two masks of one shape.
+
+    Raises:
+        DataError: no masks, or different shapes.
+    """
+    predicted, lesion = as_masks("lesions", mask=mask, truth=truth)
+    return Detection(_overlaps(lesion, predicted), _overlaps(predicted, lesion))
 
 
 def lesion_detection(mask: np.ndarray, truth: np.ndarray) -> LesionCounts:
@@ -58,9 +120,7 @@ def lesion_detection(mask: np.ndarray, truth: np.ndarray) -> LesionCounts:
     Raises:
         DataError: no masks, or different shapes.
     """
-    predicted, lesion = as_masks("lesion_detection", mask=mask, truth=truth)
-    hit, right = _matches(lesion, predicted), _matches(predicted, lesion)
-    return LesionCounts(lesions=len(hit), hit=int(hit.sum()), components=len(right), false=int((~right).sum()))
+    return match_lesions(mask, truth).counts()
 
 
 def lesion_recall(counts: LesionCounts) -> float:

@@ -13,7 +13,9 @@ import torch
 from hybriduad.config import files as configs
 from hybriduad.config.runs import Anatomy, DetectorRun, ReconstructorRun
 from hybriduad.core.errors import ConfigError
-from hybriduad.core.types import BACKGROUND, Batch
+from hybriduad.core.types import BACKGROUND, Batch, Part
+from hybriduad.networks.segmenter import Segmenter
+from hybriduad.reconstructors._base import Reconstructor
 from hybriduad.scan.volumes import write_atomically
 from hybriduad.speed.networks import (
     Bench,
@@ -67,8 +69,7 @@ def count_operations(config: str | Path, *, out: str | Path, overrides: Sequence
         ConfigError: an unusable config, or a detector's without a segmenter of its own, as for fine-tuning.
     """
     run = configs.load(config, list(overrides))
-    # Nothing is timed: neither the rate of matrix products nor repeats are used.
-    bench = Bench(torch.device("cpu"), "float32", math.nan, repeats=0)
+    bench = _counter()
     if isinstance(run, ReconstructorRun):
         result = _of_reconstructor(bench, str(config), run)
     elif "segmenter" not in run.model_fields_set:
@@ -79,6 +80,47 @@ def count_operations(config: str | Path, *, out: str | Path, overrides: Sequence
     Path(out).mkdir(parents=True, exist_ok=True)
     write_atomically(Path(out) / "operations.json", json.dumps(asdict(result), indent=1).encode())
     return result
+
+
+def count_slice_gflops(
+    part: Part, reconstructor: ReconstructorRun | None, detector: DetectorRun | None, *, mirror: bool
+) -> float:
+    """Operations (1e9) of one slice in prediction, for a part of it, with every level, repeat and mirrored view.
+
+    Counted with untrained networks; only those that the part needs run. 0 for what learns nothing.
+
+    Raises:
+        ConfigError: a part that a detector of these networks does not have.
+    """
+    first = reconstructor or detector
+    if part in ("intensity", "asymmetry"):
+        return 0.0
+    if first is None or first.anatomy is None or (part == "map" and reconstructor is None):
+        raise ConfigError("no network to count", got=f"part {part}", expected="a reconstructor or a detector with it")
+    model = build_reconstructor(reconstructor) if reconstructor is not None else None
+    outlined = detector is not None and part != "map"
+    segmenter = build_segmenter(detector, first.anatomy) if detector is not None and outlined else None
+    if part == "probability" and segmenter is None:
+        raise ConfigError("no network to count", got="part probability", expected="a detector")
+    if part == "probability" and segmenter is not None and not segmenter.needs_reconstruction:
+        model = None
+    return _of_slice(_counter(), first.anatomy, model, segmenter) * (2 if mirror else 1)
+
+
+def _counter() -> Bench:
+    """Nothing is timed: neither the rate of matrix products nor repeats are used."""
+    return Bench(torch.device("cpu"), "float32", math.nan, repeats=0)
+
+
+def _of_slice(bench: Bench, anatomy: Anatomy, model: Reconstructor | None, segmenter: Segmenter | None) -> float:
+    """Operations (1e9) of one view of a slice: the reconstructions, and the segmenter beside each that it needs."""
+    total, slices = 0.0, [_blank(anatomy, 1)]
+    if model is not None:
+        total += count_gflops(reconstruction(bench, model, slices))
+    if segmenter is not None:
+        members = model.members if model is not None and segmenter.needs_reconstruction else 1
+        total += count_gflops(segmentation(bench, segmenter, slices, members))
+    return total
 
 
 def _of_reconstructor(bench: Bench, config: str, run: ReconstructorRun) -> Operations:
@@ -97,22 +139,19 @@ def _of_reconstructor(bench: Bench, config: str, run: ReconstructorRun) -> Opera
 
 def _of_detector(bench: Bench, config: str, run: DetectorRun) -> Operations:
     if run.anatomy is not None:  # a segmenter that needs no reconstruction
-        anatomy, reconstructor, reconstructed = run.anatomy, None, 0.0
+        anatomy, reconstructor = run.anatomy, None
     else:
         stage1: ReconstructorRun = configs.load(STAGE_1, kind="reconstructor")
         anatomy, reconstructor = stage1.anatomy, build_reconstructor(stage1)
-        reconstructed = count_gflops(reconstruction(bench, reconstructor, [_blank(anatomy, 1)]))
     segmenter = build_segmenter(run, anatomy)
-    members = reconstructor.members if reconstructor is not None and segmenter.needs_reconstruction else 1
     batch = _blank(anatomy, run.train.batch)
-    segmented = count_gflops(segmentation(bench, segmenter, [_blank(anatomy, 1)], 1))
     return Operations(
         config=config,
         parameters=parameters(segmenter),
         batch=run.train.batch,
         step_gflops=count_gflops(segmentation_step(bench, run, segmenter, reconstructor, batch)),
-        pass_gflops=segmented,
-        slice_gflops=(reconstructed + segmented * members) * _views(run),
+        pass_gflops=_of_slice(bench, anatomy, None, segmenter),
+        slice_gflops=_of_slice(bench, anatomy, reconstructor, segmenter) * _views(run),
     )
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +16,8 @@ from hybriduad.benchmark import run as running
 from hybriduad.benchmark.plan import Fit, rows_of
 from hybriduad.benchmark.run import Bench, Outcome, run_benchmark
 from hybriduad.config import files as configs
-from hybriduad.core.errors import ConfigError
+from hybriduad.core.errors import ConfigError, DataError
+from hybriduad.evaluation.figures import MEAN
 
 STEPS = {"steps": 1, "lr": 1.0e-3, "batch": 2}
 FEW = {
@@ -93,13 +96,26 @@ def test_every_system_is_there_and_says_what_became_of_it(finished: tuple[Path, 
     assert {row["system"] for row in values} == {"intensity", "asymmetry", "map", "fused", "UNet", "two labels"}
     assert all(0 <= float(row["low"]) <= float(row["value"]) <= float(row["high"]) for row in values if row["low"])
     assert (outcome.out / "auprc.png").is_file()
+    assert (outcome.out / "auprc_by_operations.png").is_file()
+    links = re.findall(r"\]\((pictures/[^)]+)\)", seen)
+    assert all((outcome.out / link).is_file() for link in links)
+    assert {Path(link).name for link in links} >= {
+        "best.png",
+        "map-best.png",
+        "intensity-worst.png",
+        "probability-median.png",
+    }
     assert r"two labels & 0." in (outcome.out / "table.tex").read_text()
 
 
 def test_what_rows_share_is_trained_once(finished: tuple[Path, Outcome]) -> None:
     _, outcome = finished
     models = [path for path in (outcome.out / "models").iterdir() if (path / "bundle.json").is_file()]
-    assert len([path for path in models if not path.name.endswith("best-dice")]) == 3
+    assert len([path for path in models if "best-dice" not in path.name]) == 3
+    calibrated = [
+        path for path in models if path.name.endswith("-best-dice-false-positives-false-positive-ml-0.1-per-slice")
+    ]
+    assert len(calibrated) == 3
     assert len(outcome.done) == 6  # map and baselines, fused and UNet, two labels; on two cohorts
     assert len(list((outcome.out / "results").iterdir())) == 6
     assert not list((outcome.out / "work").iterdir())
@@ -112,7 +128,7 @@ def test_differences_are_from_the_reference_and_corrected(finished: tuple[Path, 
     assert {row["system"] for row in differences} == {"intensity", "asymmetry", "map", "UNet", "two labels"}
     assert all(float(row["p"]) <= float(row["p_holm"]) <= 1 for row in differences)
     table = [row for row in rows(outcome.out / "table.csv") if row["tested_on"] == "glioma"]
-    means = {row["system"]: float(row["value"]) for row in table if row["figure"] == "auprc"}
+    means = {row["system"]: float(row["value"]) for row in table if row["figure"] == "auprc" and "mean" in row["how"]}
     for row in differences:
         if row["figure"] == "auprc":
             assert float(row["value"]) == pytest.approx(means[row["system"]] - means["fused"], abs=1e-5)
@@ -195,3 +211,45 @@ def test_a_bad_request_is_refused_before_anything_is_made(options: dict, sentenc
     with pytest.raises(ConfigError, match=sentence):
         run_benchmark(config, out=tmp_path / "out", device="cpu", **options)
     assert not (tmp_path / "out").exists()
+
+
+def test_one_dice_is_by_a_rule_that_sees_no_lesion(finished: tuple[Path, Outcome]) -> None:
+    _, outcome = finished
+    values = {
+        (row["system"], row["figure"]): float(row["value"])
+        for row in rows(outcome.out / "table.csv")
+        if row["tested_on"] == "glioma" and row["how"] == MEAN
+    }
+    for system in ("fused", "map", "intensity"):
+        assert 0 <= values[system, "dice_healthy_rule"] <= values[system, "best_dice"] + 1e-9
+    differing = [
+        system
+        for system, figure in values
+        if figure == "dice" and values[system, "dice_healthy_rule"] != values[system, "dice"]
+    ]
+    assert differing, "another rule, other masks"
+    assert "Dice, healthy-only rule" in (outcome.out / "table.md").read_text()
+
+
+def test_without_a_lesion_free_slice_there_is_no_healthy_only_rule(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    asked = []
+
+    def calibrate(model: Path, manifest: Path, *, out: Path, rules: tuple[str, ...], **_: object) -> str:
+        asked.append((out.name, rules))
+        if len(rules) > 1:
+            raise DataError("no lesion-free slice to calibrate on")
+        return "bundle"
+
+    monkeypatch.setattr(running, "calibrate", calibrate)
+    monkeypatch.setattr(running, "_fitted", lambda *_: tmp_path / "model")
+    run = configs.load("benchmark-quick", [], kind="benchmark")
+    trial = next(rows_of(run)).trials[0]
+    bench = Bench(tmp_path, {("lgg", 1): tmp_path}, {}, (1,), tmp_path, "cpu")
+    assert running._calibrated(bench, trial) == "bundle"
+    assert asked[1] == ("model-expected-dice", ("expected-dice",))
+    assert "no lesion-free slice" in caplog.text
+    own = replace(trial, rule="false-positives:false_positive_ml=2")
+    assert running._calibrated(bench, own) == "bundle"
+    assert asked[2] == ("model-false-positives-false-positive-ml-2", ("false-positives:false_positive_ml=2",))

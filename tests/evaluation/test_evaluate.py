@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy import ndimage
+from skimage.metrics import structural_similarity
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from hybriduad.cohort.leakage import identities, identity_digests
@@ -21,6 +23,8 @@ from hybriduad.core.types import Case
 from hybriduad.evaluation import case as evaluation_case
 from hybriduad.evaluation import evaluate as evaluation
 from hybriduad.evaluation.evaluate import compare, evaluate
+from hybriduad.evaluation.pictures import chosen_cases
+from hybriduad.metrics import surface_figures
 from hybriduad.prediction.files import FORMAT, SUFFIXES
 from hybriduad.scan.volumes import VolumeGrid, write_volume
 
@@ -266,6 +270,45 @@ class TestFigures:
         assert result.value("score", "lesion_recall", "pooled").value == pytest.approx(hit / lesions)
         precision = (components - false) / components
         assert result.value("score", "lesion_precision", "pooled").value == pytest.approx(precision)
+        # Lesions of 32 to 48 voxels of 0.08 ml: all from 1 to 10 ml, while false alarms are small.
+        for size, share in (("1_to_10ml", hit / lesions), ("under_1ml", math.nan)):
+            recall = result.value("score", f"lesion_recall_{size}", "pooled").value
+            assert recall == pytest.approx(share, nan_ok=True)
+        small = sum(int(row["false_components_under_1ml"]) for row in rows)
+        assert 0 < small <= false
+        components = sum(int(row["components_under_1ml"]) for row in rows)
+        stated = result.value("score", "lesion_precision_under_1ml", "pooled").value
+        assert stated == pytest.approx(1 - small / components)
+        assert "< 1 ml" in (study.root / "scores" / "summary.md").read_text()
+
+    def test_scans_are_ranked_by_what_a_tenth_of_a_millilitre_reaches(self, study: Study) -> None:
+        result = study.evaluate()
+        scores = {}
+        for row in rows_of(study.root / "scores" / "cases.csv"):
+            _, values = region_of(study, row["case"], row["system"])
+            scores[row["case"], row["system"]] = np.sort(values)[-2]  # 0.1 ml are two voxels
+            assert float(row["scan_score"]) == pytest.approx(np.sort(values)[-2])
+        for part in THRESHOLDS:
+            ranked = [scores[f"sub-0{number}", part] for number in (1, 2, 3, 4)]
+            expected = roc_auc_score([1, 1, 1, 0], ranked)
+            assert result.value(part, "scan_auroc", "pooled").value == pytest.approx(expected)
+        study.cases = study.cases[:3]
+        assert math.isnan(study.evaluate("ill").value("score", "scan_auroc", "pooled").value)
+
+    def test_outlines_of_healthy_scans_are_counted_and_those_of_lesions_measured(self, study: Study) -> None:
+        result = study.evaluate()
+        row = next(row for row in rows_of(study.root / "scores" / "cases.csv") if row["case"] == "sub-04")
+        mask = (study.maps["sub-04"]["score"] >= 0.5) & brain_mask()
+        count = ndimage.label(mask, structure=np.ones((3, 3, 3)))[1]
+        assert float(row["false_lesions_per_lesion_free_scan"]) == count > 0
+        assert row["surface_dice"] == row["hd95"] == ""
+        figures = []
+        for number in (1, 2, 3):
+            mask = (study.maps[f"sub-0{number}"]["score"] >= 0.5) & brain_mask()
+            figures.append(surface_figures(mask, lesion_mask(number), SPACING_MM))
+        for name, values in zip(("surface_dice", "hd95"), zip(*figures, strict=True), strict=True):
+            assert result.value("score", name).value == pytest.approx(np.mean(values))
+            assert result.value("score", name).subjects == 3
 
     def test_empty_mask_on_an_empty_truth_is_undefined_and_no_alarm(self, tmp_path: Path) -> None:
         study = Study(tmp_path)
@@ -318,6 +361,19 @@ class TestFigures:
         assert result.value("reconstruction", "l1_lesion").value == pytest.approx(50 / 250, rel=1e-2)
         assert result.value("reconstruction", "l1_ratio").value == pytest.approx(10, rel=1e-2)
         assert result.value("reconstruction", "l1_lesion").left_out == 1
+        similar = []
+        for number in (1, 2, 3, 4):
+            scan = np.random.default_rng(number).uniform(50, 150, SHAPE).astype(np.float32)
+            lesion = study.lesions[f"sub-0{number}"]
+            pair = np.clip(scan / 250, 0, 1), np.clip((scan - np.where(lesion, 50, 5)) / 250, 0, 1)
+            box = (slice(2, 14), slice(2, 12), slice(1, 11))
+            settings = {"gaussian_weights": True, "sigma": 1.0, "truncate": 4, "use_sample_covariance": False}
+            maps = [
+                structural_similarity(a, b, data_range=1, full=True, K1=0.01, K2=0.03, **settings)[1]
+                for a, b in zip(*(np.moveaxis(volume[box], -1, 0) for volume in pair), strict=True)
+            ]
+            similar.append(np.stack(maps, -1)[~lesion[box]].mean())
+        assert result.value("reconstruction", "ssim_healthy").value == pytest.approx(np.mean(similar), abs=1e-3)
 
     def test_two_sessions_are_one_subject(self, tmp_path: Path) -> None:
         study = Study(tmp_path)
@@ -367,6 +423,7 @@ class TestThresholds:
             "auprc",
             "auroc",
             "best_dice",
+            "scan_auroc",
         }
         assert "threshold" not in rows_of(tmp_path / "scores" / "cases.csv")[0]
         assert "Not calibrated" in (tmp_path / "scores" / "summary.md").read_text()
@@ -541,6 +598,19 @@ class TestFolders:
         summary = json.loads((folder / "summary.json").read_text(), parse_constant=lambda name: pytest.fail(name))
         assert len(summary["cases"]) == 4
 
+    def test_pictures_of_another_part(self, study: Study) -> None:
+        result = study.evaluate(pictured=("map", "uncertainty"))
+        folder = study.root / "scores" / "pictures"
+        assert sorted(path.name for path in folder.iterdir()) == ["map-best.png", "map-median.png", "map-worst.png"]
+        assert "(pictures/map-best.png)" in (study.root / "scores" / "summary.md").read_text()
+        dice = {}
+        for row in rows_of(study.root / "scores" / "cases.csv"):
+            if row["system"] == "map" and row["dice"]:
+                dice[row["case"]] = float(row["dice"])
+        cases = [evaluation_case.load_case(study.root / "scores" / "cases", name, {}) for name in result.done]
+        chosen = chosen_cases(cases, "map")
+        assert [chosen[label].name for label in ("best", "worst")] == [max(dice, key=dice.get), min(dice, key=dice.get)]
+
 
 class TestCompare:
     def test_folds_together_against_a_better_model(self, tmp_path: Path) -> None:
@@ -648,6 +718,11 @@ class TestTruth:
         scores = evaluation_case.load_case(folder, "sub-04", {})
         assert math.isnan(scores.systems["score"]["dice"])
         assert scores.histograms["score"].negatives == brain_mask().sum()
+        sick = evaluation_case.load_case(folder, "sub-02", {})
+        assert sick.lesions == (pytest.approx(lesion_mask(2).sum() * VOXEL_ML),)
+        for part, threshold in THRESHOLDS.items():
+            share = (study.maps["sub-02"][part] >= threshold)[lesion_mask(2)].mean()
+            assert sick.coverage[part] == (pytest.approx(share),)
         (folder / "sub-04.npz").write_bytes(b"PK\x03\x04no")
         with pytest.raises(DataError, match="unreadable histograms"):
             evaluation_case.load_case(folder, "sub-04", {})

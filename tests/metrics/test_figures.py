@@ -132,6 +132,16 @@ def test_the_curve_of_dice_is_that_of_the_masks():
     assert dice_at(scores, truth, threshold) == pytest.approx(best)
 
 
+def test_dice_at_a_threshold_is_that_of_the_mask():
+    scores, truth = sample("gaussian", 5_000)
+    histogram = filled(scores, truth)
+    for threshold in key_edges(score_keys(np.array([0.2, 0.45, 0.7], np.float32))):
+        assert histogram.dice_at(float(threshold)) == pytest.approx(dice_at(scores, truth, float(threshold)))
+    assert histogram.dice_at(0.0) == pytest.approx(2 * truth.sum() / (truth.sum() + truth.size))
+    assert histogram.dice_at(float(np.nextafter(np.float32(1), np.float32(2)))) == 0.0
+    assert math.isnan(filled(scores, np.zeros_like(truth)).dice_at(0.5))
+
+
 def test_a_pooled_figure_notices_that_scores_were_rescaled_per_scan():
     """Published mistake 6: after min-max per volume a healthy scan alarms as loudly as a sick one."""
     rng = np.random.default_rng(0)
@@ -246,6 +256,27 @@ def test_a_component_is_false_when_under_ten_percent_lies_on_a_lesion():
     assert metrics.lesion_detection(mask, truth) == (1, 1, 1, 0)
     mask[0, 10, 0] = True
     assert metrics.lesion_detection(mask, truth) == (1, 1, 1, 1)
+
+
+def test_lesions_by_their_size_and_components_by_theirs():
+    truth, mask = np.zeros((2, 40, 40, 4), bool)
+    truth[0:10, 0:10, 0] = truth[20:30, 20:32, 0] = True  # 10 ml and 12 ml at 0.1 ml a voxel
+    truth[15, 15, 0] = True  # 0.1 ml
+    mask[0:3, 0:3, 0] = mask[20:30, 20:40, 0] = True  # 0.9 ml, 9 % of the first; 20 ml, all of the second
+    mask[35, 0, 0] = True  # a false alarm of 0.1 ml
+    detection = metrics.match_lesions(mask, truth)
+    sizes = detection.counts_by_size(0.1)
+    assert sizes == {
+        "under_1ml": LesionCounts(lesions=1, hit=0, components=2, false=1),
+        "1_to_10ml": LesionCounts(lesions=1, hit=0, components=0, false=0),
+        "over_10ml": LesionCounts(lesions=1, hit=1, components=1, false=0),
+    }
+    assert metrics.lesion_precision(sizes["under_1ml"]) == 0.5
+    assert detection.counts() == tuple(map(sum, zip(*sizes.values(), strict=True)))
+    assert (detection.lesions.covered / detection.lesions.voxels).tolist() == [0.09, 0.0, 1.0]
+    # Exactly 1 ml, although 0.1 * 0.1 * 0.1 is a little over 0.001.
+    ten = np.ones((10, 10, 10), bool)
+    assert metrics.match_lesions(ten, ten).counts_by_size(0.1 * 0.1 * 0.1)["1_to_10ml"].hit == 1
 
 
 def test_lesion_figures_where_there_is_nothing():

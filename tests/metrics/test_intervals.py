@@ -12,8 +12,8 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 from hybriduad import metrics
 from hybriduad.core.errors import ConfigError, DataError
-from hybriduad.metrics import ScoreHistogram
-from hybriduad.metrics.intervals import draw_subjects
+from hybriduad.metrics import ScoreHistogram, bootstrap
+from hybriduad.metrics.intervals import bootstrap_sums, draw_subjects
 
 
 def cohort(
@@ -204,3 +204,14 @@ def test_pooled_with_nothing_to_pool():
         metrics.bootstrap_pooled([healthy], against=[])
     with pytest.raises(DataError, match="resample"):
         metrics.bootstrap(np.zeros((2, 2, 2)))
+
+
+def test_sums_are_resampled_as_by_a_statistic_that_sums():
+    rng = np.random.default_rng(0)
+    sums = rng.integers(0, 9, (11, 2)).astype(float)
+    sums[3, 1] = math.nan
+    expected = bootstrap(sums, lambda drawn: drawn[:, 0].sum() / drawn.sum(), draws=200, seed=4)
+    assert bootstrap_sums(sums, lambda a, b: a / (a + b), draws=200, seed=4) == pytest.approx(expected)
+    assert bootstrap_sums(sums[3:4], lambda a, b: a / b, draws=10).subjects == 0
+    with pytest.raises(DataError, match="sums to resample"):
+        bootstrap_sums(sums[:, 0], lambda a: a)

@@ -14,6 +14,7 @@ import yaml
 from tiny import DETECTOR, RECONSTRUCTOR
 
 from hybriduad.cohort.manifest import read_manifest
+from hybriduad.config import files as configs
 from hybriduad.config.files import parse
 from hybriduad.core.errors import ConfigError, DataError
 from hybriduad.core.types import Batch
@@ -31,7 +32,7 @@ from hybriduad.speed.networks import (
     reconstruction_step,
     timed,
 )
-from hybriduad.speed.operations import count_operations
+from hybriduad.speed.operations import count_operations, count_slice_gflops
 from hybriduad.speed.scans import predict_scans, write_scans
 
 CPU = torch.device("cpu")
@@ -191,6 +192,32 @@ class TestOperations:
         result = count_operations("synthetic-image", out=tmp_path, overrides=["train.batch=1"])
         assert result.slice_gflops == pytest.approx(2 * result.pass_gflops)
         assert result.step_gflops == pytest.approx(3 * result.batch * result.pass_gflops, rel=0.05)
+
+    def test_of_a_part_only_what_it_needs_is_counted(self, tmp_path: Path) -> None:
+        for name, content in (("stage1", RECONSTRUCTOR), ("stage2", DETECTOR)):
+            (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(content))
+        stage1 = configs.load(tmp_path / "stage1.yaml", [], kind="reconstructor")
+        stage2 = configs.load(tmp_path / "stage2.yaml", [], kind="detector")
+        members = build_reconstructor(stage1).members
+        reconstructed = count_operations(tmp_path / "stage1.yaml", out=tmp_path).pass_gflops * members
+        segmented = count_operations(tmp_path / "stage2.yaml", out=tmp_path).pass_gflops
+        segmented /= (96 / 32) ** 2  # counted on the larger slices of cddpm-small
+        for part in ("score", "probability"):
+            whole = count_slice_gflops(part, stage1, stage2, mirror=False)
+            assert whole == pytest.approx(reconstructed + members * segmented, rel=0.01)
+            assert count_slice_gflops(part, stage1, stage2, mirror=True) == pytest.approx(2 * whole)
+        for part, second in (("map", stage2), ("map", None), ("score", None)):
+            assert count_slice_gflops(part, stage1, second, mirror=False) == pytest.approx(reconstructed)
+        assert count_slice_gflops("intensity", stage1, stage2, mirror=True) == 0
+        # A segmenter of the image alone beside a reconstructor: its probability needs no reconstruction, its score one.
+        image = configs.load(tmp_path / "stage2.yaml", ["segmenter.inputs=[image]"], kind="detector")
+        alone = image.model_copy(update={"anatomy": stage1.anatomy})
+        once = count_slice_gflops("probability", None, alone, mirror=False)
+        assert count_slice_gflops("probability", stage1, image, mirror=False) == pytest.approx(once)
+        assert count_slice_gflops("score", stage1, image, mirror=False) == pytest.approx(once + reconstructed)
+        for part, networks in (("map", (None, alone)), ("probability", (stage1, None)), ("score", (None, stage2))):
+            with pytest.raises(ConfigError, match="no network to count"):
+                count_slice_gflops(part, *networks, mirror=True)
 
     def test_of_a_segmenter_that_restores_the_slice_itself(self, tmp_path: Path) -> None:
         result = count_operations("draem", out=tmp_path, overrides=["train.batch=1"])

@@ -1,0 +1,95 @@
+"""The figures of a row of a table, each with its interval: means over subjects, pooled ones, and those of scans."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from hybriduad.benchmark.plan import Row
+from hybriduad.benchmark.results import HEALTHY_DICE, TestedCase
+from hybriduad.evaluation.figures import MEAN, OUTLINED, POOLED, POOLED_OUTLINED, RANKED, RECONSTRUCTION
+from hybriduad.metrics import Interval, ScoreHistogram, bootstrap, scan_auroc
+from hybriduad.metrics.coarse import precision_recall
+from hybriduad.metrics.intervals import bootstrap_sums
+from hybriduad.metrics.scans import Scan
+
+Person = tuple[str, str]
+
+
+class Entry(NamedTuple):
+    """The cases of a finished trial, its fold, and the folder of its pictures beside the tables, "" without any."""
+
+    fold: int
+    cases: tuple[TestedCase, ...]
+    pictures: str = ""
+
+
+Entries = Mapping[Row, Sequence[Entry]]
+Figures = Mapping[tuple[str, str], Interval]
+"""(figure, how it is taken together) -> its value with an interval."""
+
+
+def row_figures(row: Row, done: Sequence[Entry]) -> Figures:
+    """All figures of a row that some subject has; none where nothing is done."""
+    if not done:
+        return {}
+    listed: dict[tuple[str, str], Interval] = {
+        (name, MEAN): bootstrap(np.array(list(subject_figures(row, done, name).values())))
+        for name in (*RANKED, *OUTLINED, HEALTHY_DICE, *(RECONSTRUCTION if row.part in ("map", "score") else ()))
+    }
+    listed["scan_auroc", POOLED] = scan_auroc(_scans(row, entry) for entry in done)
+    recall, precision = precision_recall(pooled_histogram(row, done))
+    if len(recall):
+        value = float(np.trapezoid(precision, recall))
+        people = {case.subject for entry in done for case in entry.cases if case.has_lesion}
+        listed["auprc", POOLED] = Interval(value, math.nan, math.nan, len(people), 0, 0, 0)
+    for name, (columns, of_sums, everyone) in POOLED_OUTLINED.items():
+        listed[name, POOLED] = bootstrap_sums(_sums(row, done, columns, everyone), of_sums)
+    return {name: interval for name, interval in listed.items() if interval.subjects and not math.isnan(interval.value)}
+
+
+def subject_figures(row: Row, done: Sequence[Entry], figure: str) -> dict[Person, float]:
+    """A person -> the mean of a figure, or of a fact, over their cases and the seeds for which it is defined; nan
+    without any."""
+    return _by_subject(done, lambda case: case.parts.get(row.part, {}).get(figure, case.facts.get(figure, math.nan)))
+
+
+def _by_subject(done: Sequence[Entry], value: Callable[[TestedCase], float]) -> dict[Person, float]:
+    values: dict[Person, list[float]] = {}
+    for entry in done:
+        for case in entry.cases:
+            values.setdefault(case.subject, []).append(value(case))
+    return {person: _mean(listed) for person, listed in sorted(values.items())}
+
+
+def pooled_histogram(row: Row, done: Sequence[Entry]) -> ScoreHistogram:
+    """The scores of all cases with a lesion together; empty if a case's are not known, as in results from before."""
+    sick = [case for entry in done for case in entry.cases if case.has_lesion]
+    if not all(row.part in case.histograms for case in sick):
+        return ScoreHistogram()
+    return ScoreHistogram.merged(case.histograms[row.part] for case in sick)
+
+
+def _scans(row: Row, entry: Entry) -> list[Scan]:
+    return [
+        Scan(case.subject, case.parts.get(row.part, {}).get("scan_score", math.nan), case.has_lesion)
+        for case in entry.cases
+    ]
+
+
+def _sums(row: Row, done: Sequence[Entry], columns: Sequence[str], everyone: bool) -> np.ndarray:
+    """(subjects, columns): the sums over each person's cases, of lesion-free ones if ``everyone`` counts."""
+    sums: dict[Person, np.ndarray] = {}
+    for case in (case for entry in done for case in entry.cases if case.has_lesion or everyone):
+        known = {**case.facts, **case.parts.get(row.part, {})}
+        values = np.array([known.get(name, math.nan) for name in columns])
+        sums[case.subject] = sums.get(case.subject, np.zeros(len(columns))) + values
+    return np.array([sums[person] for person in sorted(sums)]).reshape(len(sums), len(columns))
+
+
+def _mean(values: Sequence[float]) -> float:
+    defined = [value for value in values if not math.isnan(value)]
+    return float(np.mean(defined)) if defined else math.nan
