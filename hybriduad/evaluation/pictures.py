@@ -55,8 +55,8 @@ def draw_case(
 ) -> None:
     """Draw :data:`SLICES` slices of a case on the grid of its scan: scan, pseudo-healthy, score, mask and truth.
 
-    A part that was not predicted stays empty; the mask is that of the scan's threshold in this evaluation. Another
-    ``part`` of the prediction may stand for the score.
+    A part that was not predicted stays empty; the mask is that of the scan's threshold in this evaluation, which lies
+    in the middle of the score's colours. Another ``part`` of the prediction may stand for the score.
 
     Raises:
         DataError: a file that cannot be read any more.
@@ -75,10 +75,12 @@ def draw_case(
     score = truth.scores(read_volume(folder / parts[part], constant_ok=True).data)
     threshold = scores.systems[part].get("threshold")
     mask = empty if threshold is None else (score >= threshold) & truth.brain
+    # A product of several witnesses is small everywhere: what counts is where its threshold lies.
+    shown = score if threshold is None or not 0 < threshold < 1 else score / (score + threshold)
     columns = (
         intensity(scan_on_grid(case.images[contrast], truth.grid)) if contrast in case.images else empty,
         intensity(read_volume(folder / reconstruction, constant_ok=True).data) if reconstruction else empty,
-        score.astype(np.float64),  # shown in colour
+        shown.astype(np.float64),  # in colour
         mask,
         truth.lesion,
     )
