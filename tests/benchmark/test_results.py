@@ -52,7 +52,7 @@ def test_a_case_comes_back_and_is_small(tmp_path: Path) -> None:
             np.testing.assert_array_equal(a, b)
         assert read.histograms[part].negatives + read.histograms[part].positives == VOXELS
     assert read.lesions == pytest.approx(case.lesions, rel=1e-5)
-    assert (tmp_path / "r.json").stat().st_size < 6_000
+    assert (tmp_path / "r.json").stat().st_size < 8_000
 
 
 def test_dice_by_the_healthy_only_rule_is_that_of_its_mask() -> None:
