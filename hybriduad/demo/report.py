@@ -172,8 +172,9 @@ def summary(
         "The mask is what the rule makes of the score that was calibrated on the validation subjects.",
         "- Both are means over patients; in brackets the range in which the mean would lie with other patients "
         "(95 %, bootstrap), wide because they are few.",
-        "- The fused score joins two opinions: the reconstruction says how far a voxel is from healthy anatomy, "
-        "whatever is wrong with it; the UNet says how much it looks like a lesion that it has learnt.",
+        "- The fused score joins three opinions: the reconstruction says how far a voxel is from healthy anatomy, "
+        "whatever is wrong with it; the UNet says how much it looks like a lesion that it has learnt; and the mirrored "
+        "brain says how far it is from the other side.",
         "",
         f"## What it says of {len(outcome.healthy)} healthy subjects",
         "",
