@@ -112,7 +112,7 @@ def _panels(tables: Tables, series: Callable[[Entries], Sequence[Series | None]]
     """A panel for each table in which a series holds a value."""
     panels = []
     for place, rows in tables.items():
-        there = [one for one in series(rows) if one is not None and len(one.y)]
+        there = [curve for curve in series(rows) if curve is not None and len(curve.y)]
         if there:
             panels.append(Panel(_title(place), there))
     return panels

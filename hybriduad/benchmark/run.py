@@ -121,7 +121,7 @@ def run_benchmark(
     for row in rows:
         for trial in row.trials:
             title = _title(row, trial)
-            made = len(outcome.done)
+            before = len(outcome.done)
             if trial not in tried and bench.can_run(trial):
                 tried[trial] = _attempt(bench, trial, tuple(parts[trial]), title, outcome)
             result = tried.get(trial)
@@ -131,7 +131,7 @@ def run_benchmark(
                 outcome.failed[title] = result
             else:
                 entries[row].append(Entry(trial.model.fold, result, f"{SHOWN}/{bench.result(trial).stem}"))
-            if len(outcome.done) > made:
+            if len(outcome.done) > before:
                 write_tables(folder, run, entries, costs)
     write_tables(folder, run, entries, costs)
     return outcome

@@ -153,8 +153,8 @@ class Detector:
             probability = smooth_across_slices(probability, slice_mm, judged, sigma_mm)
         volume = (prepared.image, prepared.valid, judged, prepared.spacing_mm, self.anatomy.contrasts)
         baselines = baseline_maps(*volume, lateral_axis(self.direction))
-        # As sharp as the map, which small lesions pass where they do not pass the filter of the baselines.
-        intensity = intensity_map(*volume, self.residual.median_mm) if self.fusion.intensity > 0 else None
+        # Under the filter of the map: that of the baselines is wider, and wipes out small lesions.
+        intensity = intensity_map(*volume, self.residual.median_mm)
         score = self.fuse(anomaly, probability, intensity, baselines["asymmetry"])
         threshold = self.thresholds.threshold("score", score[brain], rule)
         return Prediction(
@@ -176,7 +176,7 @@ class Detector:
             },
         )
 
-    def fuse(self, map: Map | None, probability: Map | None, intensity: Map | None, asymmetry: Map | None) -> Map:
+    def fuse(self, map: Map | None, probability: Map | None, intensity: Map, asymmetry: Map | None) -> Map:
         """The score of maps of one shape, arrays or tensors, by the detector's fusion.
 
         Plain intensity and left-right asymmetry count only where map and probability are fused; an asymmetry that a
@@ -186,7 +186,7 @@ class Detector:
         score = fuse(map, probability, fusion.form, fusion.weight, fusion.floor)
         if map is None or probability is None:
             return score
-        if fusion.intensity > 0 and intensity is not None:
+        if fusion.intensity > 0:
             score = weigh(score, intensity, fusion.intensity)
         if fusion.asymmetry > 0:
             score = weigh(score, 0 * score if asymmetry is None else asymmetry, fusion.asymmetry, fusion.floor)

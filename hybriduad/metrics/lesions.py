@@ -2,7 +2,7 @@
 
 A lesion is hit when at least 10 % of its voxels are covered by the mask; a predicted component is false when under
 10 % of its voxels lie on a lesion. Pass masks with ignored voxels, and those outside the brain, already removed.
-By size, a lesion counts in the class of its own volume, a component in that of its own.
+By size, lesions and components count in the class of their volume.
 """
 
 from __future__ import annotations
@@ -90,9 +90,9 @@ class Detection:
         return {
             name: Detection(
                 *(
-                    Overlaps(one.voxels[chosen], one.covered[chosen])
-                    for one in (self.lesions, self.components)
-                    for chosen in [one.sizes(voxel_ml) == number]
+                    Overlaps(overlaps.voxels[chosen], overlaps.covered[chosen])
+                    for overlaps in (self.lesions, self.components)
+                    for chosen in [overlaps.sizes(voxel_ml) == number]
                 )
             ).counts()
             for number, name in enumerate(SIZES)

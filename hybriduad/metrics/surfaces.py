@@ -1,4 +1,4 @@
-"""How far the outline of a mask is from that of the truth: surface Dice and HD95, in mm on the scan's own grid.
+"""How far the outline of a mask is from that of the truth: surface Dice and HD95, in mm on the grid of the scan.
 
 A mask's surface are its voxels with a face on another voxel, or on the edge of the volume, each counted once whatever
 its area; distances are between centres of voxels. These are the definitions of MONAI (monai.metrics, spacing given).
@@ -47,9 +47,9 @@ def surface_figures(
         return SurfaceFigures(np.nan, np.nan)
     first, second = (np.argwhere(_surface(volume)) * np.asarray(spacing_mm) for volume in (predicted, lesion))
     distances = KDTree(second).query(first)[0], KDTree(first).query(second)[0]
-    near = sum(int(np.count_nonzero(one <= tolerance_mm)) for one in distances)
+    near = sum(int(np.count_nonzero(to_other <= tolerance_mm)) for to_other in distances)
     return SurfaceFigures(
-        dice=near / (len(first) + len(second)), hd95=float(max(np.percentile(one, 95) for one in distances))
+        dice=near / (len(first) + len(second)), hd95=float(max(np.percentile(to_other, 95) for to_other in distances))
     )
 
 

@@ -82,7 +82,7 @@ def _drawn(slices: Sequence[tuple[int, int]], seed: int) -> dict[int, list[int]]
 
 
 def _voxels(detector: Detector, slices: Batch, baselines: Mapping[str, np.ndarray]) -> Iterator[tuple[str, np.ndarray]]:
-    """Each part of a prediction (of :data:`hybriduad.core.types.PARTS`) where a contrast covers the brain.
+    """Each part of a prediction (of :data:`hybriduad.detector.thresholds.PARTS`) where a contrast covers the brain.
 
     ``baselines``: each baseline of the slices, (B, H, W).
     """
