@@ -39,7 +39,11 @@ AnomalyBlock = Annotated[AnomalyConfig, _plugin_block("anomalies")]
 
 
 class Augmentation(Strict):
-    """How often a training slice is altered: probabilities in [0, 1]; ``absent`` hides some of several contrasts."""
+    """How often a training slice is altered: probabilities in [0, 1]; ``absent`` hides some of several contrasts.
+
+    ``stripped`` leaves nothing but the brain. It is not written where it is left out: trainings from before it was there
+    are continued.
+    """
 
     flip: float = Field(0.5, ge=0, le=1)
     affine: float = Field(0.5, ge=0, le=1)
@@ -49,6 +53,7 @@ class Augmentation(Strict):
     noise: float = Field(0.2, ge=0, le=1)
     ghosting: float = Field(0.0, ge=0, le=1)
     absent: float = Field(0.2, ge=0, le=1)
+    stripped: float = Field(0.0, ge=0, le=1, exclude_if=lambda chance: chance == 0)
 
 
 class Train(Strict):

@@ -15,6 +15,9 @@ from hybriduad.anomalies._base import present
 from hybriduad.config.runs import Augmentation
 from hybriduad.core.types import BACKGROUND
 
+STRIPPED_SCALE = (0.95, 1.35)
+"""How much larger a slice whose head is removed appears: the grid is laid around what is left of it."""
+
 
 def augment(
     config: Augmentation,
@@ -27,18 +30,26 @@ def augment(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Alter one slice: image (C, H, W) in [-1, 1], where it is valid and its masks (M, H, W), both bool, moved alike.
 
+    The first of the masks is the brain: of a share ``stripped`` nothing else is left, as in scans of labs that remove
+    the skull, and it fills the slice as there.
+
     Returns new arrays of the same shapes; the image stays in [-1, 1], and background where it is not valid and in an
     absent contrast. Of several contrasts some may become absent, never all. ``sided``: H runs from left to right, the
     only way in which a slice is flipped.
     """
-    chosen = {name: rng.random() < getattr(config, name) for name in type(config).model_fields}
+    chosen = {name: rng.random() < getattr(config, name) for name in type(config).model_fields if name != "stripped"}
     seed = int(rng.integers(2**62))
+    if config.stripped and rng.random() < config.stripped:  # drawn last: without it the slices of a seed stay the same
+        image = np.where(masks[0], image, np.float32(BACKGROUND))
+        image, valid, masks = _moved(image, valid, masks, 0.0, float(rng.uniform(*STRIPPED_SCALE)), [0.0, 0.0])
     if chosen.pop("absent"):
         image, valid = _without_some(image, valid, rng)
     if chosen.pop("flip") and sided:
         image, valid, masks = image[:, ::-1], valid[:, ::-1], masks[:, ::-1]
     if chosen.pop("affine"):
-        image, valid, masks = _moved(image, valid, masks, rng)
+        angle, scale = float(rng.uniform(-12, 12)), float(rng.uniform(0.88, 1.12))
+        shift = [float(pixels) for pixels in rng.uniform(-4, 4, size=2)]
+        image, valid, masks = _moved(image, valid, masks, angle, scale, shift)
     steps = [name for name, on in chosen.items() if on]
     if steps:
         image = _altered(steps, image, seed)
@@ -57,14 +68,12 @@ def _without_some(image: np.ndarray, valid: np.ndarray, rng: np.random.Generator
 
 
 def _moved(
-    image: np.ndarray, valid: np.ndarray, masks: np.ndarray, rng: np.random.Generator
+    image: np.ndarray, valid: np.ndarray, masks: np.ndarray, angle: float, scale: float, shift: list[float]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     import torch
     from torchvision.transforms import InterpolationMode
     from torchvision.transforms.v2.functional import affine
 
-    angle, scale = float(rng.uniform(-12, 12)), float(rng.uniform(0.88, 1.12))
-    shift = [float(pixels) for pixels in rng.uniform(-4, 4, size=2)]
     bilinear, nearest = InterpolationMode.BILINEAR, InterpolationMode.NEAREST
     # Shifted so that the background is 0: another fill would be blended wrongly along the border.
     source = torch.from_numpy(np.ascontiguousarray(image, dtype=np.float32) - BACKGROUND)

@@ -9,7 +9,7 @@ from tiny import generators
 from hybriduad.config.runs import Augmentation
 from hybriduad.core.rng import numpy_rng
 from hybriduad.core.types import BACKGROUND
-from hybriduad.training.augmentation import augment
+from hybriduad.training.augmentation import STRIPPED_SCALE, augment
 
 NAMES = tuple(Augmentation.model_fields)
 
@@ -114,13 +114,37 @@ def test_what_a_contrast_does_not_cover_moves_with_it_and_stays_background(name:
         )
         changed, still, _ = augment(only(**{name: 1.0}), part, valid, masks(image), numpy_rng(7, key), sided=True)
         assert (changed[~still] == BACKGROUND).all()
-        if name in ("flip", "affine"):
+        if name in ("flip", "affine", "stripped"):
             np.testing.assert_allclose(changed[still], whole[still], atol=1e-6)
             assert still[0].all()
             assert (~still[1]).mean() == pytest.approx((~valid[1]).mean(), abs=0.12)
-            assert np.array_equal(still, valid[:, ::-1]) == (name == "flip")
+            assert name == "stripped" or np.array_equal(still, valid[:, ::-1]) == (name == "flip")
         elif name != "absent":
             np.testing.assert_array_equal(still, valid)
+
+
+def test_of_a_stripped_slice_the_brain_is_left_and_fills_it(image: np.ndarray) -> None:
+    rows, columns = np.indices((64, 64))
+    brain = (rows - 32) ** 2 + (columns - 32) ** 2 < 16**2
+    sizes = []
+    for key in range(12):
+        labels = np.stack([brain, patch()])
+        changed, moved = altered(only(stripped=1.0), image, labels, numpy_rng(3, key))
+        inner = (changed[0] > BACKGROUND + 0.5) & ~moved[0]
+        assert inner.sum() < 0.15 * moved[0].sum()  # no more than the rim of an interpolation
+        assert dice((changed[0] > 0.45) & moved[0], moved[1] & moved[0]) > 0.9
+        sizes.append(float(np.sqrt(moved[0].sum() / brain.sum())))
+    assert STRIPPED_SCALE[0] - 0.05 < min(sizes) < max(sizes) < STRIPPED_SCALE[1] + 0.05
+    assert max(sizes) - min(sizes) > 0.1
+
+
+def test_without_stripping_a_seed_gives_the_slices_of_before(image: np.ndarray) -> None:
+    used, reference = numpy_rng(9), numpy_rng(9)
+    altered(only(), image, masks(image), used)
+    reference.random(8)  # flip to absent
+    reference.integers(2**62)
+    assert used.random() == reference.random()
+    assert "stripped" not in Augmentation().model_dump()
 
 
 def test_some_contrasts_become_absent_never_all(image: np.ndarray) -> None:
