@@ -41,8 +41,8 @@ AnomalyBlock = Annotated[AnomalyConfig, _plugin_block("anomalies")]
 class Augmentation(Strict):
     """How often a training slice is altered: probabilities in [0, 1]; ``absent`` hides some of several contrasts.
 
-    ``stripped`` leaves nothing but the brain. It is not written where it is left out: trainings from before it was there
-    are continued.
+    ``stripped`` leaves nothing but the brain. It is not written where it is left out: trainings from before it
+    was there are continued.
     """
 
     flip: float = Field(0.5, ge=0, le=1)
