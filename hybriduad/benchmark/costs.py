@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 
 from hybriduad.config import files as configs
-from hybriduad.config.benchmarks import BenchmarkRun, BenchmarkSystem, Training
+from hybriduad.config.benchmarks import BenchmarkRun, BenchmarkSystem
 from hybriduad.config.runs import DetectorRun, ReconstructorRun
 from hybriduad.core.errors import reason_of
 from hybriduad.speed.operations import count_slice_gflops
@@ -27,14 +27,15 @@ def system_gflops(run: BenchmarkRun) -> dict[str, float]:
 
 
 def _gflops(run: BenchmarkRun, system: BenchmarkSystem) -> float:
-    def read(kind: str, training: Training | None, common: tuple[str, ...]) -> ReconstructorRun | DetectorRun | None:
-        return None if training is None else configs.load(training.config, [*common, *training.set], kind=kind)
-
-    reconstructor = read("reconstructor", system.reconstructor, run.common.reconstructor)
-    detector = read("detector", system.detector, run.common.detector)
-    tuned = read("detector", system.few_labels, run.common.few_labels)  # of the network of the detector before it
-    last = tuned or detector or reconstructor
+    first, common = system.reconstructor, run.common
+    stage1: ReconstructorRun | None = None
+    if first is not None:
+        stage1 = configs.load(first.config, [*common.reconstructor, *first.set], kind="reconstructor")
+    chain: list[DetectorRun] = [
+        configs.load(training.config, [*common.detector, *training.set], kind="detector")
+        for training in system.detector
+    ]
+    last = chain[-1] if chain else stage1
     assert last is not None  # a system without any training is refused by its config
-    assert not isinstance(reconstructor, DetectorRun)
-    assert not isinstance(detector, ReconstructorRun)
-    return count_slice_gflops(system.part, reconstructor, detector, mirror=last.mirror)
+    # The network is that of the first detector, whatever continues it.
+    return count_slice_gflops(system.part, stage1, chain[0] if chain else None, mirror=last.mirror)

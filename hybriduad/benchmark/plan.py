@@ -9,16 +9,16 @@ from dataclasses import dataclass
 from typing import Literal
 
 from hybriduad.config import files as configs
-from hybriduad.config.benchmarks import BenchmarkRun, BenchmarkSystem, FewLabels, Training
+from hybriduad.config.benchmarks import BenchmarkRun, BenchmarkSystem
 
-FORMAT = 1
+FORMAT = 2
 """Part of every key: raised whenever a training would come out different."""
 TRIAL_FORMAT = 3
 """Part of a trial's key: raised whenever its result would come out different or holds something else."""
 
 HEALTHY_RULE = "false-positives:false_positive_ml=0.1,per=slice"
 """Beside a trial's own rule: found on lesion-free slices alone, as one would without any mask of a lesion."""
-Stage = Literal["reconstructor", "detector", "few_labels"]
+Stage = Literal["reconstructor", "detector"]
 
 
 @dataclass(frozen=True)
@@ -38,11 +38,6 @@ class Fit:
     seed: int
 
     @property
-    def kind(self) -> str:
-        """Of its config."""
-        return "reconstructor" if self.stage == "reconstructor" else "detector"
-
-    @property
     def overrides(self) -> list[str]:
         """``dotted.key=value`` of all that changes the config."""
         return [*self.changes, f"seed={self.seed}"]
@@ -53,7 +48,7 @@ class Fit:
         Raises:
             ConfigError: an unusable config.
         """
-        resolved = configs.dump(configs.load(self.config, self.overrides, kind=self.kind))
+        resolved = configs.dump(configs.load(self.config, self.overrides, kind=self.stage))
         parent = self.parent and self.parent.key(digests)
         return _digest([FORMAT, self.stage, resolved, self.limit, parent, digests[self.cohort, self.fold]])
 
@@ -84,8 +79,8 @@ class Row:
 
 def rows_of(run: BenchmarkRun) -> Iterator[Row]:
     """The rows of all tables, table by table, systems in the order of the config."""
-    for trained_on in run.trained_on:
-        for tested_on in run.tested_on:
+    for trained_on, tested in run.tables.items():
+        for tested_on in tested:
             for name, system in run.systems.items():
                 trials = tuple(
                     Trial(_chain(run, system, trained_on, fold, seed), tested_on, run.rule)
@@ -97,17 +92,13 @@ def rows_of(run: BenchmarkRun) -> Iterator[Row]:
 
 def _chain(run: BenchmarkRun, system: BenchmarkSystem, cohort: str, fold: int, seed: int) -> Fit:
     """The last training of a system, behind which stand the others."""
-    stages: tuple[tuple[Stage, Training | None, tuple[str, ...]], ...] = (
-        ("reconstructor", system.reconstructor, run.common.reconstructor),
-        ("detector", system.detector, run.common.detector),
-        ("few_labels", system.few_labels, run.common.few_labels),
-    )
     last: Fit | None = None
-    for stage, training, common in stages:
-        if training is not None:
-            limit = training.limit if isinstance(training, FewLabels) else None
-            changes = (*common, *training.set)
-            last = Fit(stage, training.config, changes, limit, last, cohort, fold, seed)
+    if (first := system.reconstructor) is not None:
+        changes = (*run.common.reconstructor, *first.set)
+        last = Fit("reconstructor", first.config, changes, None, None, cohort, fold, seed)
+    for training in system.detector:
+        changes = (*run.common.detector, *training.set)
+        last = Fit("detector", training.config, changes, training.limit, last, cohort, fold, seed)
     assert last is not None  # a system without any training is refused by its config
     return last
 

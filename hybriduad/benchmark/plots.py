@@ -74,21 +74,31 @@ def write_plots(
 
 
 def label_families(run: BenchmarkRun) -> Iterator[dict[int | None, str]]:
-    """Systems that differ in the ``limit`` of ``few_labels`` alone: limit -> system, 0 for that without ``few_labels``.
+    """Systems that differ in the ``limit`` of one training alone: limit -> system, 0 for that without the training.
 
     Only families of two or more; a system of no limit, ``None``, learns from all labelled training patients.
     """
-    families: dict[BenchmarkSystem, dict[int | None, str]] = {}
-    for name, system in run.systems.items():
-        if system.few_labels is not None:
-            alike = system.model_copy(update={"few_labels": system.few_labels.model_copy(update={"limit": None})})
-            families.setdefault(alike, {})[system.few_labels.limit] = name
-    for alike, members in families.items():
-        start = alike.model_copy(update={"few_labels": None})
-        without = next((name for name, system in run.systems.items() if system == start), None)
-        family = members if without is None else {0: without, **members}
-        if len(family) > 1:
-            yield dict(sorted(family.items(), key=lambda member: _rank(member[0])))
+    systems = {name: system.model_copy(update={"against": None}) for name, system in run.systems.items()}
+    families: dict[tuple[BenchmarkSystem, BenchmarkSystem], dict[int | None, str]] = {}
+    for name, system in systems.items():
+        limited = [place for place, training in enumerate(system.detector) if training.limit is not None]
+        if len(limited) == 1:
+            (place,) = limited
+            chain = list(system.detector)
+            limit = chain[place].limit
+            chain[place] = chain[place].model_copy(update={"limit": None})
+            unlimited = system.model_copy(update={"detector": tuple(chain)})
+            del chain[place]
+            without = system.model_copy(update={"detector": tuple(chain)})
+            families.setdefault((unlimited, without), {})[limit] = name
+    for (unlimited, without), members in families.items():
+        for name, system in systems.items():
+            if system == unlimited:
+                members[None] = name
+            elif system == without and system.detector:
+                members[0] = name
+        if len(members) > 1:
+            yield dict(sorted(members.items(), key=lambda member: _rank(member[0])))
 
 
 def volume_groups(volumes: Sequence[float]) -> np.ndarray:

@@ -162,7 +162,7 @@ def _check(run: BenchmarkRun, named: Mapping[str, Path], folds: Sequence[int]) -
     for row in rows_of(run):  # every config is read before anything is trained
         fit: Fit | None = row.trials[0].model
         while fit is not None:
-            configs.load(fit.config, fit.overrides, kind=fit.kind)
+            configs.load(fit.config, fit.overrides, kind=fit.stage)
             fit = fit.parent
 
 
@@ -268,6 +268,7 @@ def _name(rule: str) -> str:
 def _fitted(bench: Bench, fit: Fit) -> Path:
     """The bundle of a training, trained after the bundles that it continues."""
     parent = _fitted(bench, fit.parent) if fit.parent is not None else None
+    continued = fit.parent is not None and fit.parent.stage == "detector"
     out = bench.out / MODELS / fit.key(bench.digests)[:16]
     manifest = bench.manifests[fit.cohort, fit.fold]
     if fit.stage == "reconstructor":
@@ -279,8 +280,8 @@ def _fitted(bench: Bench, fit: Fit) -> Path:
             fit.config,
             manifest,
             out=out,
-            reconstructor=parent if fit.stage == "detector" else None,
-            init=parent if fit.stage == "few_labels" else None,
+            reconstructor=None if continued else parent,
+            init=parent if continued else None,
             limit=fit.limit,
             overrides=fit.overrides,
             device=bench.device,

@@ -56,9 +56,10 @@ NOT_RUN = "not run"
 
 @dataclass(frozen=True)
 class Difference:
-    """``system`` - reference in a figure: interval, and p with and without Holm's correction over its table."""
+    """``system`` - ``reference`` in a figure: interval, and p with and without Holm's correction over its table."""
 
     system: str
+    reference: str
     figure: str
     interval: Interval
     p: float
@@ -77,12 +78,12 @@ def write_tables(out: Path, run: BenchmarkRun, entries: Entries, costs: Mapping[
     texts, latex, values, differences = [_heading(run)], [], [], []
     for (trained_on, tested_on), chosen in tables.items():
         place = {"trained_on": trained_on, "tested_on": tested_on}
-        compared = _differences(run.reference, chosen)
-        texts.append(_markdown(trained_on, tested_on, chosen, figures, run.reference, compared))
+        compared = _differences(run, chosen)
+        texts.append(_markdown(trained_on, tested_on, chosen, figures, compared))
         texts += picture_table(out, chosen)
         latex.append(_latex(trained_on, tested_on, {row: figures[row] for row in chosen}))
         values += [place | _value_row(row, *name, figures[row][name]) for row in chosen for name in figures[row]]
-        differences += [place | _difference_row(run.reference, difference) for difference in compared]
+        differences += [place | _difference_row(difference) for difference in compared]
     drawn = write_plots(out, run, tables, figures, costs)
     texts += [f"![{Path(name).stem.replace('_', ' ')}]({name})\n" for name in drawn]
     write_atomically(out / "table.md", "\n".join(texts).encode())
@@ -91,20 +92,21 @@ def write_tables(out: Path, run: BenchmarkRun, entries: Entries, costs: Mapping[
     write_table(out / "differences.csv", differences)
 
 
-def _differences(reference: str, chosen: Entries) -> list[Difference]:
-    """Of every other system, over the subjects that both have, as they stand under the same folds."""
-    first = next((row for row in chosen if row.system == reference and chosen[row]), None)
-    if first is None:
-        return []
+def _differences(run: BenchmarkRun, chosen: Entries) -> list[Difference]:
+    """Of every system from the one it is compared with, over the subjects that both have, as they stand under the same
+    folds."""
+    rows = {row.system: row for row, done in chosen.items() if done}
     listed = []
-    for row, done in chosen.items():
-        if row is first or not done:
+    for system, row in rows.items():
+        reference = run.systems[system].against or run.reference
+        if system == reference or reference not in rows:
             continue
+        first = rows[reference]
         for name in COMPARED:
-            a, b = subject_figures(row, done, name), subject_figures(first, chosen[first], name)
+            a, b = subject_figures(row, chosen[row], name), subject_figures(first, chosen[first], name)
             people = sorted(a.keys() & b.keys())
             pair = np.array([a[person] for person in people]), np.array([b[person] for person in people])
-            listed.append((row.system, name, paired_difference(*pair), paired_p_value(*pair)))
+            listed.append((system, reference, name, paired_difference(*pair), paired_p_value(*pair)))
     corrected = holm([p for *_, p in listed])
     return [Difference(*values, held) for values, held in zip(listed, corrected, strict=True)]
 
@@ -129,7 +131,6 @@ def _markdown(
     tested_on: str,
     chosen: Entries,
     figures: Mapping[Row, Figures],
-    reference: str,
     compared: Sequence[Difference],
 ) -> str:
     there = {name for row in chosen for name in figures[row]}
@@ -143,10 +144,10 @@ def _markdown(
         subjects = len({case.subject for entry in done for case in entry.cases})
         lines.append(f"| {row.system} | {' | '.join(cells)} | {subjects} | {len(done)} of {len(row.trials)} |")
     if compared:
-        lines += ["", f"| - {reference} | figure | value | 95 % interval | p, corrected |", "|---|---|---|---|---|"]
+        lines += ["", "| difference | figure | value | 95 % interval | p, corrected |", "|---|---|---|---|---|"]
     for difference in compared:
         value, low, high = (number(x, sign=True) for x in difference.interval[:3])
-        title = f"| {difference.system} | {LABELS[difference.figure]}"
+        title = f"| {difference.system} - {difference.reference} | {LABELS[difference.figure]}"
         lines.append(f"{title} | {value} | {low} to {high} | {number(difference.corrected)} |")
     return "\n".join([*lines, "", *_rest(chosen, figures, there)])
 
@@ -186,7 +187,9 @@ def _value_row(row: Row, figure: str, how: str, interval: Interval) -> dict[str,
     return about | {"value": value, "low": low, "high": high, "subjects": subjects}
 
 
-def _difference_row(reference: str, difference: Difference) -> dict[str, Any]:
+def _difference_row(difference: Difference) -> dict[str, Any]:
     value, low, high, subjects, *_ = difference.interval
-    about = {"system": difference.system, "reference": reference, "figure": difference.figure, "value": value}
-    return about | {"low": low, "high": high, "subjects": subjects, "p": difference.p, "p_holm": difference.corrected}
+    about: dict[str, Any] = {"system": difference.system, "reference": difference.reference}
+    about |= {"figure": difference.figure}
+    about |= {"value": value, "low": low, "high": high, "subjects": subjects}
+    return about | {"p": difference.p, "p_holm": difference.corrected}

@@ -28,15 +28,11 @@ class BenchmarkCohort(Strict):
 
 
 class Training(Strict):
-    """A run config, by path or shipped name, and ``dotted.key=value`` for it."""
+    """A run config, by path or shipped name, ``dotted.key=value`` for it, and of how many patients the masks are learnt
+    from, where the config learns from masks: all where ``limit`` is not stated."""
 
     config: str
     set: tuple[str, ...] = ()
-
-
-class FewLabels(Training):
-    """Fine-tuning on the masks of ``limit`` training patients, of all where it is not stated."""
-
     limit: int | None = Field(None, ge=1)
 
 
@@ -45,28 +41,31 @@ class Common(Strict):
 
     reconstructor: tuple[str, ...] = ()
     detector: tuple[str, ...] = ()
-    few_labels: tuple[str, ...] = ()
 
 
 class BenchmarkSystem(Strict):
-    """A row: which trainings follow each other, and which part of the last model's prediction is the row's score."""
+    """A row: which trainings follow each other, and which part of the last model's prediction is the row's score.
+
+    The first of the ``detector`` trainings stands on the ``reconstructor``, if there is one, each of the others
+    continues the one before it. ``against``: the system that this one is compared with, instead of the ``reference``.
+    """
 
     reconstructor: Training | None = None
-    detector: Training | None = None
-    few_labels: FewLabels | None = None
+    detector: tuple[Training, ...] = ()
     part: Part = "score"
+    against: str | None = None
 
     @model_validator(mode="after")
     def _chain(self) -> BenchmarkSystem:
-        if self.reconstructor is None and self.detector is None:
+        if self.reconstructor is None and not self.detector:
             raise ValueError("a system needs a reconstructor, a detector, or both")
-        if self.few_labels is not None and self.detector is None:
-            raise ValueError("few_labels continue a detector: state it")
+        if self.reconstructor is not None and self.reconstructor.limit is not None:
+            raise ValueError("a reconstructor learns from no mask: leave out its limit")
         return self
 
 
 class BenchmarkRun(Strict):
-    """``benchmark``: every system trained on each of ``trained_on`` and tested on each of ``tested_on``.
+    """``benchmark``: every system trained on the cohorts that ``tables`` names, each tested on those listed there.
 
     Subjects are dealt into ``folds``; those of a fold are tested by models that were fitted on 80 % and calibrated on
     20 % of the others. A cohort that a model was not trained on is tested on the subjects of the same fold.
@@ -75,8 +74,7 @@ class BenchmarkRun(Strict):
 
     kind: Literal["benchmark"]
     cohorts: dict[str, BenchmarkCohort] = Field(min_length=1)
-    trained_on: tuple[str, ...] = Field(min_length=1)
-    tested_on: tuple[str, ...] = Field(min_length=1)
+    tables: dict[str, tuple[str, ...]] = Field(min_length=1)
     folds: int = Field(3, ge=2)
     seeds: tuple[int, ...] = Field((0,), min_length=1)
     rule: str = "expected-dice"
@@ -86,8 +84,14 @@ class BenchmarkRun(Strict):
 
     @model_validator(mode="after")
     def _known(self) -> BenchmarkRun:
-        if unknown := sorted({*self.trained_on, *self.tested_on} - set(self.cohorts)):
+        named = {*self.tables, *(name for tested in self.tables.values() for name in tested)}
+        if unknown := sorted(named - set(self.cohorts)):
             raise ValueError(f"{unknown} not among the cohorts {sorted(self.cohorts)}")
-        if self.reference not in self.systems:
-            raise ValueError(f"reference {self.reference!r} is none of the systems")
+        if not all(self.tables.values()):
+            raise ValueError("a cohort to train on without one to test on")
+        against = {system.against for system in self.systems.values() if system.against is not None}
+        if unknown := sorted({self.reference, *against} - set(self.systems)):
+            raise ValueError(f"{unknown}, to compare with, is none of the systems")
+        if alone := sorted(name for name, system in self.systems.items() if system.against == name):
+            raise ValueError(f"{alone} compared with itself")
         return self

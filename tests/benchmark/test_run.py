@@ -45,18 +45,17 @@ def config_in(folder: Path) -> Path:
     content = {
         "kind": "benchmark",
         "cohorts": {"glioma": phantoms("glioma", 1), "stroke": phantoms("stroke", 2), "named": {}},
-        "trained_on": ["glioma", "named"],
-        "tested_on": ["glioma", "stroke"],
+        "tables": {"glioma": ["glioma", "stroke"], "named": ["glioma", "stroke"]},
         "reference": "fused",
         "rule": "best-dice",
         "systems": {
             "intensity": {"reconstructor": stage1, "part": "intensity"},
             "asymmetry": {"reconstructor": stage1, "part": "asymmetry"},
             "map": {"reconstructor": stage1, "part": "map"},
-            "fused": {"reconstructor": stage1, "detector": stage2},
-            "UNet": {"reconstructor": stage1, "detector": stage2, "part": "probability"},
-            "two labels": {"reconstructor": stage1, "detector": stage2, "few_labels": few | {"limit": 2}},
-            "too many labels": {"reconstructor": stage1, "detector": stage2, "few_labels": few | {"limit": 99}},
+            "fused": {"reconstructor": stage1, "detector": [stage2]},
+            "UNet": {"reconstructor": stage1, "detector": [stage2], "part": "probability", "against": "map"},
+            "two labels": {"reconstructor": stage1, "detector": [stage2, few | {"limit": 2}]},
+            "too many labels": {"reconstructor": stage1, "detector": [stage2, few | {"limit": 99}]},
         },
     }
     path = folder / "benchmark.yaml"
@@ -124,14 +123,14 @@ def test_what_rows_share_is_trained_once(finished: tuple[Path, Outcome]) -> None
 def test_differences_are_from_the_reference_and_corrected(finished: tuple[Path, Outcome]) -> None:
     _, outcome = finished
     differences = [row for row in rows(outcome.out / "differences.csv") if row["tested_on"] == "glioma"]
-    assert {row["reference"] for row in differences} == {"fused"}
-    assert {row["system"] for row in differences} == {"intensity", "asymmetry", "map", "UNet", "two labels"}
+    compared = {row["system"]: row["reference"] for row in differences}
+    assert compared == dict.fromkeys(["intensity", "asymmetry", "map", "two labels"], "fused") | {"UNet": "map"}
     assert all(float(row["p"]) <= float(row["p_holm"]) <= 1 for row in differences)
     table = [row for row in rows(outcome.out / "table.csv") if row["tested_on"] == "glioma"]
     means = {row["system"]: float(row["value"]) for row in table if row["figure"] == "auprc" and "mean" in row["how"]}
     for row in differences:
         if row["figure"] == "auprc":
-            assert float(row["value"]) == pytest.approx(means[row["system"]] - means["fused"], abs=1e-5)
+            assert float(row["value"]) == pytest.approx(means[row["system"]] - means[row["reference"]], abs=1e-5)
 
 
 def test_results_are_continued_from_without_models(
@@ -173,14 +172,18 @@ def test_what_is_done_of_other_folds_stays_in_the_tables(
 
 def test_seeds_are_trials_of_a_row() -> None:
     run = configs.load("benchmark-quick", ["seeds=[0, 7]", "folds=2"], kind="benchmark")
-    row = next(row for row in rows_of(run) if row.system == "default (7 labels)")
+    row = next(row for row in rows_of(run) if row.system == "default (synthetic + 7 labels)")
     assert [(trial.model.fold, trial.model.seed) for trial in row.trials] == [(1, 0), (1, 7), (2, 0), (2, 7)]
     digests = {(name, fold): f"{name} {fold}" for name in run.cohorts for fold in (1, 2)}
     assert len({trial.key(digests) for trial in row.trials}) == 4
     fit = row.trials[1].model
-    assert (fit.stage, fit.limit, fit.overrides) == ("few_labels", 7, ["train.steps=500", "seed=7"])
+    assert (fit.stage, fit.limit, fit.config) == ("detector", 7, "few-labels")
+    assert fit.overrides[-1] == "seed=7"
     assert fit.parent is not None
-    assert fit.parent.overrides == ["train.steps=500", "seed=7"]
+    assert (fit.parent.stage, fit.parent.limit, fit.parent.config) == ("detector", None, "synthetic")
+    assert fit.parent.parent is not None
+    assert fit.parent.parent.stage == "reconstructor"
+    assert fit.parent.overrides[-1] == fit.parent.parent.overrides[-1] == "seed=7"
 
 
 def test_a_killed_benchmark_continues(finished: tuple[Path, Outcome], tmp_path: Path) -> None:
@@ -201,9 +204,13 @@ def test_a_killed_benchmark_continues(finished: tuple[Path, Outcome], tmp_path: 
         ({"folds": [4]}, "no such fold"),
         ({"overrides": ["cohorts.glioma.phantoms.pathology=flu"]}, "unknown pathology"),
         ({"overrides": ["reference=none of them"]}, "is none of the systems"),
-        ({"overrides": ["trained_on=[lgg]"]}, "not among the cohorts"),
+        ({"overrides": ["systems.map.against=nothing"]}, "'nothing'.*is none of the systems"),
+        ({"overrides": ["systems.map.against=map"]}, "compared with itself"),
+        ({"overrides": ["tables={lgg: [lgg]}"]}, "not among the cohorts"),
+        ({"overrides": ["tables={glioma: []}"]}, "without one to test on"),
         ({"overrides": ["systems.map.reconstructor.config=cddpm-smal"]}, "perhaps 'cddpm-small' is meant"),
-        ({"overrides": ["systems.map.few_labels={config: few-labels}"]}, "few_labels continue a detector"),
+        ({"overrides": ["systems.map.reconstructor.limit=7"]}, "a reconstructor learns from no mask"),
+        ({"overrides": ["systems.map={part: map}"]}, "a system needs a reconstructor, a detector, or both"),
     ],
 )
 def test_a_bad_request_is_refused_before_anything_is_made(options: dict, sentence: str, tmp_path: Path) -> None:
