@@ -50,7 +50,8 @@ def made_case(run: BenchmarkRun, system: str, fold: int, person: int) -> TestedC
         "fp": float(fp),
         "fn": float(fn),
     }
-    facts = {"lesion_ml": float(truth.sum()) / 10, "l1_ratio": 2.5, "lesions": 4.0 * ill, "ssim_healthy": 0.75}
+    facts = {"lesion_ml": float(truth.sum()) / 10, "lesions": 4.0 * ill}
+    facts |= {"l1_ratio": 2.5, "ssim_healthy": 0.75, "error_ratio": 1.25}
     part = run.systems[system].part
     who = f"{fold}{person}"
     return TestedCase(("d", who), f"sub-{who}", ill, facts, {part: figures}, (), {}, {part: coarsened(histogram)})

@@ -10,7 +10,8 @@ import numpy as np
 
 from hybriduad.benchmark.plan import Row
 from hybriduad.benchmark.results import HEALTHY_DICE, TestedCase
-from hybriduad.evaluation.figures import MEAN, OUTLINED, POOLED, POOLED_OUTLINED, RANKED, RECONSTRUCTION
+from hybriduad.evaluation.case import RECONSTRUCTION
+from hybriduad.evaluation.figures import MEAN, OUTLINED, POOLED, POOLED_OUTLINED, RANKED
 from hybriduad.metrics import Interval, ScoreHistogram, bootstrap, scan_auroc
 from hybriduad.metrics.coarse import precision_recall
 from hybriduad.metrics.intervals import bootstrap_sums

@@ -13,7 +13,7 @@ from hybriduad.config.benchmarks import BenchmarkRun, BenchmarkSystem
 
 FORMAT = 2
 """Part of every key: raised whenever a training would come out different."""
-TRIAL_FORMAT = 3
+TRIAL_FORMAT = 4
 """Part of a trial's key: raised whenever its result would come out different or holds something else."""
 
 HEALTHY_RULE = "false-positives:false_positive_ml=0.1,per=slice"

@@ -15,13 +15,13 @@ from typing import Any
 import numpy as np
 
 from hybriduad.core.errors import DataError
-from hybriduad.evaluation.case import CaseScores
+from hybriduad.evaluation.case import RECONSTRUCTION, CaseScores
 from hybriduad.metrics import ScoreHistogram
 from hybriduad.metrics.coarse import coarsened
 from hybriduad.scan.volumes import write_atomically
 
 DIGITS = 6
-FACTS = ("lesion_ml", "lesions", "lesion_free_slices", "l1_healthy", "l1_lesion", "l1_ratio", "ssim_healthy")
+FACTS = ("lesion_ml", "lesions", "lesion_free_slices", *RECONSTRUCTION)
 """What is kept of a case beside its figures, where it is known."""
 HEALTHY_DICE = "dice_healthy_rule"
 """The Dice of the mask by :data:`hybriduad.benchmark.plan.HEALTHY_RULE`."""

@@ -47,6 +47,8 @@ SECOND: tuple[tuple[str, str, str], ...] = (
     ("ssim_healthy", MEAN, "SSIM, healthy tissue"),
     ("l1_healthy", MEAN, "L1, healthy tissue"),
     ("l1_ratio", MEAN, "L1 in lesions / healthy"),
+    ("error_healthy", MEAN, "error, healthy tissue"),
+    ("error_ratio", MEAN, "error in lesions / healthy"),
 )
 """Figure, how it is taken together, and its short name, in the second table."""
 COMPARED = ("auprc", "dice")

@@ -16,7 +16,8 @@ def cohort_digest(cases: Sequence[Case]) -> str:
     """The sha256 (hex) of all that work on these cases depends on, in their order.
 
     That is who they are, their health and reference contrast, the content of their images and masks, and which labels
-    of a mask count. An unreadable file enters as unreadable: whoever uses it says so, and leaves its case out.
+    of a mask count; not the same brains without their lesion, as nothing is learnt from them. An unreadable file enters
+    as unreadable: whoever uses it says so, and leaves its case out.
     """
     listed = []
     for case in cases:

@@ -22,6 +22,7 @@ from hybriduad.datasets._layout import (
     COLUMNS,
     CONTRASTS,
     IDENTITY,
+    LESION_FREE,
     MASKS,
     contrast_of,
     dataset_name,
@@ -109,10 +110,10 @@ def read_manifest(path: str | Path, *, root: str | Path | None = None) -> list[C
     """Read a manifest: UTF-8, comma-separated, one row a case.
 
     Columns: ``dataset`` and ``subject`` (required), ``session``, ``run``; the contrasts (:data:`CONTRASTS`), at
-    least one of them filled in each row; ``reference``; ``brain``, ``lesion``, ``ignore``; ``health`` (healthy,
-    lesion or unknown); ``split`` (train, validation or test). Every other column is an attribute. Subjects, sessions
-    and runs are reduced to letters and digits, as BIDS names want. A row with a lesion mask that states no health has
-    health "lesion".
+    least one of them filled in each row; ``reference``; ``brain``, ``lesion``, ``ignore``; ``lesion_free_FLAIR`` and so
+    on, the same brain without its lesion; ``health`` (healthy, lesion or unknown); ``split`` (train, validation or
+    test). Every other column is an attribute. Subjects, sessions and runs are reduced to letters and digits, as BIDS
+    names want. A row with a lesion mask that states no health has health "lesion".
 
     Paths: a relative path is below the manifest's folder and may not leave it, by ``..`` or by a link; an absolute path
     may be anywhere. With ``root``, relative paths start there and *every* path, absolute paths too, must end inside it:
@@ -193,7 +194,7 @@ def _case(row: Mapping[str, str], folder: Path, confine: bool) -> tuple[Case, li
     names = {key: label(row.get(key, "").removeprefix(prefix)) for key, prefix in PREFIXES.items()}
     faults += [f"{k} {row[k]!r} has no letter or digit" for k, name in names.items() if row.get(k) and not name]
     located: dict[str, Path] = {}
-    for column in (*CONTRASTS, *MASKS):
+    for column in (*CONTRASTS, *MASKS, *LESION_FREE.values()):
         if text := row.get(column, ""):
             located[column] = Path(os.path.normpath(folder / text))
             if fault := _fault(located[column], folder, confine or not Path(text).is_absolute()):
@@ -201,6 +202,8 @@ def _case(row: Mapping[str, str], folder: Path, confine: bool) -> tuple[Case, li
     images = {contrast: located[contrast] for contrast in CONTRASTS if contrast in located}
     if not images:
         faults.append(f"no image in any of the columns {[c for c in CONTRASTS if c in row]}")
+    twins = {contrast: located[column] for contrast, column in LESION_FREE.items() if column in located}
+    faults += [f"{LESION_FREE[contrast]}, but no {contrast}" for contrast in twins if contrast not in images]
     reference = row.get("reference", "")
     if reference and reference not in images:
         faults.append(f"reference {reference!r} is not an image of the row, which has {list(images)}")
@@ -223,6 +226,7 @@ def _case(row: Mapping[str, str], folder: Path, confine: bool) -> tuple[Case, li
         cast(Health, health),
         cast(Split, row.get("split", "")),
         {key: value for key, value in row.items() if key not in COLUMNS and value},
+        twins,
     )
     return case, faults
 
@@ -258,12 +262,14 @@ def _text(cases: Sequence[Case], path: Path) -> str:
     attributes = list(dict.fromkeys(key for case in cases for key in case.attributes))
     if clash := [key for key in attributes if is_column(key)]:
         raise DataError("attributes with the name of a manifest column", where=path, got=clash, mend="rename them")
-    header = [*IDENTITY, *contrasts, "reference", *MASKS, "health", "split", *attributes]
+    twins = [LESION_FREE[name] for name in CONTRASTS if any(name in case.lesion_free for case in cases)]
+    header = [*IDENTITY, *contrasts, "reference", *MASKS, *twins, "health", "split", *attributes]
     out = io.StringIO(newline="")
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(header)
     for case in cases:
         paths = {**case.images, "brain": case.brain, "lesion": case.lesion, "ignore": case.ignore}
+        paths |= {LESION_FREE[name]: path for name, path in case.lesion_free.items()}
         row = {key: getattr(case, key) for key in (*IDENTITY, "reference", "health", "split")}
         row |= {key: _written(image, folder) for key, image in paths.items() if image is not None}
         writer.writerow([row.get(key, "") if key in COLUMNS else case.attributes.get(key, "") for key in header])

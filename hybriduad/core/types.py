@@ -40,7 +40,8 @@ class Case:
     ``images`` maps a contrast ("FLAIR", "T1w", ...) to a file; their grids may differ. ``reference`` is the contrast
     whose grid outputs and masks use, known to the bundle or not; "" means the first of the bundle's contrasts that the
     case has. A missing lesion mask never means "healthy": that is what ``health`` is for. ``attributes`` carries every
-    other manifest column.
+    other manifest column. ``lesion_free`` maps a contrast to a scan of the same brain without its lesion, as only
+    phantoms have: a truth that nothing is learnt from.
     """
 
     dataset: str
@@ -55,6 +56,7 @@ class Case:
     health: Health = "unknown"
     split: Split = ""
     attributes: Mapping[str, str] = field(default_factory=dict)
+    lesion_free: Mapping[str, Path] = field(default_factory=dict)
 
     @property
     def name(self) -> str:

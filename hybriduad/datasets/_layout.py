@@ -14,7 +14,9 @@ CONTRASTS = ("FLAIR", "T1w", "T2w", "T1wCE", "PDw", "T2starw")
 """The contrasts that a case may have: BIDS suffixes, and T1wCE for T1w after a contrast agent."""
 IDENTITY = ("dataset", "subject", "session", "run")
 MASKS = ("brain", "lesion", "ignore")
-COLUMNS = (*IDENTITY, *CONTRASTS, "reference", *MASKS, "health", "split")
+LESION_FREE = {contrast: f"lesion_free_{contrast}" for contrast in CONTRASTS}
+"""Contrast -> the column of the same brain without its lesion."""
+COLUMNS = (*IDENTITY, *CONTRASTS, "reference", *MASKS, *LESION_FREE.values(), "health", "split")
 """Every manifest column that is not an attribute, in the order in which they are written."""
 
 _IMAGE = re.compile(r"(?P<stem>.+)\.nii(\.gz)?")

@@ -2,7 +2,8 @@
 
 Layout: ``sub-X[/ses-Y]/anat/sub-X[_ses-Y][_ce-L][_run-N]_{FLAIR,T1w,T2w,PDw,T2starw}.nii[.gz]`` and
 ``derivatives/<any>/sub-X[/ses-Y]/anat/sub-X[_...]_label-{lesion,brain,ignore}_mask.nii[.gz]``, or ``desc-`` for
-``label-``; columns of ``participants.tsv`` become attributes, but ``health`` and ``split``, fields of the case.
+``label-``; the same brain without its lesion as ``..._desc-lesionfree_{FLAIR,...}.nii[.gz]`` there; columns of
+``participants.tsv`` become attributes, but ``health`` and ``split``, fields of the case.
 Where, licence: as the data set at hand says; OpenNeuro holds many.
 Traps: ``ce-gad_T1w`` is another contrast (T1wCE) than ``T1w``; a scan without run belongs to every run of its
 session; masks in another space (``space-MNI...``) are left out; predictions (``desc-anomaly``) are not truth
@@ -26,6 +27,7 @@ from hybriduad.core.errors import DataError
 from hybriduad.core.types import Case, Health, Split
 from hybriduad.datasets._layout import (
     CONTRASTS,
+    LESION_FREE,
     MASKS,
     contrast_of,
     dataset_name,
@@ -41,7 +43,7 @@ LAYOUT = "sub-X[/ses-Y]/anat/sub-X[_ses-Y]_{FLAIR,T1w,T2w,PDw}.nii.gz"
 
 @dataclass(frozen=True)
 class _File:
-    """An image or mask: its kind (contrast or mask), who it is of, and how specific its name is."""
+    """A file: its kind (contrast, mask or column of a scan without lesion), who it is of, how specific its name is."""
 
     path: Path
     kind: str
@@ -66,18 +68,19 @@ def cases(root: str | Path) -> Iterator[Case]:
     if strangers := [path.name for path in image_paths if _image(path) is None]:
         known = ", ".join(CONTRASTS)
         log.warning("%d images are none of %s and left out: %s", len(strangers), known, listing(strangers))
-    masks, people, name = _grouped(_masks(root)), _participants(root), dataset_name(root)
+    derived, people, name = _grouped(_derived(root)), _participants(root), dataset_name(root)
     sessions = Counter(subject for subject, _ in scans)
     for (subject, session), images in sorted(scans.items()):
         # A mask whose name has no session or run is of the only session or run; where there are several, of none.
-        of_session = masks.get((subject, session), [])
+        of_session = derived.get((subject, session), [])
         if session and sessions[subject] == 1:
-            of_session = of_session + masks.get((subject, ""), [])
+            of_session = of_session + derived.get((subject, ""), [])
         runs = sorted({file.run for file in images if file.run}) or [""]
         for run in runs:
-            of_run = [mask for mask in of_session if mask.run == run or len(runs) == 1]
+            of_run = [file for file in of_session if file.run == run or len(runs) == 1]
             chosen = {contrast: path for contrast in CONTRASTS if (path := _best(images, contrast, run))}
             brain, lesion, ignore = (_best(of_run, kind, run) for kind in MASKS)
+            twins = {contrast: path for contrast in chosen if (path := _best(of_run, LESION_FREE[contrast], run))}
             attributes = dict(people.get(subject, {}))
             health = attributes.pop("health", "lesion" if lesion else "unknown")
             split = attributes.pop("split", "")
@@ -93,6 +96,7 @@ def cases(root: str | Path) -> Iterator[Case]:
                 health=cast(Health, health),
                 split=cast(Split, split),
                 attributes=attributes,
+                lesion_free=twins,
             )
 
 
@@ -118,20 +122,28 @@ def _file(path: Path, kind: str, labels: dict[str, str], order: int) -> _File:
     return _File(path, kind, labels["sub"], labels.get("ses", ""), labels.get("run", ""), (order, len(labels)))
 
 
-def _masks(root: Path) -> list[_File]:
+def _derived(root: Path) -> list[_File]:
+    """The masks, and the scans without lesion."""
     paths = files(root, *_anat("derivatives/*/"))
     depth = len(root.parts) + 1
     predicted = {path.parts[depth] for path in paths if "_desc-anomaly_" in path.name}
-    masks = []
+    derived = []
     for path in paths:
         parsed = entities(path.name)
-        if parsed is None or parsed[1] != "mask" or path.parts[depth] in predicted:
+        if parsed is None or path.parts[depth] in predicted:
             continue
-        labels = parsed[0]
-        kind = labels.get("label") or labels.get("desc", "")
-        if kind in MASKS and labels.get("space", "orig") in ("orig", "individual", *CONTRASTS):
-            masks.append(_file(path, kind, labels, int(path.parts[depth] != "manual")))
-    return masks
+        labels, suffix = parsed
+        kind = labels.get("label") or labels.get("desc", "") if suffix == "mask" else _lesion_free(labels, suffix)
+        in_place = labels.get("space", "orig") in ("orig", "individual", *CONTRASTS)
+        if kind in (*MASKS, *LESION_FREE.values()) and in_place:
+            derived.append(_file(path, kind, labels, int(path.parts[depth] != "manual")))
+    return derived
+
+
+def _lesion_free(labels: dict[str, str], suffix: str) -> str:
+    """The column of a scan without lesion; "" for any other file."""
+    others = {key: value for key, value in labels.items() if key != "desc"}
+    return LESION_FREE.get(contrast_of(others, suffix), "") if labels.get("desc") == "lesionfree" else ""
 
 
 def _best(candidates: Sequence[_File], kind: str, run: str) -> Path | None:

@@ -32,10 +32,20 @@ from hybriduad.scan.volumes import (
     write_atomically,
 )
 
-FORMAT = 6
+FORMAT = 7
 """Part of a case's key: raised whenever :func:`evaluate_case` gives other numbers or refuses other files."""
 RECORD_END = f"_{SUFFIXES['score']}.json"
 """How the record of a predicted case ends, see :mod:`hybriduad.prediction.cohort`."""
+RECONSTRUCTION = (
+    "l1_healthy",
+    "l1_lesion",
+    "l1_ratio",
+    "ssim_healthy",
+    "error_healthy",
+    "error_lesion",
+    "error_ratio",
+)
+"""The figures of a pseudo-healthy scan: against the scan, and errors against the same brain without its lesion."""
 NAN = math.nan
 
 
@@ -43,7 +53,7 @@ NAN = math.nan
 class CaseScores:
     """The figures of a case; undefined is ``nan``, and without a threshold those of a mask are absent.
 
-    ``facts``: who, volumes, lesions, L1 of the reconstruction. ``systems``: for each part of the prediction its
+    ``facts``: who, volumes, lesions, :data:`RECONSTRUCTION`. ``systems``: for each part of the prediction its
     figures. ``histograms``: for each part its scores in the region, from which pooled figures are computed.
     ``attributes``: those of the cohort's manifest, with ``dataset`` and ``health``. ``lesions``: the volume of each in
     ml; ``coverage``: for each part with a mask the share of each that it covers, a hit from 0.1 on.
@@ -76,9 +86,10 @@ def case_key(record: Path, case: Case, cutoffs: Mapping[str, Cutoff]) -> str:
     """What a case's figures depend on, as a sha256: the prediction's record, what masks are cut by, and the truth.
 
     Raises:
-        DataError: as :func:`truth_key`, or the record cannot be read.
+        DataError: as :func:`truth_key`, or the record or the same brain without its lesion cannot be read.
     """
-    depends = [FORMAT, encoded(cutoffs), case.health, case.reference]
+    twins = {contrast: file_digest(path) for contrast, path in case.lesion_free.items()}
+    depends = [FORMAT, encoded(cutoffs), case.health, case.reference, twins]
     digest = hashlib.sha256(json.dumps(depends, sort_keys=True).encode())
     digest.update(bytes.fromhex(file_digest(record)))
     digest.update(truth_key(case).encode())
@@ -171,31 +182,36 @@ def _ranked(histogram: ScoreHistogram) -> dict[str, float]:
 def _reconstruction(folder: Path, record: Mapping[str, Any], case: Case, truth: Truth) -> dict[str, float]:
     """L1 and SSIM between scan and pseudo-healthy scan, over 2.5 times the brain's median and clipped to [0, 1].
 
-    SSIM is that of :func:`hybriduad.networks.scoring.ssim_map` slice by slice, its mean over healthy tissue.
+    SSIM is that of :func:`hybriduad.networks.scoring.ssim_map` slice by slice, its mean over healthy tissue. An error
+    is the L1 between pseudo-healthy scan and the same brain without its lesion, where the case has one.
     """
     notes = record["notes"]
     reference = notes.get("reference", "")
     contrast = notes.get("shown", reference)
     median = notes.get("intensity_median", {}).get(contrast)
     if "reconstruction" not in record["parts"] or contrast not in case.images or not median:
-        return dict.fromkeys(("l1_healthy", "l1_lesion", "l1_ratio", "ssim_healthy"), NAN)
-    path = case.images[contrast]  # only the reference must lie on the grid of the prediction
-    values = _on_grid(path, truth) if contrast == reference else scan_on_grid(path, truth.grid)
-    scan, reconstruction = (
-        np.clip(image / np.float32(WHITE * median), 0, 1)
-        for image in (values, _on_grid(folder / record["parts"]["reconstruction"], truth))
-    )
-    tissue = truth.brain & truth.region & ~truth.lesion
-    first, second = truth.crop(scan), truth.crop(reconstruction)
-    difference = np.abs(first - second)
-    healthy = _mean(difference[tissue])
-    inside = _mean(difference[truth.brain & truth.lesion])
-    return {
-        "l1_healthy": healthy,
-        "l1_lesion": inside,
-        "l1_ratio": inside / healthy if healthy > 0 else NAN,
-        "ssim_healthy": _mean(_similarity(first, second)[tissue]) if min(tissue.shape[:2]) > SSIM_RADIUS else NAN,
-    }
+        return dict.fromkeys(RECONSTRUCTION, NAN)
+
+    def unit(values: np.ndarray) -> np.ndarray:
+        """(H, W, S) in [0, 1]."""
+        return truth.crop(np.clip(values / np.float32(WHITE * median), 0, 1))
+
+    def acquired(path: Path) -> np.ndarray:
+        """As :func:`unit`; only the reference must lie on the grid of the prediction."""
+        return unit(_on_grid(path, truth) if contrast == reference else scan_on_grid(path, truth.grid))
+
+    tissue, lesion = truth.brain & truth.region & ~truth.lesion, truth.brain & truth.lesion
+    reconstruction = unit(_on_grid(folder / record["parts"]["reconstruction"], truth))
+    scan = acquired(case.images[contrast])
+    twin = acquired(case.lesion_free[contrast]) if contrast in case.lesion_free else None
+    figures: dict[str, float] = {}
+    for name, other in (("l1", scan), ("error", twin)):
+        difference = np.full(scan.shape, NAN) if other is None else np.abs(other - reconstruction)
+        healthy, inside = _mean(difference[tissue]), _mean(difference[lesion])
+        ratio = inside / healthy if healthy > 0 else NAN
+        figures |= {f"{name}_healthy": healthy, f"{name}_lesion": inside, f"{name}_ratio": ratio}
+    large = min(tissue.shape[:2]) > SSIM_RADIUS
+    return figures | {"ssim_healthy": _mean(_similarity(scan, reconstruction)[tissue]) if large else NAN}
 
 
 def _similarity(first: np.ndarray, second: np.ndarray) -> np.ndarray:

@@ -10,7 +10,7 @@ import numpy as np
 
 from hybriduad.core.errors import ConfigError
 from hybriduad.detector.thresholds import PARTS
-from hybriduad.evaluation.case import CaseScores
+from hybriduad.evaluation.case import RECONSTRUCTION, CaseScores
 from hybriduad.metrics import (
     SIZES,
     Interval,
@@ -46,7 +46,6 @@ OUTLINED = (
     "hd95",
     *(f"{figure}_{size}" for size in SIZES for figure in ("lesion_recall", "lesion_precision", "lesion_f1")),
 )
-RECONSTRUCTION = ("l1_healthy", "l1_lesion", "l1_ratio", "ssim_healthy")
 POOLED_RANKED: Mapping[str, PooledStatistic] = {
     "auprc": "average_precision",
     "auroc": "auroc",

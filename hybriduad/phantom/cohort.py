@@ -1,4 +1,7 @@
-"""A cohort of phantoms as a raw BIDS data set, masks in ``derivatives/manual``, and a manifest beside it."""
+"""A cohort of phantoms as a raw BIDS data set, and a manifest beside it.
+
+Masks lie in ``derivatives/manual``, and in ``derivatives/lesion-free`` every sick brain without its lesion.
+"""
 
 from __future__ import annotations
 
@@ -32,9 +35,11 @@ CONFIG = "phantom.json"
 """In the cohort's folder: what its subjects depend on. Only a folder that holds it may be emptied by ``overwrite``."""
 WORKER_POINTS = 60_000_000
 """Fewest points a worker with which starting it pays: 16 subjects of 2 x 2 x 5 mm."""
+TWIN = "the same brain, position, coil and noise without the lesion and its mass effect"
 README = """Brains that hybriduad made itself; no person was scanned.
 
-Masks of lesion and brain: derivatives/manual. All cases: manifest.csv. What the subjects depend on: phantom.json.
+Masks of lesion and brain: derivatives/manual. The same brain, coil and noise without the lesion and its mass effect:
+derivatives/lesion-free. All cases: manifest.csv. What the subjects depend on: phantom.json.
 
 Anatomy: the ICBM 2009a non-linear symmetric template (Fonov et al. 2009), warped at random for every subject.
 Copyright (C) 1993-2009 Louis Collins, McConnell Brain Imaging Centre, Montreal Neurological Institute, McGill
@@ -148,7 +153,7 @@ class Order:
 
 
 def _make(order: Order) -> None:
-    """Write the images and masks of a subject, each with its sidecar."""
+    """Write the images and masks of a subject, and its images without the lesion, each with its sidecar."""
     case = order.case
     phantom = make_subject(
         order.seed,
@@ -162,13 +167,17 @@ def _make(order: Order) -> None:
     grid = VolumeGrid.make(phantom.brain.shape, phantom.affine)
     for name, file in case.images.items():
         _write(file, np.round(phantom.images[name]), grid, phantom.protocols[name].sidecar(), np.int16)
+    for name, file in case.lesion_free.items():
+        facts = {**phantom.protocols[name].sidecar(), "SkullStripped": True, "Description": TWIN}
+        _write(file, np.round(phantom.healthy_images[name]), grid, facts, np.int16)
     for role, path, mask in (("Brain", case.brain, phantom.brain), ("Lesion", case.lesion, phantom.lesion)):
         if path is not None:
             _write(path, mask, grid, {"Type": role, "Manual": False}, np.uint8)
 
 
 def _complete(case: Case) -> bool:
-    files = [*case.images.values(), *(mask for mask in (case.brain, case.lesion) if mask is not None)]
+    masks = [mask for mask in (case.brain, case.lesion) if mask is not None]
+    files = [*case.images.values(), *case.lesion_free.values(), *masks]
     return all(file.is_file() and _sidecar(file).is_file() for file in files)
 
 
@@ -216,7 +225,7 @@ def _case(
 ) -> Case:
     label = f"{subject + 1:04d}"
     stem = Path(f"sub-{label}") / "anat" / f"sub-{label}"
-    masks = out / "derivatives" / "manual"
+    masks, twins = out / "derivatives" / "manual", out / "derivatives" / "lesion-free"
     return Case(
         dataset,
         label,
@@ -225,6 +234,7 @@ def _case(
         lesion=masks / f"{stem}_label-lesion_mask.nii.gz" if kind else None,
         health="lesion" if kind else "healthy",
         attributes=facts,
+        lesion_free={name: twins / f"{stem}_desc-lesionfree_{name}.nii.gz" for name in contrasts} if kind else {},
     )
 
 
@@ -249,6 +259,9 @@ def _describe(out: Path, dataset: str, cases: list[Case]) -> None:
     _json(out / "dataset_description.json", {"Name": dataset, "DatasetType": "raw", **common})
     masks = {"Name": f"{dataset} masks", "DatasetType": "derivative", **common}
     _json(out / "derivatives" / "manual" / "dataset_description.json", masks)
+    if any(case.lesion_free for case in cases):
+        twins = {"Name": f"{dataset} without lesions", "DatasetType": "derivative", **common}
+        _json(out / "derivatives" / "lesion-free" / "dataset_description.json", twins)
     _text(out / "README", README)
     _text(out / ".bidsignore", f"{CONFIG}\nmanifest.csv\n")
     attributes = ["site", "age", "sex", "health", "pathology"]

@@ -33,7 +33,7 @@ def predict_case(
     """
     anatomy, direction = detector.anatomy, detector.direction
     # Without the truth, so that a prediction does not depend on whether it is known.
-    blind = replace(case, lesion=None, ignore=None)
+    blind = replace(case, lesion=None, ignore=None, lesion_free={})
     prepared = cache.get(blind, anatomy, direction) if cache else prepare(blind, anatomy, direction)
     prediction = detector.predict_volume(prepared, rule=rule)
     return on_scan_grid(prediction, prepared, case, detector, rule)

@@ -41,6 +41,7 @@ def test_everything_that_work_depends_on_makes_it_another(case: Case) -> None:
     digests = [cohort_digest(cases) for cases in ([case], *changed)]
     assert len(set(digests)) == len(digests)
     assert cohort_digest([replace(case, attributes={"site": "A"}, split="train")]) == digests[0]
+    assert cohort_digest([replace(case, lesion_free=case.images)]) == digests[0], "nothing is learnt from it"
 
 
 def test_a_file_of_the_same_name_and_size_with_other_content(case: Case) -> None:

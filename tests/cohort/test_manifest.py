@@ -36,16 +36,18 @@ class TestReading:
     def test_every_column(self, tmp_path: Path) -> None:
         path = table(
             tmp_path,
-            "dataset,subject,session,run,FLAIR,T1w,reference,brain,lesion,ignore,health,split,site,age",
-            "D,sub-p_01,ses-1,2,a.nii.gz,b.nii.gz,T1w,m.nii.gz,m.nii.gz,m.nii.gz,,train,Ulm,",
-            ",,,,,,,,,,,,,",
-            "D,2,,,,b.nii.gz,,,m.nii.gz,,healthy,,,40",
+            "dataset,subject,session,run,FLAIR,T1w,reference,brain,lesion,ignore,lesion_free_T1w,health,split,site,age",
+            "D,sub-p_01,ses-1,2,a.nii.gz,b.nii.gz,T1w,m.nii.gz,m.nii.gz,m.nii.gz,a.nii.gz,,train,Ulm,",
+            ",,,,,,,,,,,,,,",
+            "D,2,,,,b.nii.gz,,,m.nii.gz,,,healthy,,,40",
         )
         first, second = manifest.read_manifest(path)
         mask = tmp_path / "m.nii.gz"
         images = {"FLAIR": tmp_path / "a.nii.gz", "T1w": tmp_path / "b.nii.gz"}
-        assert first == Case("D", "p01", images, "1", "2", "T1w", mask, mask, mask, "lesion", "train", {"site": "Ulm"})
+        told = Case("D", "p01", images, "1", "2", "T1w", mask, mask, mask, "lesion", "train", {"site": "Ulm"})
+        assert first == replace(told, lesion_free={"T1w": tmp_path / "a.nii.gz"})
         assert (second.health, second.attributes, second.split) == ("healthy", {"age": "40"}, "")
+        assert second.lesion_free == {}
 
     def test_a_missing_mask_is_not_healthy(self, tmp_path: Path) -> None:
         (case,) = manifest.read_manifest(table(tmp_path, "dataset,subject,FLAIR", "D,1,a.nii.gz"))
@@ -59,18 +61,18 @@ class TestReading:
         text = complaint(
             table(
                 tmp_path,
-                "dataset,subject,FLAIR,T1w,reference,lesion,health,split",
-                "D,1,a.nii.gz,,,,,",
-                "D,2,gone.nii.gz,,,gone_too.nii.gz,,",
-                "D,3,,,,,,",
-                "D,sub-1,b.nii.gz,,,,,",
+                "dataset,subject,FLAIR,T1w,reference,lesion,health,split,lesion_free_T1w",
+                "D,1,a.nii.gz,,,,,,",
+                "D,2,gone.nii.gz,,,gone_too.nii.gz,,,",
+                "D,3,,,,,,,",
+                "D,sub-1,b.nii.gz,,,,,,",
                 "",
-                "D,4,a.nii.gz,,,,ill,holdout",
-                "D,5,a.nii.gz,,T1w,,,",
+                "D,4,a.nii.gz,,,,ill,holdout,",
+                "D,5,a.nii.gz,,T1w,,,,b.nii.gz",
                 "D,6,a.nii.gz",
-                ",-,a.nii.gz,,,,,",
-                "D,7_7,a.nii.gz,,,,,",
-                "D,77,a.nii.gz,,,,,",
+                ",-,a.nii.gz,,,,,,",
+                "D,7_7,a.nii.gz,,,,,,",
+                "D,77,a.nii.gz,,,,,,",
             )
         )
         for fact in (
@@ -81,6 +83,7 @@ class TestReading:
             "row 7: health 'ill'",
             "row 7: split 'holdout'",
             "row 8: reference 'T1w'",
+            "row 8: lesion_free_T1w, but no T1w",
             "row 9: 3 cells",
             "row 10: no dataset",
             "row 10: subject '-'",
@@ -97,6 +100,7 @@ class TestReading:
             ("subject,FLAIR", "'dataset' is missing"),
             ("dataset,subject,T1", "no image column"),
             ("dataset,subject,flair", "'flair' must be 'FLAIR'"),
+            ("dataset,subject,FLAIR,Lesion_free_FLAIR", "'Lesion_free_FLAIR' must be 'lesion_free_FLAIR'"),
             ("dataset,subject,FLAIR,FLAIR", "'FLAIR' stands twice"),
             ("dataset,subject,FLAIR,", "column 4 has no name"),
             ("dataset;subject;FLAIR", "separated by semicolons"),
@@ -184,7 +188,17 @@ class TestWriting:
         outside.touch()
         cases = [
             Case(
-                d, s, {"FLAIR": inside, "T1w": outside}, "1", "2", "T1w", brain=inside, health=h, split=p, attributes=a
+                d,
+                s,
+                {"FLAIR": inside, "T1w": outside},
+                "1",
+                "2",
+                "T1w",
+                brain=inside,
+                health=h,
+                split=p,
+                attributes=a,
+                lesion_free={"T1w": outside} if h == "lesion" else {},
             )
             for d, s, h, p, a in rows
         ]

@@ -19,6 +19,8 @@ def case(root: Path, dataset: str, subject: str, images: dict[str, str], **field
     for mask in ("brain", "lesion", "ignore"):
         if mask in fields:
             fields[mask] = root / str(fields[mask])
+    if isinstance(twins := fields.get("lesion_free"), dict):
+        fields["lesion_free"] = {name: root / path for name, path in twins.items()}
     return Case(dataset, subject, {name: root / path for name, path in images.items()}, **fields)  # type: ignore[arg-type]
 
 
@@ -34,6 +36,10 @@ TREES: dict[str, tuple[list[str], list[tuple[str, str, dict[str, str], dict[str,
             "derivatives/manual/sub-01/anat/sub-01_label-lesion_mask.nii.gz",
             "derivatives/strip/sub-01/anat/sub-01_desc-brain_mask.nii.gz",
             "derivatives/manual/sub-01/anat/sub-01_label-ignore_mask.nii.gz",
+            "derivatives/lesion-free/sub-01/anat/sub-01_desc-lesionfree_FLAIR.nii.gz",
+            "derivatives/lesion-free/sub-01/anat/sub-01_ce-gad_desc-lesionfree_T1w.nii.gz",
+            "derivatives/lesion-free/sub-01/anat/sub-01_desc-other_T1w.nii.gz",
+            "derivatives/lesion-free/sub-02/ses-a/anat/sub-02_ses-a_desc-lesionfree_T2w.nii.gz",
         ],
         [
             (
@@ -49,6 +55,10 @@ TREES: dict[str, tuple[list[str], list[tuple[str, str, dict[str, str], dict[str,
                     "brain": "derivatives/strip/sub-01/anat/sub-01_desc-brain_mask.nii.gz",
                     "ignore": "derivatives/manual/sub-01/anat/sub-01_label-ignore_mask.nii.gz",
                     "health": "lesion",
+                    "lesion_free": {
+                        "FLAIR": "derivatives/lesion-free/sub-01/anat/sub-01_desc-lesionfree_FLAIR.nii.gz",
+                        "T1wCE": "derivatives/lesion-free/sub-01/anat/sub-01_ce-gad_desc-lesionfree_T1w.nii.gz",
+                    },
                 },
             ),
             ("tree", "02", {"PDw": "sub-02/ses-a/anat/sub-02_ses-a_PDw.nii"}, {"session": "a"}),

@@ -375,6 +375,39 @@ class TestFigures:
             similar.append(np.stack(maps, -1)[~lesion[box]].mean())
         assert result.value("reconstruction", "ssim_healthy").value == pytest.approx(np.mean(similar), abs=1e-3)
 
+    def test_errors_against_the_same_brain_without_its_lesion(self, study: Study) -> None:
+        before = study.evaluate()
+        assert not any(row.figure.startswith("error") for row in before.figures)
+        assert "ratio of errors" not in (study.root / "scores" / "summary.md").read_text()
+        errors = {}
+        for place, number in ((0, 1), (1, 2)):
+            twin = np.random.default_rng(90 + number).uniform(0, 400, SHAPE).astype(np.float32)  # some above the scale
+            write_volume(study.root / f"twin-{number}.nii.gz", twin, GRID)
+            study.cases[place] = replace(
+                study.cases[place], lesion_free={"FLAIR": study.root / f"twin-{number}.nii.gz"}
+            )
+            lesion = study.lesions[f"sub-0{number}"]
+            scan = np.random.default_rng(number).uniform(50, 150, SHAPE).astype(np.float32)
+            away = np.abs(np.minimum(twin / 250, 1) - (scan - np.where(lesion, 50, 5)) / 250)
+            errors[number] = away[lesion].mean(), away[brain_mask() & ~lesion].mean()
+        result = study.evaluate()
+        assert (result.done, result.kept) == (["sub-01", "sub-02"], ["sub-03", "sub-04"])
+        inside, healthy = np.array(list(errors.values())).T
+        for figure, expected in {"lesion": inside, "healthy": healthy, "ratio": inside / healthy}.items():
+            row = result.value("reconstruction", f"error_{figure}")
+            assert row.value == pytest.approx(expected.mean(), rel=1e-5)
+            assert (row.subjects, row.left_out) == (2, 2)
+        for figure in ("l1_healthy", "l1_ratio", "ssim_healthy"):
+            assert result.value("reconstruction", figure) == before.value("reconstruction", figure)
+        assert "| ratio of errors, n = 2 |" in (study.root / "scores" / "summary.md").read_text()
+        rows = rows_of(study.root / "scores" / "cases.csv")[:: len(QUALITY)]
+        assert [row["error_ratio"] == "" for row in rows] == [False, False, True, True]
+        assert float(rows[0]["error_lesion"]) == pytest.approx(inside[0], rel=1e-5)
+        write_volume(study.root / "twin-1.nii.gz", np.zeros((4, 4, 4)), VolumeGrid.make((4, 4, 4), np.eye(4)))
+        result = study.evaluate()
+        assert "file on another grid" in result.failed["sub-01"]
+        assert "twin-1.nii.gz" in result.failed["sub-01"]
+
     def test_two_sessions_are_one_subject(self, tmp_path: Path) -> None:
         study = Study(tmp_path)
         for number, session in ((1, ""), (2, "a"), (2, "b")):

@@ -62,14 +62,22 @@ def test_a_cohort_is_bids_with_a_manifest(tmp_path: Path) -> None:
         np.testing.assert_allclose(image.affine, phantom.affine)
         np.testing.assert_array_equal(read_mask(case.brain).data, phantom.brain)
         assert (case.lesion is None) == (case.health == "healthy")
+        assert set(case.lesion_free) == (set() if case.lesion is None else {"T1w", "FLAIR"})
         if case.lesion is not None:
             np.testing.assert_array_equal(read_mask(case.lesion).data, phantom.lesion)
+            healthy = make_subject(4, i, **TINY)  # the same subject, never ill
+            twin = read_volume(case.lesion_free["FLAIR"])
+            np.testing.assert_array_equal(twin.data, np.round(healthy.images["FLAIR"]))
+            np.testing.assert_array_equal(twin.affine, image.affine)
+            assert (twin.data != image.data)[phantom.lesion].mean() > 0.8
     with (root / "participants.tsv").open() as file:
         people = list(csv.DictReader(file, delimiter="\t"))
     assert list(people[0]) == ["participant_id", "site", "age", "sex", "health", "pathology"]
     sidecar = json.loads((root / "sub-0001" / "anat" / "sub-0001_FLAIR.json").read_text())
     assert 1 < sidecar["InversionTime"] < 3
-    assert json.loads((root / "dataset_description.json").read_text())["DatasetType"] == "raw"
+    kinds = {"": "raw", "derivatives/manual": "derivative", "derivatives/lesion-free": "derivative"}
+    for folder, kind in kinds.items():
+        assert json.loads((root / folder / "dataset_description.json").read_text())["DatasetType"] == kind
 
 
 def test_cohorts_of_different_seeds_are_different_people(tmp_path: Path) -> None:
