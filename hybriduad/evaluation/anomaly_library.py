@@ -32,6 +32,8 @@ log = logging.getLogger(__name__)
 
 DRAWS = 64
 """Slices that each generator paints, for the table."""
+TABLES = {".csv": "contrast,lesions,", ".md": "# Painted lesions"}
+"""The files beside the picture, and how they start: another file of that name, such as the cohort, is not replaced."""
 
 
 @dataclass(frozen=True)
@@ -71,11 +73,14 @@ def draw_library(
 
     Raises:
         ConfigError: ``out`` is no .png, other overrides, or no generator that can be drawn.
-        DataError: the scan cannot be used, or no case of the cohort can.
+        DataError: the scan cannot be used, no case of the cohort can, or another file is where a table goes.
     """
     out, (named, seed) = Path(out), _named(overrides)
     if out.suffix.lower() != ".png":
         raise ConfigError("no name of a picture", got=out, expected="a file that ends in .png")
+    for path, start in ((out.with_suffix(suffix), start) for suffix, start in TABLES.items()):
+        if path.exists() and not path.read_bytes().startswith(start.encode()):
+            raise DataError("another file is where a table goes", where=path, mend="choose another --out")
     target = read_case(scan, contrast)
     anatomy = Anatomy(contrasts=tuple(target.images))
     prepared, health = _prepared(target, training_cases(cohort) if cohort else [], anatomy)

@@ -72,7 +72,8 @@ def test_without_a_cohort_those_that_need_labels_are_left_out(tiny_cohort: Path,
     assert "(--cohort): transplant." in text
     assert list(table(out)) == ["smooth-intensity", "smooth-intensity bright=0.9"]
     assert out.read_bytes().startswith(b"\x89PNG")
-    assert draw_library(scan_of(tiny_cohort), same, count=1, overrides=[generators]) == text
+    for _ in range(2):  # a table of its own is replaced
+        assert draw_library(scan_of(tiny_cohort), same, count=1, overrides=[generators]) == text
     assert same.read_bytes() == out.read_bytes()
     assert draw_library(scan_of(tiny_cohort), other, count=1, overrides=[generators, "seed=1"]) != text
 
@@ -113,4 +114,8 @@ def test_refuses(tiny_cohort: Path, tmp_path: Path) -> None:
     write_manifest([case for case in read_manifest(tiny_cohort) if case.health == "healthy"], healthy)
     with pytest.raises(DataError, match=r"no labelled slice in the cohort.*FLAIR"):
         draw_library(scan, out, cohort=healthy)
+    kept = healthy.read_bytes()
+    with pytest.raises(DataError, match=r"another file is where a table goes in .*healthy.csv; choose another --out"):
+        draw_library(scan, tmp_path / "healthy.png", cohort=healthy)
+    assert healthy.read_bytes() == kept
     assert not list(tmp_path.glob("a.*"))
