@@ -43,7 +43,7 @@ class Donor:
 class Donors(Protocol):
     """Draws another prepared image of the same shape, with a lesion where ``labelled``, else lesion-free."""
 
-    def __call__(self, rng: np.random.Generator, *, labelled: bool) -> Donor: ...
+    def __call__(self, rng: np.random.Generator, /, *, labelled: bool) -> Donor: ...
 
 
 VISIBLE_CHANGE = 0.02

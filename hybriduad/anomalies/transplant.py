@@ -16,6 +16,7 @@ from scipy import ndimage
 
 from hybriduad.anomalies._base import (
     MINIMUM_BRAIN_VOXELS,
+    Donor,
     Donors,
     finish,
     present,
@@ -69,7 +70,7 @@ def corrupt(
         brain: (*space) bool.
         rng: the only source of randomness.
         spacing_mm: voxel size, one number a spatial axis.
-        donors: labelled images of the same shape.
+        donors: labelled images of the same shape; of another spacing, their lesions keep their size in mm.
 
     Returns:
         The image with the lesion, its mask and visibility; the blended border is ignored. Unchanged where no donor that
@@ -87,7 +88,7 @@ def corrupt(
         donor = donors(rng, labelled=True)
         if not donor.lesion.any() or not present(donor.image)[here].all():
             continue
-        source, around, lesion = _moved(config, donor.image, donor.brain, donor.lesion, brain, rng, spacing_mm)
+        source, around, lesion = _moved(config, donor, brain, rng, spacing_mm)
         if lesion.any() and np.count_nonzero(lesion & brain) >= config.inside * np.count_nonzero(lesion):
             break
     else:
@@ -104,24 +105,23 @@ def corrupt(
 
 
 def _moved(
-    config: Config,
-    image: np.ndarray,
-    brain: np.ndarray,
-    lesion: np.ndarray,
-    target: np.ndarray,
-    rng: np.random.Generator,
-    spacing_mm: tuple[float, ...],
+    config: Config, donor: Donor, target: np.ndarray, rng: np.random.Generator, spacing_mm: tuple[float, ...]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """A donor's image, brain and lesion turned, scaled and shifted towards the ``target`` brain."""
-    axes = lesion.ndim
+    """A donor's image, brain and lesion, millimetre by millimetre, turned, scaled and shifted to the ``target`` brain.
+
+    Its lesion lies as far from the centre of the brain, in mm, as in the donor, but for the shift.
+    """
+    axes = donor.lesion.ndim
+    ratio = np.asarray(spacing_mm) / np.asarray(donor.spacing_mm)  # voxels of the donor in one of the target
     angle, scale = np.deg2rad(rng.uniform(-1, 1) * config.turn_degrees), np.exp(rng.uniform(-1, 1) * config.ln_scale)
     matrix = np.eye(axes)
     matrix[:2, :2] = [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
     matrix /= scale
-    shift = np.subtract(ndimage.center_of_mass(target), ndimage.center_of_mass(brain))
+    matrix *= ratio
+    shift = np.subtract(ndimage.center_of_mass(target), np.array(ndimage.center_of_mass(donor.brain)) / ratio)
     shift += rng.uniform(-1, 1, axes) * config.shift_mm / np.asarray(spacing_mm)
-    centre = np.array(ndimage.center_of_mass(lesion))
-    offset = centre - matrix @ (centre + shift)
+    centre = np.array(ndimage.center_of_mass(donor.lesion))
+    offset = centre - matrix @ (centre / ratio + shift)
 
     def move(values: np.ndarray, outside: float) -> np.ndarray:
         moved: np.ndarray = ndimage.affine_transform(
@@ -129,5 +129,5 @@ def _moved(
         )
         return moved
 
-    pictures = np.stack([move(contrast, BACKGROUND) for contrast in image])
-    return pictures, move(brain, 0.0) > 0.5, move(lesion, 0.0) > 0.5
+    pictures = np.stack([move(contrast, BACKGROUND) for contrast in donor.image])
+    return pictures, move(donor.brain, 0.0) > 0.5, move(donor.lesion, 0.0) > 0.5

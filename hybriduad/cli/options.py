@@ -105,6 +105,17 @@ Dataset = Annotated[
 Scan = Annotated[
     Path, typer.Argument(metavar="SCAN", callback=_there("scan", "an image .nii or .nii.gz"), help="One image.")
 ]
+ConfigOrAll = Annotated[
+    str, typer.Argument(metavar="CONFIG|all", help="Run config, or all: every generator of the library, measured.")
+]
+LesionCohort = Annotated[
+    str | None,
+    typer.Option(
+        "--cohort",
+        callback=_there(*COHORT),
+        help="Of all: annotated cases, whose lesions are measured beside; of a cohort with splits those of train.",
+    ),
+]
 ConfigOrBundle = Annotated[str, typer.Argument(metavar="CONFIG|BUNDLE", help="Run config or model folder.")]
 
 Version = Annotated[bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version.")]
@@ -201,4 +212,6 @@ NamedCohorts = Annotated[
 Folds = Annotated[list[int], _repeated("--fold", metavar="K", help="Only this fold; repeat. [default: all]")]
 Evaluations = Annotated[list[str], typer.Argument(metavar="NAME=FOLDER", help="Two or more.")]
 
-Count = Annotated[int, typer.Option("--count", min=1, help="How many samples.")]
+Count = Annotated[
+    int | None, typer.Option("--count", min=1, help="How many samples; of all, of each. [default: 8; of all 4]")
+]

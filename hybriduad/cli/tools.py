@@ -5,25 +5,36 @@ from __future__ import annotations
 import typer
 
 from hybriduad.cli import options
+from hybriduad.core.errors import ConfigError
 
 
 def anomalies(
-    config: options.Config,
+    config: options.ConfigOrAll,
     scan: options.Scan,
     *,
     out: options.OutFile,
     overrides: options.Overrides,
-    count: options.Count = 8,
+    cohort: options.LesionCohort = None,
+    count: options.Count = None,
     contrast: options.Contrast = None,
     verbose: options.Verbose = False,
 ) -> None:
     """Draw synthetic anomalies in a scan.
 
-    Augmented and painted as a training with CONFIG sees them.
+    Augmented and painted as a training with CONFIG sees them. Of all: a row each generator, with a table of size,
+    contrast and place, .csv and .md beside the picture, and printed.
     """
+    if config == "all":
+        from hybriduad.evaluation.anomaly_library import draw_library
+
+        table = draw_library(scan, out, cohort=cohort, count=count or 4, overrides=overrides, contrast=contrast)
+        typer.echo(table, nl=False)
+        return
     from hybriduad.training.anomaly_sheet import draw_anomalies
 
-    typer.echo(draw_anomalies(config, scan, out, count=count, overrides=overrides, contrast=contrast))
+    if cohort is not None:
+        raise ConfigError("option of another sheet", got="--cohort", mend="it belongs to 'hybriduad anomalies all'")
+    typer.echo(draw_anomalies(config, scan, out, count=count or 8, overrides=overrides, contrast=contrast))
 
 
 def benchmark(

@@ -219,7 +219,7 @@ class SampleStream(Dataset[Batch]):
         self, number: int, clean: np.ndarray, brain: np.ndarray, case: Prepared, generator: np.random.Generator
     ) -> Corruption:
         config, corrupt = self.anomalies[number]
-        return corrupt(config, clean, brain, generator, spacing_mm=case.spacing_mm[:2], donors=self._donor)
+        return corrupt(config, clean, brain, generator, spacing_mm=case.spacing_mm[:2], donors=self.donor)
 
     def _altered(
         self, case_index: int, slice_index: int, generator: np.random.Generator
@@ -232,7 +232,7 @@ class SampleStream(Dataset[Batch]):
         image, valid, masks = augment(self.augmentation, image, valid, masks, generator, sided=sided)
         return image, valid, masks[0], masks[1], masks[2]
 
-    def _donor(self, generator: np.random.Generator, *, labelled: bool) -> Donor:
+    def donor(self, generator: np.random.Generator, *, labelled: bool) -> Donor:
         """Another slice, a labelled slice or a healthy slice. Half of those that show left and right are mirrored.
 
         Of a labelled slice the lesion is empty where a contrast that the slice has does not cover all of its brain, of

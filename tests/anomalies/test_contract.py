@@ -33,6 +33,8 @@ PAINTED = {"lesion", "perlin", "transplant"}
 """Whose extent is where the paint shows; all others state theirs."""
 OPACITY = {"foreign-patch", "poisson"}
 """Whose visibility is the factor of blending."""
+FOREIGN = {"foreign-patch", "poisson", "texture-swap", "transplant"}
+"""Who takes tissue of donors."""
 ONE_SIGN = {
     "transplant": "as the lesions of its donors, which are bright here",
     "atrophy-cavity": "as dark or bright as fluid is on the contrast",
@@ -44,13 +46,16 @@ def global_state() -> tuple[Any, ...]:
     return random.getstate(), str(np.random.get_state()), torch.get_rng_state().numpy().tobytes()  # noqa: NPY002
 
 
-def donors(shape: tuple[int, ...]) -> Donors:
-    """Other heads; where a lesion is asked for, each has a bright ball, and the last of them none."""
+def donors(shape: tuple[int, ...], coarser: float = 1.0) -> Donors:
+    """Other heads; where a lesion is asked for, each has a bright ball, and the last of them none.
+
+    ``coarser``: their spacing in plane, relative to that of the heads that are painted.
+    """
 
     def draw(generator: np.random.Generator, *, labelled: bool) -> Donor:
         number = int(generator.integers(4))
         image, brain = head(shape, 20 + number)
-        spacing = (*SPACING_MM, 4.0)[: len(shape)]
+        spacing = (coarser * SPACING_MM[0], coarser * SPACING_MM[1], 4.0)[: len(shape)]
         if not labelled:
             return Donor(image, brain, np.zeros(shape, bool), spacing)
         places = np.argwhere(ndimage.binary_erosion(brain, iterations=3))
@@ -73,13 +78,14 @@ def problems(
     *,
     painted: bool = True,
     opacity: bool = False,
+    coarser: float = 1.0,
 ) -> list[str]:
     """Every clause of the contract that ``corrupt`` breaks over ``draws`` keyed draws on heads of ``shape``."""
     broken: set[str] = set()
     heads = [head(shape, seed) for seed in range(4)]
     spacing = (*SPACING_MM, 4.0)[: len(shape)]
     before = global_state()
-    given = donors(shape)
+    given = donors(shape, coarser)
     lesions, results = 0, []
     for key in range(draws):
         image, brain = heads[key % len(heads)]
@@ -148,11 +154,75 @@ def faults(
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize(("shape", "draws"), [((96, 96), 64), ((48, 56, 16), 12)])
-def test_every_generator_keeps_the_contract(name: str, shape: tuple[int, ...], draws: int) -> None:
+@pytest.mark.parametrize(
+    ("shape", "draws", "coarser"),
+    [((96, 96), 64, 1.0), ((48, 56, 16), 12, 1.0), ((96, 96), 12, 0.75), ((96, 96), 12, 1.4)],
+)
+def test_every_generator_keeps_the_contract(name: str, shape: tuple[int, ...], draws: int, coarser: float) -> None:
     module = plugins.load("anomalies", name)
     kinds = {"painted": name in PAINTED, "opacity": name in OPACITY}
-    assert problems(module.corrupt, module.Config(name=name), shape, draws, **kinds) == []
+    assert problems(module.corrupt, module.Config(name=name), shape, draws, coarser=coarser, **kinds) == []
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_only_who_says_so_asks_for_labelled_donors(name: str) -> None:
+    module = plugins.load("anomalies", name)
+    given, asked = donors((96, 96)), set()
+
+    def draw(generator: np.random.Generator, *, labelled: bool) -> Donor:
+        asked.add(labelled)
+        return given(generator, labelled=labelled)
+
+    for key in range(16):
+        image, brain = head((96, 96), key % 4)
+        draws = rng.numpy_rng(7, key)
+        module.corrupt(module.Config(name=name), image, brain, draws, spacing_mm=SPACING_MM, donors=draw)
+    labelled = getattr(module, "NEEDS_LABELS", False)
+    assert asked == ({labelled} if name in FOREIGN else set())
+
+
+@pytest.mark.parametrize("name", sorted(FOREIGN))
+def test_tissue_of_a_donor_is_brought_to_the_millimetres_of_the_image(name: str) -> None:
+    """A donor at twice the spacing, of the same head, gives what the donor at the spacing of the image gives."""
+    module = plugins.load("anomalies", name)
+    config = module.Config(name=name, **({} if name == "transplant" else {"same_scan": 0.0}))
+    image, brain = head((96, 96), 21)
+    image = np.where(image == -1, -1, ndimage.gaussian_filter(image, (0, 2, 2))).astype(np.float32)
+    lesion = (np.hypot(*(np.indices((96, 96)).T - (40, 56)).T) < 12) & brain
+    image[:2, lesion] += np.float32(0.5)
+    fine = Donor(image, brain, lesion, SPACING_MM)
+    coarse_image = np.full_like(image, -1)
+    coarse_image[:, 24:72, 24:72] = image[:, ::2, ::2]
+    masks = np.zeros((2, 96, 96), bool)
+    masks[:, 24:72, 24:72] = np.stack([brain, lesion])[:, ::2, ::2]
+    coarse = Donor(coarse_image, *masks, (2 * SPACING_MM[0], 2 * SPACING_MM[1]))
+
+    def lesion_free(donor: Donor) -> Donor:
+        return replace(donor, lesion=np.zeros_like(donor.lesion))
+
+    shares, differences = [], []
+    for key in range(8):
+        image, brain = head((96, 96), key % 4)
+        both = [
+            module.corrupt(
+                config,
+                image,
+                brain,
+                rng.numpy_rng(9, key),
+                spacing_mm=SPACING_MM,
+                donors=lambda _, *, labelled, donor=donor: donor if labelled else lesion_free(donor),
+            )
+            for donor in (fine, coarse)
+        ]
+        inside = both[0].lesion | both[1].lesion
+        if not inside.any():
+            continue
+        shares.append((both[0].lesion & both[1].lesion).sum() / inside.sum())
+        painted = np.abs(both[0].image - image)[:2, inside].mean()
+        differences.append(np.abs(both[0].image - both[1].image)[:2, inside].mean() / painted)
+    assert len(shares) >= 6
+    assert np.median(shares) > 0.85
+    assert np.median(differences) < 0.3
 
 
 def draws(name: str, count: int, change: Callable[[np.ndarray], np.ndarray] = np.asarray) -> list[Any]:

@@ -86,3 +86,37 @@ def test_without_donors_and_without_a_lesion_among_them() -> None:
     drawn = corrupt(Config(), image, brain, rng.numpy_rng(0), spacing_mm=SPACING_MM, donors=gives(healthy))
     assert np.array_equal(drawn.image, image)
     assert not drawn.lesion.any()
+
+
+def round_donor(spacing_mm: tuple[float, float]) -> Donor:
+    """The disc with a round lesion of 10 mm radius, 16 mm in front of the brain's centre, at any spacing."""
+    across, down = ((np.indices(SHAPE) - 31.5).T * spacing_mm).T
+    brain = np.hypot(across, down) < 30
+    lesion = np.hypot(across, down - 16) < 10
+    image = np.where(lesion, 0.5, np.where(brain, 0.0, BACKGROUND)).astype(np.float32)
+    return Donor(image[None], brain, lesion, spacing_mm)
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours"),
+    [((1.0, 1.0), (2.0, 2.0)), ((2.0, 2.0), (1.0, 1.0)), ((1.0, 1.5), (1.5, 1.0)), ((1.5, 1.5), (1.5, 1.5))],
+)
+@pytest.mark.parametrize("options", [STILL, {}])
+def test_a_lesion_of_another_spacing_keeps_its_size_and_place_in_mm(
+    theirs: tuple[float, float], ours: tuple[float, float], options: dict[str, float]
+) -> None:
+    receiver = round_donor(ours)
+    image = np.where(receiver.brain, 0.0, BACKGROUND).astype(np.float32)[None]
+    rim_mm2 = 2 * np.pi * 10 * max(*theirs, *ours) / 2  # half a voxel all around
+
+    def drawn(giver: Donor, key: int) -> np.ndarray:
+        arguments = (image, receiver.brain, rng.numpy_rng(key))
+        return corrupt(Config(**options), *arguments, spacing_mm=ours, donors=gives(giver)).lesion
+
+    for key in range(6):
+        there, here = drawn(round_donor(theirs), key), drawn(round_donor(ours), key)  # the same lesion in millimetres
+        assert there.any()
+        assert abs(there.sum() - here.sum()) * np.prod(ours) < rim_mm2
+        if options == STILL:
+            assert abs(there.sum() * np.prod(ours) - np.pi * 10**2) < rim_mm2
+            assert np.allclose((np.argwhere(there).mean(axis=0) - 31.5) * ours, (0, 16), atol=1)

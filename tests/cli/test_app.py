@@ -230,6 +230,15 @@ def test_anomalies_draws_a_picture(tiny_cohort: Path, tmp_path: Path) -> None:
     result = run("anomalies", "synthetic", scan, "--out", out, "--count", 2)
     assert result.exit_code == 0, result.output
     assert out.read_bytes().startswith(b"\x89PNG")
+    assert "belongs to 'hybriduad anomalies all'" in refused(
+        "anomalies", "synthetic", scan, "--out", out, "--cohort", tiny_cohort
+    )
+    out = tmp_path / "all.png"
+    result = run("anomalies", "all", scan, "--out", out, "--cohort", tiny_cohort, "--set", "anomalies=[{name: warp}]")
+    assert result.exit_code == 0, result.output
+    assert out.read_bytes().startswith(b"\x89PNG")
+    assert result.stdout == out.with_suffix(".md").read_text()
+    assert "| warp |" in result.stdout
 
 
 @pytest.fixture

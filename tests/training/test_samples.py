@@ -241,12 +241,12 @@ class TestStream:
         # Every lesion voxel that was painted shows in some contrast that covers it.
         synthetic = painted.flatten(1).any(dim=1)
         assert painted[synthetic][batch.lesion[synthetic]].all()
-        donors = [stream(pool, self.MIX)._donor(numpy_rng(1, key), labelled=True).lesion.any() for key in range(20)]
+        donors = [stream(pool, self.MIX).donor(numpy_rng(1, key), labelled=True).lesion.any() for key in range(20)]
         assert not any(donors)  # nowhere does each contrast cover the whole of a brain
         whole = build_pool(
             [partly(case, slice(None), slice(None)) for case in prepared], HEALTH, lesion_margin_mm=8.0, labelled=[0, 1]
         )
-        assert all(stream(whole, self.MIX)._donor(numpy_rng(1, key), labelled=True).lesion.any() for key in range(20))
+        assert all(stream(whole, self.MIX).donor(numpy_rng(1, key), labelled=True).lesion.any() for key in range(20))
 
     @pytest.mark.parametrize(("axis", "sided"), [(0, False), (1, True), (2, True)])  # sagittal, coronal, axial
     def test_slices_and_donors_are_mirrored_where_they_show_left_and_right(
@@ -262,7 +262,7 @@ class TestStream:
             whole = prepared[case].image[..., place]
             np.testing.assert_array_equal(sample.image[0].numpy(), whole[:, ::-1] if sided else whole)
         labelled = {prepared[case].lesion[..., place].tobytes() for case, place in pool.labelled}
-        donors = [flipped._donor(numpy_rng(0, key), labelled=True) for key in range(30)]
+        donors = [flipped.donor(numpy_rng(0, key), labelled=True) for key in range(30)]
         kept = [donor.lesion.tobytes() in labelled for donor in donors]
         backwards = [np.ascontiguousarray(donor.lesion[::-1]).tobytes() in labelled for donor in donors]
         assert any(kept)
@@ -275,15 +275,15 @@ class TestStream:
 
     def test_healthy_donors_stand_beside_labelled_donors(self, prepared: list[Prepared], pool: SlicePool) -> None:
         for key in range(20):
-            healthy = stream(pool, self.MIX)._donor(numpy_rng(1, key), labelled=False)
+            healthy = stream(pool, self.MIX).donor(numpy_rng(1, key), labelled=False)
             assert healthy.brain.any()
             assert not healthy.lesion.any()
-            assert stream(pool, self.MIX)._donor(numpy_rng(1, key), labelled=True).lesion.any()
+            assert stream(pool, self.MIX).donor(numpy_rng(1, key), labelled=True).lesion.any()
         valid = np.array(prepared[2].valid)
         valid[:, :16] = False
         half = replace(prepared[2], valid=valid, image=np.where(valid, prepared[2].image, np.float32(BACKGROUND)))
         pool = build_pool([half], ["healthy"], lesion_margin_mm=8.0)
-        donors = [stream(pool, Mix())._donor(numpy_rng(1, key), labelled=False) for key in range(20)]
+        donors = [stream(pool, Mix()).donor(numpy_rng(1, key), labelled=False) for key in range(20)]
         assert all((donor.image[0][donor.brain] > BACKGROUND).mean() > 0.9 for donor in donors)
         assert min(donor.brain.any() for donor in donors)
 
