@@ -60,22 +60,22 @@ def begin_folder(out: Path, request: Mapping[str, Any], overwrite: bool) -> None
     elif out.is_dir() and any(out.iterdir()):
         raise ConfigError("output folder holds something else", where=out, mend="name an empty or new folder")
     out.mkdir(parents=True, exist_ok=True)
+    write_atomically(out / ".bidsignore", f"{RECORD}\n".encode())
     _write_json(path, request)
 
 
-def describe_folder(out: Path, dataset: str, people: Sequence[Mapping[str, str]]) -> None:
+def describe_folder(out: Path, dataset: str, people: Sequence[Mapping[str, str]], readme: str = ABOUT) -> None:
     """Write the files that make a folder a BIDS data set: ``people`` each with its ``participant_id`` and facts."""
     columns = list(dict.fromkeys(name for facts in people for name in facts))
     rows = [columns, *([facts.get(name, "") for name in columns] for facts in people)]
     lines = ["\t".join(" ".join(cell.split()) or "n/a" for cell in row) for row in rows]
     write_atomically(out / PARTICIPANTS, ("\n".join(lines) + "\n").encode())
-    about = {"BIDSVersion": "1.10.0", "GeneratedBy": [{"Name": "hybriduad paint", "Version": __version__}]}
+    about = {"BIDSVersion": "1.10.0", "GeneratedBy": [{"Name": "hybriduad", "Version": __version__}]}
     _write_json(out / DESCRIPTION, {"Name": dataset, "DatasetType": "raw", **about})
     masks = out / "derivatives" / "manual"
     masks.mkdir(parents=True, exist_ok=True)
     _write_json(masks / DESCRIPTION, {"Name": f"{dataset} masks", "DatasetType": "derivative", **about})
-    write_atomically(out / "README.md", ABOUT.encode())
-    write_atomically(out / ".bidsignore", f"{RECORD}\n".encode())
+    write_atomically(out / "README.md", readme.encode())
 
 
 def record_path(out: Path, case: Case) -> Path:
