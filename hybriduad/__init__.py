@@ -27,6 +27,7 @@ _HOMES = {
     "fit_reconstructor": "training.fitting",
     "index": "cohort.manifest",
     "load_detector": "prediction.case_detector",
+    "paint_cohort": "training.painted_cohort",
     "predict_case": "prediction.case",
     "predict_cohort": "prediction.cohort",
     "read_case": "cohort.manifest",
@@ -50,6 +51,7 @@ if TYPE_CHECKING:  # for editors and type checkers, which do not run __getattr__
     from hybriduad.prediction.cohort import predict_cohort as predict_cohort
     from hybriduad.training.fitting import fit_detector as fit_detector
     from hybriduad.training.fitting import fit_reconstructor as fit_reconstructor
+    from hybriduad.training.painted_cohort import paint_cohort as paint_cohort
 
 
 def __getattr__(name: str) -> Any:

@@ -9,7 +9,6 @@ the boxes around the two brains, without registration, at random on the left or 
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
@@ -19,7 +18,8 @@ from scipy import ndimage
 from hybriduad.cohort.manifest import read_cohort
 from hybriduad.core.errors import ConfigError, DataError, HybridUADError
 from hybriduad.core.rng import numpy_rng
-from hybriduad.scan.volumes import Image, from_ras, read_mask, read_volume, to_ras, write_atomically, write_volume
+from hybriduad.scan.volumes import Image, from_ras, read_mask, read_volume, to_ras, write_volume
+from hybriduad.training.painted_files import describe_folder, mask_path, scan_path
 
 BRAIN_MM = np.array([[-71.0, -106.0, -71.0], [71.0, 73.0, 82.0]])
 """The box around the brain of the ICBM 2009a template, in MNI space."""
@@ -88,9 +88,8 @@ def write(healthy: Path, masks: Path, out: Path, painted: int | None, seed: int)
     cases = [case for case in read_cohort(healthy) if "T1w" in case.images]
     if not shapes or not cases:
         raise DataError("nothing to paint", got=f"{len(shapes)} masks in {masks}, {len(cases)} T1w scans in {healthy}")
-    rows = ["participant_id\thealth\tpathology\tshape"]
+    people: dict[str, dict[str, str]] = {}
     for number, case in enumerate(cases):
-        stem = Path(f"sub-{case.subject}") / "anat" / f"sub-{case.subject}"
         scan = read_volume(case.images["T1w"])
         image, _, orientation = to_ras(scan)
         brain = image > 0 if case.brain is None else to_ras(read_mask(case.brain))[0]
@@ -100,21 +99,17 @@ def write(healthy: Path, masks: Path, out: Path, painted: int | None, seed: int)
             lesion, shape = _shape(shapes, brain, scan, rng)
             spacing = np.sqrt((scan.grid.affine_ras[:3, :3] ** 2).sum(axis=0))
             image = paint(image, brain, lesion, spacing, rng)
-        files = {f"{stem}_T1w": (image, np.float32)}
-        files[f"derivatives/manual/{stem}_label-brain_mask"] = (brain, np.uint8)
+        files = {scan_path(out, case, "T1w"): (image, np.float32), mask_path(out, case, "brain"): (brain, np.uint8)}
         if shape:
-            files[f"derivatives/manual/{stem}_label-lesion_mask"] = (lesion, np.uint8)
-        for name, (data, dtype) in files.items():
-            path = out / f"{name}.nii.gz"
+            files[mask_path(out, case, "lesion")] = (lesion, np.uint8)
+        for path, (data, dtype) in files.items():
             path.parent.mkdir(parents=True, exist_ok=True)
             write_volume(path, from_ras(data, orientation), scan.grid, dtype)
-        rows.append(
-            "\t".join([f"sub-{case.subject}", *(("lesion", "stroke", shape) if shape else ("healthy", "none", "n/a"))])
-        )
-        print(f"{number + 1} of {len(cases)}: sub-{case.subject} {shape}")
-    write_atomically(out / "participants.tsv", ("\n".join(rows) + "\n").encode())
-    facts = {"Name": f"half-real-{cases[0].dataset}-{seed}", "BIDSVersion": "1.10.0", "DatasetType": "raw"}
-    write_atomically(out / "dataset_description.json", json.dumps(facts, indent=2).encode())
+        facts = {"health": "lesion", "pathology": "stroke"} if shape else {"health": "healthy", "pathology": "none"}
+        people[case.subject] = {"participant_id": f"sub-{case.subject}", **facts, "shape": shape}
+        print(f"{number + 1} of {len(cases)}: {case.name} {shape}")
+    readme = f"# {__doc__}"
+    describe_folder(out, f"half-real-{cases[0].dataset}-{seed}", list(people.values()), readme)
 
 
 def _shape(shapes: list[Path], brain: np.ndarray, scan: Image, rng: np.random.Generator) -> tuple[np.ndarray, str]:

@@ -41,7 +41,7 @@ class Donor:
 
 
 class Donors(Protocol):
-    """Draws another prepared image of the same shape, with a lesion where ``labelled``, else lesion-free."""
+    """Draws another prepared image: of the same shape and with a lesion where ``labelled``, else lesion-free."""
 
     def __call__(self, rng: np.random.Generator, /, *, labelled: bool) -> Donor: ...
 

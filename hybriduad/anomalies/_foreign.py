@@ -89,7 +89,7 @@ def foreign_tissue(
         region: where the tissue will be used.
         rng: the only source of randomness.
         spacing_mm: voxel size, one number a spatial axis.
-        donors: lesion-free images are drawn from them; without, all tissue is of ``image``.
+        donors: lesion-free images, of any shape, are drawn from them; without, all tissue is of ``image``.
         same_scan: probability that the tissue is of another place of ``image``, mirrored along the first axis or not.
         shift_mm: the most that a donor's brain is moved along an axis, from lying centre on centre.
 
@@ -115,9 +115,10 @@ def foreign_tissue(
             scale = spacing / np.asarray(donor.spacing_mm)
             middle = np.array(ndimage.center_of_mass(brain)) + shift
             offset = np.array(ndimage.center_of_mass(donor.brain)) - scale * middle
-        inside = ndimage.affine_transform(donor.brain.astype(np.uint8), scale, offset, order=0, cval=0) > 0
+        shape = brain.shape
+        inside = ndimage.affine_transform(donor.brain.astype(np.uint8), scale, offset, shape, order=0, cval=0) > 0
         if np.count_nonzero(inside & extent) >= LEAST_COVERED * np.count_nonzero(extent):
             nearest = ndimage.distance_transform_edt(~inside, return_distances=False, return_indices=True)
-            moved = [ndimage.affine_transform(c.astype(np.float32), scale, offset, order=1) for c in donor.image]
+            moved = [ndimage.affine_transform(c.astype(np.float32), scale, offset, shape, order=1) for c in donor.image]
             return np.stack([contrast[tuple(nearest)] for contrast in moved])
     return None

@@ -313,6 +313,26 @@ def compare(
     typer.echo(f"{len(figures)} differences in {out}")
 
 
+@app.command()
+def paint(
+    config: options.Config,
+    cohort: options.Cohort,
+    *,
+    out: options.Out,
+    overrides: options.Overrides,
+    overwrite: options.Overwrite = False,
+    verbose: options.Verbose = False,
+) -> None:
+    """Paint lesions into healthy scans, as BIDS.
+
+    An anomaly of CONFIG in 3D into every case of COHORT whose health is "healthy", on the scan's own voxels, with its
+    mask. Exits with 3 if some cases failed; they are named at the end.
+    """
+    from hybriduad.training.painted_cohort import paint_cohort
+
+    _say_outcome(paint_cohort(config, cohort, out=out, overrides=overrides, overwrite=overwrite))
+
+
 for verb in (tools.anomalies, tools.benchmark, tools.speed, tools.demo, tools.show, tools.doctor):
     app.command()(verb)
 

@@ -59,7 +59,8 @@ class Augmentation(Strict):
 class Train(Strict):
     """A budget in steps, 0 to keep the starting weights. Time is reported, never a stopping rule.
 
-    Every ``picture_every`` steps, and at the end, samples are drawn and loss and AUPRC on validation slices are logged.
+    Every ``picture_every`` steps, and at the end, samples are drawn and loss and AUPRC on validation slices are logged,
+    painted with the run's anomalies and with others.
     """
 
     steps: int = Field(ge=0)

@@ -6,11 +6,11 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from hybriduad.cohort.manifest import read_cohort
 from hybriduad.core.errors import DataError, reason_of
+from hybriduad.core.outcome import Outcome
 from hybriduad.core.types import Split
 from hybriduad.detector.bundle import verify
 from hybriduad.detector.loading import load_detector
@@ -28,16 +28,6 @@ from hybriduad.scan.cache import PreparedCache
 log = logging.getLogger(__name__)
 LACKING = 0.03
 """Share of the brain that a contrast may leave uncovered without a warning."""
-
-
-@dataclass
-class Outcome:
-    """What became of a cohort: case names that were ``done`` now, ``kept`` from before, and ``failed`` with why."""
-
-    out: Path
-    done: list[str] = field(default_factory=list)
-    kept: list[str] = field(default_factory=list)
-    failed: dict[str, str] = field(default_factory=dict)
 
 
 def predict_cohort(

@@ -41,7 +41,17 @@ from hybriduad.scan.volumes import (
     to_ras,
 )
 
-__all__ = ["WHITE", "Grid", "Prepared", "intensity_from_model", "mask_on_grid", "prepare", "restore", "scan_on_grid"]
+__all__ = [
+    "WHITE",
+    "Grid",
+    "Prepared",
+    "intensity_from_model",
+    "mask_on_grid",
+    "prepare",
+    "resampled",
+    "restore",
+    "scan_on_grid",
+]
 
 FORMAT = 11
 """Part of the cache's key: raised whenever :func:`prepare` gives other numbers or refuses other files."""
@@ -158,7 +168,13 @@ def scan_on_grid(path: Path, target: VolumeGrid) -> np.ndarray:
     Raises:
         DataError: as :func:`hybriduad.scan.volumes.read_volume`.
     """
-    return from_ras(_on_grid(read_volume(path), target, linear=True), target.orientation)
+    return resampled(read_volume(path), target, linear=True)
+
+
+def resampled(image: Image, target: VolumeGrid, *, linear: bool) -> np.ndarray:
+    """(X, Y, Z) float32 of a volume, on the grid and in the orientation of another file: bit by bit where both have the
+    same voxels in space, else interpolated linearly or, where not ``linear``, from the nearest voxel; 0 beyond it."""
+    return from_ras(_on_grid(image, target, linear=linear), target.orientation)
 
 
 def mask_on_grid(path: Path, case: Case, kind: str, target: VolumeGrid) -> np.ndarray:
@@ -170,7 +186,7 @@ def mask_on_grid(path: Path, case: Case, kind: str, target: VolumeGrid) -> np.nd
     mask = read_case_mask(path, case, kind)
     if not same_grid(mask.grid, target):
         check_mask_grid(path, mask.grid, case.images, kind)
-    return from_ras(_on_grid(mask, target, linear=False) > 0.5, target.orientation)
+    return resampled(mask, target, linear=False) > 0.5
 
 
 def _read_mask(path: Path, case: Case, kind: str) -> Image:

@@ -9,13 +9,12 @@ from typing import Any
 import numpy as np
 
 from hybriduad.cohort.manifest import read_case
-from hybriduad.config import files as configs
-from hybriduad.config.benchmarks import BenchmarkRun
 from hybriduad.config.runs import Anatomy, Mix
 from hybriduad.core.drawing import slice_grid
 from hybriduad.core.errors import ConfigError
 from hybriduad.scan.preparation import prepare
-from hybriduad.training.samples import SampleStream, build_pool, needs_labels
+from hybriduad.training.painting import run_with_anomalies
+from hybriduad.training.samples import SampleStream, build_pool
 
 TITLES = ("image", "with anomaly", "lesion")
 
@@ -44,13 +43,7 @@ def draw_anomalies(
         ConfigError: an unusable config, or a config without anomalies.
         DataError: the scan cannot be used.
     """
-    run = configs.load(config, list(overrides))
-    if isinstance(run, BenchmarkRun):
-        raise ConfigError("config of many trainings", where=config, mend="name the config of one of them")
-    anomalies = [anomaly for anomaly in run.anomalies if not needs_labels(anomaly)]
-    if not anomalies:
-        mend = "name a generator under 'anomalies' that needs no labelled slices"
-        raise ConfigError("config without anomalies to draw", where=config, mend=mend)
+    run, anomalies = run_with_anomalies(config, overrides)
     if count < 1:
         raise ConfigError("nothing to draw", got=count, expected="a count of at least 1")
     case = read_case(scan, contrast)

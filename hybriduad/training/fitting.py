@@ -251,8 +251,10 @@ def _fit(
         anomalies=run.anomalies,
         target=run.loss.target if isinstance(run, DetectorRun) else "mask",
     )
-    painted = painted_slices(cohort, run, anatomy, cache, data.direction, pool)
+    inherited = {anomaly.name for parent in parents for anomaly in parent.run.anomalies}
+    painted = painted_slices(cohort, run, anatomy, cache, data.direction, pool, inherited)
     log.info("validation on %d painted slices of %s", sum(map(len, painted.batches)), painted.source)
+    log.info("unseen: painted by %s", " and ".join(painted.unseen.generators) or "nothing, all are trained with")
     folder = workshop.open()  # now that there is something to learn from: it drops what another request left there
 
     def detector() -> Detector:
@@ -270,6 +272,10 @@ def _fit(
             device=device,
         )
 
+    def validate() -> dict[str, float]:
+        judged = detector()
+        return figures(task, judged, painted.batches) | painted.unseen.figures(judged)
+
     run_training(
         task,
         stream,
@@ -278,7 +284,7 @@ def _fit(
         device=device,
         precision=precision,
         draw=lambda path: _draw_samples(path, stream, detector()),
-        validate=lambda: figures(task, detector(), painted.batches),
+        validate=validate,
     )
     description = Description(
         anatomy=anatomy,

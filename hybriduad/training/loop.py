@@ -21,6 +21,7 @@ from hybriduad.config.runs import Precision, Train
 from hybriduad.core.drawing import Chart, curves
 from hybriduad.training.samples import RemainingSteps, SampleStream
 from hybriduad.training.tasks import Task
+from hybriduad.training.unseen import UNSEEN, UNSEEN_MAP, UNSEEN_SCORE
 from hybriduad.training.validation import AUPRC
 
 log = logging.getLogger(__name__)
@@ -28,6 +29,8 @@ CHECKPOINT = "resume.ckpt"
 LOG = "log"
 TENSORBOARD = "tensorboard"
 PICTURES = "pictures"
+RANKS = (AUPRC, UNSEEN, UNSEEN_MAP, UNSEEN_SCORE)
+"""The figures of validation that are no losses."""
 FINAL = "final"
 """The picture of the averaged weights. It is drawn after their figures are in the log: where it is, they are."""
 
@@ -132,11 +135,11 @@ def draw_curve(folder: Path) -> None:
                         along, values = series.setdefault(name, ([], []))
                         along.append(float(row["step"]) + 1)  # as everywhere: the first step is step 1
                         values.append(float(value))
-    signed = {name: curve for name, curve in series.items() if name != AUPRC and min(curve[1]) < 0}
-    losses = {name: curve for name, curve in series.items() if name != AUPRC and name not in signed}
-    ranks = {name: curve for name, curve in series.items() if name == AUPRC}
+    ranks = {name: series.pop(name) for name in RANKS if name in series}
+    signed = {name: curve for name, curve in series.items() if min(curve[1]) < 0}
+    losses = {name: curve for name, curve in series.items() if name not in signed}
     charts = [Chart("loss", losses, logarithmic=True), Chart("loss of either sign", signed), Chart("AUPRC", ranks)]
-    if series:
+    if series or ranks:
         curves(folder / PICTURES / "loss.png", [chart for chart in charts if chart.series], x="step")
 
 

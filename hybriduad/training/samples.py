@@ -176,10 +176,8 @@ class SampleStream(Dataset[Batch]):
         image, target = clean, lesion.astype(np.float32)
         if kind == "synthetic":
             painted = self._painted(self._drawn_anomaly(generator), clean, brain & shown, case, generator)
-            image = np.where(valid, painted.image, np.float32(BACKGROUND))
-            # Only what was visible and no contrast covers is taken from the extent that the generator states.
-            hidden = painted.lesion & _visible(painted.image, clean) & ~_visible(image, clean)
-            lesion, ignore = painted.lesion & ~hidden, ignore | painted.ignore | hidden
+            painted = covered(painted, clean, valid)
+            image, lesion, ignore = painted.image, painted.lesion, ignore | painted.ignore
             target = np.where(lesion, painted.visibility if self.target == "visibility" else 1, 0).astype(np.float32)
         return Batch(
             image=_tensor(image),
@@ -251,6 +249,19 @@ class SampleStream(Dataset[Batch]):
         if generator.random() < 0.5 and case.grid.direction in SIDED:
             image, brain, lesion = image[:, ::-1], brain[::-1], lesion[::-1]
         return Donor(image, brain, lesion, case.spacing_mm[:2])
+
+
+def covered(painted: Corruption, clean: np.ndarray, valid: np.ndarray) -> Corruption:
+    """What of a painted anomaly the contrasts can show: ``clean`` (C, *space) and ``valid`` (C, *space) bool.
+
+    Where a contrast is not valid the image is background. Lesion that was visible there alone is ignored.
+    """
+    image = np.where(valid, painted.image, np.float32(BACKGROUND))
+    # Only what was visible and no contrast covers is taken from the extent that the generator states.
+    hidden = painted.lesion & _visible(painted.image, clean) & ~_visible(image, clean)
+    lesion = painted.lesion & ~hidden
+    visibility = np.where(lesion, painted.visibility, np.float32(0))
+    return Corruption(image, lesion, visibility, painted.ignore | hidden)
 
 
 def _visible(image: np.ndarray, clean: np.ndarray) -> np.ndarray:

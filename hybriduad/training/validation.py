@@ -1,12 +1,13 @@
 """Loss and AUPRC while a training runs, on painted slices that it never learns from.
 
 They are shown, never acted upon: a training ends after its steps, and its weights are the same with or without them.
+The same cases are also painted by generators that the training does not use (:mod:`hybriduad.training.unseen`).
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,6 +16,7 @@ import torch
 
 from hybriduad.cohort.manifest import read_cohort
 from hybriduad.config.runs import Anatomy, Augmentation, DetectorRun, Mix, ReconstructorRun
+from hybriduad.config.strict import AnomalyConfig
 from hybriduad.core import plugins, rng
 from hybriduad.core.errors import reason_of
 from hybriduad.core.types import Batch, Case
@@ -24,6 +26,7 @@ from hybriduad.scan.cache import PreparedCache
 from hybriduad.scan.preparation import Prepared
 from hybriduad.training.samples import SampleStream, SlicePool, build_pool, needs_labels
 from hybriduad.training.tasks import Task
+from hybriduad.training.unseen import UnseenSlices, held_out
 
 log = logging.getLogger(__name__)
 
@@ -38,9 +41,11 @@ STILL = Augmentation(flip=0, affine=0, gamma=0, bias=0, blur=0, noise=0, ghostin
 
 
 class PaintedSlices(NamedTuple):
-    """Slices that nothing is learnt from, painted with anomalies, and which cases they are of."""
+    """Slices that nothing is learnt from, painted with the run's anomalies; ``unseen``, of the same cases, painted with
+    others; and which cases they are of."""
 
     batches: tuple[Batch, ...]
+    unseen: UnseenSlices
     source: str
 
 
@@ -51,11 +56,14 @@ def painted_slices(
     cache: str | Path,
     direction: str,
     training: SlicePool,
+    inherited: Collection[str] = (),
 ) -> PaintedSlices:
     """Painted slices of the cohort's "validation" cases; without a usable case, of the ``training`` slices.
 
     They are drawn and painted by the run's seed under keys that no training draws, with the run's anomalies except
-    those that carry annotated lesions; where none is left, with the paper's.
+    those that carry annotated lesions; where none is left, with the paper's. Those unseen are drawn apart, and painted
+    by :func:`hybriduad.training.unseen.held_out`: by generators that are neither among the run's anomalies nor
+    ``inherited``, among those of the bundles that the training starts from.
     """
     # The bundle keeps no identity of these cases, and they do not count as used for fitting where it is calibrated or
     # evaluated: neither weights nor a threshold nor the number of steps depend on them.
@@ -68,18 +76,27 @@ def painted_slices(
         pool = build_pool(prepared, health, lesion_margin_mm=anatomy.lesion_margin_mm)
     else:
         source = f"training cases, as none of {len(cases)} validation cases can be used"
-    stream = SampleStream(
-        SlicePool(pool.prepared, pool.healthy),
-        seed=rng.fold(run.seed, "validation"),
-        batch=BATCH,
-        steps=BATCHES,
-        mix=Mix(healthy=0.0, synthetic=1.0),
-        augmentation=STILL,
-        anomalies=[anomaly for anomaly in run.anomalies if not needs_labels(anomaly)]
-        or [plugins.load("anomalies", "perlin").Config(name="perlin")],
-        target=run.loss.target if isinstance(run, DetectorRun) else "mask",
+
+    def batches(key: str, anomalies: Sequence[AnomalyConfig]) -> tuple[Batch, ...]:
+        stream = SampleStream(
+            SlicePool(pool.prepared, pool.healthy),
+            seed=rng.fold(run.seed, key),
+            batch=BATCH,
+            steps=BATCHES,
+            mix=Mix(healthy=0.0, synthetic=1.0),
+            augmentation=STILL,
+            anomalies=anomalies,
+            target=run.loss.target if isinstance(run, DetectorRun) else "mask",
+        )
+        return tuple(stream.samples(step, BATCH) for step in range(BATCHES))
+
+    seen = [anomaly for anomaly in run.anomalies if not needs_labels(anomaly)]
+    others = held_out({*inherited, *(anomaly.name for anomaly in run.anomalies)})
+    return PaintedSlices(
+        batches("validation", seen or [plugins.load("anomalies", "perlin").Config(name="perlin")]),
+        UnseenSlices(batches("unseen", others) if others else (), [anomaly.name for anomaly in others]),
+        source,
     )
-    return PaintedSlices(tuple(stream.samples(step, BATCH) for step in range(BATCHES)), source)
 
 
 @torch.no_grad()

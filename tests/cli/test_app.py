@@ -31,6 +31,7 @@ VERBS = [
     "predict",
     "evaluate",
     "compare",
+    "paint",
     "anomalies",
     "benchmark",
     "speed",

@@ -63,7 +63,7 @@ def test_writes_a_picture_and_another_seed_another(scan: Path, tmp_path: Path) -
 
 
 def test_refuses(scan: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="config without anomalies to draw in synthetic"):
+    with pytest.raises(ConfigError, match="config without anomalies to paint in synthetic"):
         draw_anomalies("synthetic", scan, tmp_path / "a.png", overrides=["anomalies=[]"])
     with pytest.raises(ConfigError, match="that needs no labelled slices"):
         draw_anomalies("few-labels", scan, tmp_path / "a.png", overrides=["anomalies=[{name: transplant}]"])

@@ -101,14 +101,19 @@ def logged_values(folder: Path) -> list[frozenset[tuple[str, str]]]:
     return [frozenset((name, value) for name, value in row.items() if value) for row in logged(folder)]
 
 
-def validated(folder: Path) -> dict[int, set[tuple[str, str]]]:
-    """By step, the figures of validation that were logged: loss and AUPRC. The last step has two, the second of the
-    averaged weights."""
-    figures: dict[int, set[tuple[str, str]]] = {}
+UNSEEN = ("validation_unseen_auprc", "validation_unseen_map_auprc", "validation_unseen_score_auprc")
+
+
+def validated(folder: Path) -> dict[int, set[tuple[str, ...]]]:
+    """By step, the figures of validation that were logged: loss, AUPRC and, as far as there are, those of anomalies
+    that are not trained with. The last step has two, the second of the averaged weights."""
+    figures: dict[int, set[tuple[str, ...]]] = {}
     for row in logged(folder):
         if row.get("validation_auprc"):
             loss = row.get("validation_loss") or row.get("validation_model_loss") or ""
-            figures.setdefault(int(row["step"]) + 1, set()).add((loss, row["validation_auprc"]))
+            figures.setdefault(int(row["step"]) + 1, set()).add(
+                (loss, row["validation_auprc"], *(row[name] for name in UNSEEN if row.get(name)))
+            )
     return figures
 
 
@@ -300,9 +305,11 @@ class TestValidation:
         for bundle in (fitted.reconstructor, fitted.synthetic, fitted.few):
             figures = validated(bundle.folder)
             assert sorted(figures) == [9, TRAIN["steps"]]
-            for loss, auprc in (pair for entry in figures.values() for pair in entry):
+            for loss, *ranks in (row for entry in figures.values() for row in entry):
                 assert 0 < float(loss) < 100
-                assert 0 < float(auprc) < 1
+                # The unseen AUPRC too, and of a detector beside a reconstructor those of the map and the score.
+                assert len(ranks) == (2 if bundle is fitted.reconstructor else 4)
+                assert all(0 < float(rank) < 1 for rank in ranks)
             assert figures[9] != figures[TRAIN["steps"]]  # by the weights as they were then
         height, width, _ = matplotlib.image.imread(fitted.few.folder / "pictures" / "loss.png").shape
         assert width > 1.5 * height  # two panels, losses and AUPRC
@@ -347,6 +354,7 @@ class TestValidation:
                 place: dict[str, Any] = {"out": tmp_path / name, "device": "cpu", "overrides": shorter}
                 bundles.append(fit_reconstructor(config, tmp_path / f"{name}.csv", **place))
             assert f"validation on 32 painted slices of {said}" in caplog.text
+            assert "unseen: painted by atrophy-cavity and intensity-bias" in caplog.text
         assert_same_weights(bundles[0].folder, bundles[1].folder)
         assert bundles[0].used == bundles[1].used
         assert validated(bundles[0].folder) != validated(bundles[1].folder)

@@ -63,7 +63,8 @@ def test_every_weight_is_trained(system: Bundle) -> None:
     assert any(name.startswith("restorer.") for name in start) == (system.run.segmenter.layout == "draem")
     header = (system.folder / "log" / "version_0" / "metrics.csv").read_text().split("\n")[0].split(",")
     assert ("restoration" in header) == (system.run.segmenter.layout == "draem")
-    assert "validation_auprc" in header
+    assert {"validation_auprc", "validation_unseen_auprc"} <= set(header)
+    assert "validation_unseen_map_auprc" not in header  # there is no reconstructor
 
 
 def test_the_score_is_the_probability(system: Bundle, tiny_cohort: Path) -> None:

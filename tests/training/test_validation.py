@@ -16,9 +16,13 @@ from tiny import ANATOMY, DETECTOR, RECONSTRUCTOR, generators, prepared_cases
 
 from hybriduad.cohort.manifest import read_cohort, write_manifest
 from hybriduad.config import files as configs
+from hybriduad.config.runs import Fusion
+from hybriduad.core import plugins
 from hybriduad.core.types import Batch, Split
 from hybriduad.detector.loading import load_detector
-from hybriduad.training.samples import SampleStream, SlicePool, build_pool
+from hybriduad.networks.scoring import fuse, median_filter_volume
+from hybriduad.training.samples import SampleStream, SlicePool, build_pool, needs_labels
+from hybriduad.training.unseen import HELD_OUT, UNSEEN, UNSEEN_MAP, UNSEEN_SCORE, UnseenSlices, held_out
 from hybriduad.training.validation import AUPRC, PaintedSlices, figures, painted_slices
 
 
@@ -72,7 +76,8 @@ def test_without_a_usable_validation_case_they_are_training_slices_under_other_k
     assert slices.source == "training cases, as none of 1 validation cases can be used"
     assert "sub-01 left out of the validation" in caplog.text
     run = configs.parse(DETECTOR, "tests")
-    keys = {int(key) for batch in slices.batches for key in batch.keys}
+    keys = {int(key) for batch in (*slices.batches, *slices.unseen.batches) for key in batch.keys}
+    assert len(keys) == 64  # those of the unseen slices are others again
     stream = SampleStream(
         pool,
         seed=run.seed,
@@ -123,3 +128,101 @@ def test_the_auprc_is_that_of_the_voxels_in_the_brain(tiny_detector: Path, tiny_
         truth.append(batch.lesion[inside].numpy())
     expected = average_precision_score(np.concatenate(truth), np.concatenate(scores))
     assert values_by_name == {"validation_loss": 1.5, AUPRC: pytest.approx(expected, abs=1e-3)}
+
+
+class TestUnseen:
+    """Slices of the same cases painted by generators that the training does not use."""
+
+    def test_of_each_kind_the_first_that_is_not_trained(self) -> None:
+        replacing, changing = HELD_OUT
+        assert [config.name for config in held_out(())] == [replacing[0], changing[0]]
+        assert [config.name for config in held_out({"perlin", replacing[0]})] == [replacing[2], changing[0]]
+        assert [config.name for config in held_out(set(changing))] == [replacing[0]]
+        assert held_out({*replacing, *changing}) == []
+        assert not [
+            name for kind in HELD_OUT for name in kind if needs_labels(plugins.load("anomalies", name).Config())
+        ]
+
+    @pytest.mark.parametrize("run", [RECONSTRUCTOR, DETECTOR])
+    def test_both_stages_have_them_whole_but_for_what_is_painted(
+        self, run: dict[str, Any], tiny_cohort: Path, tmp_path: Path, pool: SlicePool
+    ) -> None:
+        cohort = with_splits(tiny_cohort, tmp_path / "c.csv", s01="train", s02="validation", s03="validation")
+        slices = painted(cohort, tmp_path, pool, run)
+        assert slices.unseen.generators == ("atrophy-cavity", "intensity-bias")
+        together = Batch.stack(list(slices.unseen.batches))
+        assert len(together) == 32
+        change = (together.image - together.healthy).abs().amax(dim=1)
+        assert (change[~(together.lesion | together.ignore)] < 1e-6).all()
+        assert float((together.lesion.flatten(1).sum(dim=1) > 0).float().mean()) > 0.8
+        assert float(change[together.lesion].mean()) > 0.2
+        assert set(together.case_index.tolist()) == {0, 1}
+
+    def test_what_the_training_or_its_parents_paint_is_seen(
+        self, tiny_cohort: Path, tmp_path: Path, pool: SlicePool
+    ) -> None:
+        run = configs.parse({**DETECTOR, "anomalies": [{"name": "intensity-bias"}]}, "tests")
+        place = (ANATOMY, tmp_path / "cache", "axial", pool)
+        slices = painted_slices(tiny_cohort, run, *place, inherited={"atrophy-cavity", "lesion"})
+        assert slices.unseen.generators == ("perlin", "smooth-intensity")
+        every = [{"name": name} for kind in HELD_OUT for name in kind]
+        nothing = painted_slices(tiny_cohort, configs.parse({**DETECTOR, "anomalies": every}, "tests"), *place).unseen
+        assert (nothing.batches, nothing.generators) == ((), ())
+
+    def test_map_and_score_of_lone_slices_beside_the_probability(
+        self, tiny_detector: Path, tiny_cohort: Path, pool: SlicePool
+    ) -> None:
+        unseen = painted(tiny_cohort, tiny_cohort.parent, pool, DETECTOR).unseen
+        detector = load_detector(tiny_detector, "cpu")
+        parts: dict[str, list[np.ndarray]] = {UNSEEN: [], UNSEEN_MAP: [], UNSEEN_SCORE: []}
+        truth = []
+        for batch in unseen.batches:
+            maps = detector.slice_maps(batch)
+            for row in range(len(batch)):
+                inside = (batch.brain & ~batch.ignore)[row].numpy()
+                assert maps.map is not None
+                assert maps.probability is not None
+                brain, spacing = batch.brain[row].numpy(), batch.spacing_mm[row].tolist()
+                plain = maps.map[row].numpy()
+                filtered = median_filter_volume(plain, spacing, brain, 11.5)  # in the plane alone, two-dimensional
+                probability = maps.probability[row].numpy()
+                parts[UNSEEN].append(probability[inside])
+                parts[UNSEEN_MAP].append(filtered[inside])
+                parts[UNSEEN_SCORE].append(fuse(filtered, probability, "sum", 1.0)[inside])
+                truth.append(batch.lesion[row].numpy()[inside])
+        expected = {
+            name: pytest.approx(average_precision_score(np.concatenate(truth), np.concatenate(values)), abs=1e-3)
+            for name, values in parts.items()
+        }
+        assert unseen.figures(detector) == expected
+        assert unseen.figures(detector) == expected
+        assert len({round(value, 4) for value in unseen.figures(detector).values()}) == 3
+
+    def test_forms_of_fusion_differ_in_the_score_alone(
+        self, tiny_detector: Path, tiny_cohort: Path, pool: SlicePool
+    ) -> None:
+        detector = load_detector(tiny_detector, "cpu")
+        found = []
+        for exponents in ({}, {"intensity": 1.0}, {"asymmetry": 1.0}):
+            detector.fusion = Fusion(form="product", floor=0.05, **exponents)
+            found.append(painted(tiny_cohort, tiny_cohort.parent, pool, DETECTOR).unseen.figures(detector))
+        assert len({entry[UNSEEN_SCORE] for entry in found}) == 3
+        assert len({(entry[UNSEEN], entry[UNSEEN_MAP]) for entry in found}) == 1
+
+    def test_a_slice_that_no_contrast_covers_scores_0(
+        self, tiny_detector: Path, tiny_cohort: Path, pool: SlicePool
+    ) -> None:
+        (batch, _) = painted(tiny_cohort, tiny_cohort.parent, pool, DETECTOR).unseen.batches
+        batch.valid[0] = False
+        detector = load_detector(tiny_detector, "cpu")
+        detector.fusion = Fusion(form="product", intensity=1.0, asymmetry=1.0)
+        assert 0 < UnseenSlices([batch], ["some"]).figures(detector)[UNSEEN_SCORE] < 1
+
+    def test_without_a_segmenter_it_is_that_of_the_map_and_without_slices_there_is_none(
+        self, tiny_reconstructor: Path, tiny_cohort: Path, pool: SlicePool
+    ) -> None:
+        unseen = painted(tiny_cohort, tiny_cohort.parent, pool, RECONSTRUCTOR).unseen
+        detector = load_detector(tiny_reconstructor, "cpu")
+        task: Any = SimpleNamespace(losses=lambda _: {"loss": torch.tensor(1.0)})
+        assert unseen.figures(detector) == {UNSEEN: figures(task, detector, unseen.batches)[AUPRC]}
+        assert UnseenSlices([], []).figures(detector) == {}
