@@ -21,10 +21,10 @@ from hybriduad.config import files as configs
 from hybriduad.config.benchmarks import BenchmarkRun, Phantoms
 from hybriduad.core.errors import ConfigError, DataError, reason_of
 from hybriduad.detector.bundle import Bundle
-from hybriduad.detector.thresholds import Thresholds
+from hybriduad.detector.thresholds import PARTS, Thresholds
 from hybriduad.evaluation.calibration import calibrate
 from hybriduad.evaluation.case import load_case
-from hybriduad.evaluation.evaluate import CASES, PICTURES, evaluate
+from hybriduad.evaluation.evaluate import CASES, PICTURES, evaluate_cases
 from hybriduad.phantom.cohort import write_cohort
 from hybriduad.phantom.pathology import PATHOLOGIES
 from hybriduad.prediction.cohort import predict_cohort
@@ -34,6 +34,8 @@ log = logging.getLogger(__name__)
 MODELS, RESULTS, COHORTS, PHANTOMS, WORK, SHOWN = "models", "results", "cohorts", "phantoms", "work", "pictures"
 SHARES = {"train": 0.8, "validation": 0.2}
 """Of the subjects outside the fold that is tested."""
+SCORED = (*PARTS, "brain", "reconstruction")
+"""What figures and pictures of a trial are made of."""
 
 
 @dataclass
@@ -215,12 +217,12 @@ def _tried(bench: Bench, trial: Trial, parts: Sequence[str], title: str, outcome
         bundle.folder,
         manifest,
         split="test",
-        out=work / "predictions",
-        maps=("all",),
+        out=work / "maps",
+        maps=SCORED,
         device=bench.device,
         cache=bench.cache,
     )
-    evaluation = evaluate(work / "predictions", manifest, split="test", out=work / "scores", pictured=parts)
+    evaluation = evaluate_cases(work / "maps", manifest, split="test", out=work / "figures", pictured=parts)
     if lacking := {**dict.fromkeys(evaluation.missing, "no prediction"), **evaluation.failed}:
         raise DataError("test cases without figures", where=title, got=str(lacking))  # rows need the same cases
     names = sorted([*evaluation.done, *evaluation.kept])

@@ -50,7 +50,7 @@ from hybriduad.metrics.intervals import DRAWS
 from hybriduad.prediction.files import MODEL, READABLE
 from hybriduad.scan.volumes import write_atomically
 
-__all__ = ["Evaluation", "compare", "evaluate"]
+__all__ = ["Evaluation", "compare", "evaluate", "evaluate_cases"]
 
 log = logging.getLogger(__name__)
 
@@ -124,7 +124,57 @@ def evaluate(
         ConfigError: an unknown attribute or rule, or another evaluation in ``out``.
         DataError: no predictions there, or no case that can be evaluated.
     """
-    source, folder = Path(predictions), Path(out)
+    asked = {"by": list(by), "seed": seed, "draws": draws}
+    scored = _scored(Path(predictions), cohort, Path(out), asked, rule, split, allow_leakage, overwrite)
+    result = scored.result
+    result.figures = summarise(scored.scores, by, seed, draws)
+    pictures = scored.draw(pictured)
+    _write(result, scored.scores, scored.request, [*scored.leaked, *_notes(result, seed, draws)], pictures)
+    return result
+
+
+def evaluate_cases(
+    predictions: str | Path, cohort: str | Path, *, out: str | Path, split: Split | None = None, pictured: Sequence[str]
+) -> Evaluation:
+    """As :func:`evaluate`, the figures of each case and the pictures alone, which ``out`` then holds: no tables, and
+    no intervals, whose draws take longer than the cases.
+
+    Raises:
+        LeakageError, ConfigError, DataError: as :func:`evaluate`.
+    """
+    scored = _scored(Path(predictions), cohort, Path(out), {}, None, split)
+    scored.draw(pictured)
+    return scored.result
+
+
+@dataclass(frozen=True)
+class _Scored:
+    """The figures of the cases of predictions in ``source``, and what of them ``leaked``; ``shown``: what each is."""
+
+    result: Evaluation
+    source: Path
+    request: Mapping[str, Any]
+    scores: Sequence[CaseScores]
+    leaked: Sequence[str]
+    shown: Mapping[str, tuple[Case, Mapping[str, Any]]]
+
+    def draw(self, parts: Sequence[str]) -> list[str]:
+        """The names of the pictures of the ``parts``, which are drawn now."""
+        out = self.result.out
+        return [name for part in parts for name in _draw(out, self.source, self.scores, self.shown, part)]
+
+
+def _scored(
+    source: Path,
+    cohort: str | Path,
+    folder: Path,
+    asked: Mapping[str, Any],
+    rule: str | None,
+    split: Split | None,
+    allow_leakage: bool = False,
+    overwrite: bool = False,
+) -> _Scored:
+    """Every case is compared with its truth; ``asked`` is what else the request of the evaluation holds."""
     model = _read_json(source / MODEL)
     _check_format(model, source / MODEL)
     thresholds = Thresholds.from_json(model["thresholds"])
@@ -144,7 +194,7 @@ def evaluate(
         counts = f"{len(result.missing)} without prediction, {len(result.unknown)} without truth"
         raise DataError("no case to evaluate", where=source, got=counts)
     leaked = _leakage(cases, model, allow_leakage, result.failed)
-    request = {"bundle": model["bundle"], "rule": chosen, "by": list(by), "seed": seed, "draws": draws, "split": split}
+    request = {"bundle": model["bundle"], "rule": chosen, **asked, "split": split}
     _begin(folder, request, overwrite)
     scores = []
     for case in [case for case in cases if case.name not in result.failed]:
@@ -162,11 +212,8 @@ def evaluate(
         raise DataError(
             "no case could be evaluated", where=source, got=f"the first: {next(iter(result.failed.items()))}"
         )
-    result.figures = summarise(scores, by, seed, draws)
     shown = {case.name: (case, records[case.dataset, case.name][1]) for case in cases}
-    pictures = [name for part in pictured for name in _draw(folder, source, scores, shown, part)]
-    _write(result, scores, request, [*leaked, *_notes(result, seed, draws)], pictures)
-    return result
+    return _Scored(result, source, request, scores, leaked, shown)
 
 
 def _case_scores(

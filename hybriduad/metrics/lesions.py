@@ -160,16 +160,18 @@ def component_table(mask: np.ndarray, score: np.ndarray, spacing_mm: Sequence[fl
     if not len(index):
         return []
     voxel_ml = math.prod(float(spacing) for spacing in spacing_mm) / 1000.0
-    centroids = ndimage.center_of_mass(inside, labels, index)
-    means, maxima = ndimage.mean(score, labels, index), ndimage.maximum(score, labels, index)
+    places = np.nonzero(inside)
+    labels = labels[places]  # of the mask's voxels alone, which are few
+    centroids = [ndimage.mean(places[axis], labels, index) for axis in range(3)]
+    means, maxima = (figure(np.asarray(score)[places], labels, index) for figure in (ndimage.mean, ndimage.maximum))
     return [
         Component(
             number=number,
             voxels=int(sizes[i]),
             volume_ml=float(sizes[i] * voxel_ml),
-            x=float(centroids[i][0]),
-            y=float(centroids[i][1]),
-            z=float(centroids[i][2]),
+            x=float(centroids[0][i]),
+            y=float(centroids[1][i]),
+            z=float(centroids[2][i]),
             mean_score=float(means[i]),
             maximum_score=float(maxima[i]),
         )

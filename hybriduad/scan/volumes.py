@@ -11,7 +11,7 @@ import os
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 import nibabel as nib
@@ -292,6 +292,16 @@ def voxel_digest(path: str | Path) -> str:
     Raises:
         DataError: as :func:`read_volume`.
     """
+    try:
+        state = Path(path).stat()
+    except OSError as error:
+        raise damaged(Path(path), error) from error
+    return _voxel_digest(Path(path), state.st_ino, state.st_size, state.st_mtime_ns)
+
+
+@lru_cache(maxsize=4096)
+def _voxel_digest(path: Path, *state: int) -> str:
+    """Of a file in one state: every step of a benchmark asks for the same scans."""
     data, _, _ = to_ras(read_volume(path, constant_ok=True))
     digest = hashlib.sha256(np.array(data.shape, dtype="<i8").tobytes())
     digest.update((data + np.float32(0)).astype("<f4").tobytes(order="C"))  # + 0 makes -0 and 0 equal
