@@ -21,6 +21,7 @@ from hybriduad.config import files as configs
 from hybriduad.config.benchmarks import BenchmarkRun, Phantoms
 from hybriduad.core.errors import ConfigError, DataError, reason_of
 from hybriduad.detector.bundle import Bundle
+from hybriduad.detector.sharing import Results, shared
 from hybriduad.detector.thresholds import PARTS, Thresholds
 from hybriduad.evaluation.calibration import calibrate
 from hybriduad.evaluation.case import load_case
@@ -54,7 +55,10 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Bench:
-    """Where a benchmark works: manifests and digests by (cohort, fold), the ``folds`` to run now, and how."""
+    """Where a benchmark works: manifests and digests by (cohort, fold), the ``folds`` to run now, and how.
+
+    ``made``: what networks made of slices, for the other trials that stand on them.
+    """
 
     out: Path
     manifests: Mapping[tuple[str, int], Path]
@@ -62,6 +66,7 @@ class Bench:
     folds: tuple[int, ...]
     cache: Path
     device: str
+    made: Results = field(default_factory=Results)
 
     def result(self, trial: Trial) -> Path:
         """The file of its figures."""
@@ -213,15 +218,16 @@ def _tried(bench: Bench, trial: Trial, parts: Sequence[str], title: str, outcome
     work = bench.out / WORK / path.stem
     manifest = bench.manifests[trial.tested_on, trial.model.fold]
     bundle = _calibrated(bench, trial)
-    predict_cohort(
-        bundle.folder,
-        manifest,
-        split="test",
-        out=work / "maps",
-        maps=SCORED,
-        device=bench.device,
-        cache=bench.cache,
-    )
+    with shared(bench.made):
+        predict_cohort(
+            bundle.folder,
+            manifest,
+            split="test",
+            out=work / "maps",
+            maps=SCORED,
+            device=bench.device,
+            cache=bench.cache,
+        )
     evaluation = evaluate_cases(work / "maps", manifest, split="test", out=work / "figures", pictured=parts)
     if lacking := {**dict.fromkeys(evaluation.missing, "no prediction"), **evaluation.failed}:
         raise DataError("test cases without figures", where=title, got=str(lacking))  # rows need the same cases
@@ -243,9 +249,10 @@ def _calibrated(bench: Bench, trial: Trial) -> Bundle:
 
     def by(*rules: str) -> Bundle:
         out = model.with_name("-".join([model.name, *(re.sub("[^a-z0-9.]+", "-", rule) for rule in rules)]))
-        return calibrate(
-            model, manifest, out=out, rules=rules, split="validation", device=bench.device, cache=bench.cache
-        )
+        with shared(bench.made):
+            return calibrate(
+                model, manifest, out=out, rules=rules, split="validation", device=bench.device, cache=bench.cache
+            )
 
     if _name(trial.rule) == _name(HEALTHY_RULE):  # with limits of its own
         return by(trial.rule)

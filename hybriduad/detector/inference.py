@@ -13,6 +13,7 @@ from torch import Tensor
 from hybriduad.config.runs import Anatomy, Fusion, Precision, Residual
 from hybriduad.core.errors import BundleError, DataError
 from hybriduad.core.types import Batch, Prediction
+from hybriduad.detector.sharing import network_digest, result_of
 from hybriduad.detector.thresholds import Thresholds
 from hybriduad.networks.baselines import baseline_maps, intensity_map
 from hybriduad.networks.scoring import Map, fuse, median_filter_volume, smooth_across_slices, weigh
@@ -75,6 +76,7 @@ class Detector:
         self.seed, self.precision, self.device = seed, precision, torch.device(device)
         self.reconstructor = _frozen(reconstructor, self.device)
         self.segmenter = _frozen(segmenter, self.device)
+        self._digests: dict[torch.nn.Module, str] = {}
 
     @torch.inference_mode()
     def slice_maps(self, batch: Batch) -> SliceMaps:
@@ -108,7 +110,7 @@ class Detector:
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=bfloat16):
             anomaly = members = probabilities = None
             if isinstance(self.reconstructor, ImageReconstructor):
-                members = self.reconstructor.reconstruct(image, batch.brain, batch.keys).float()
+                members = self._reconstructed(self.reconstructor, image, batch)
                 members = torch.where(batch.valid, members, batch.image)  # of missing voxels nothing was learnt
             elif isinstance(self.reconstructor, FeatureReconstructor):
                 anomaly = self.reconstructor.anomaly_map(image, batch.valid, batch.brain, batch.keys)
@@ -120,9 +122,40 @@ class Detector:
             anomaly = self.reconstructor.anomaly_map(batch.image, batch.valid, batch.brain, members, self.residual)
         return anomaly, members, probabilities
 
+    def _reconstructed(self, reconstructor: ImageReconstructor, image: Tensor, batch: Batch) -> Tensor:
+        return result_of(
+            lambda: self._named(reconstructor),
+            (image, batch.brain, batch.keys),
+            lambda: reconstructor.reconstruct(image, batch.brain, batch.keys).float(),
+        )
+
     def _probability(self, image: Tensor, shown: Tensor, reconstruction: Tensor | None) -> Tensor:
-        assert self.segmenter is not None
-        return self.segmenter(image, reconstruction).float().sigmoid() * shown
+        segmenter = self.segmenter
+        assert segmenter is not None
+        return result_of(
+            lambda: self._named(segmenter),
+            (image, shown, reconstruction),
+            lambda: segmenter(image, reconstruction).float().sigmoid() * shown,
+        )
+
+    def _named(self, network: torch.nn.Module) -> str:
+        """A network and how it is run, whose weights are read once."""
+        if network not in self._digests:
+            self._digests[network] = network_digest(network)
+        return f"{self._digests[network]} {self.precision} {self.device}"
+
+    def _baselines(self, prepared: Prepared, judged: np.ndarray) -> dict[str, np.ndarray | None]:
+        """Those of :func:`baseline_maps`, and as ``witness`` the intensity under the filter of the map: that of the
+        baselines is wider, and wipes out small lesions."""
+        arguments = (prepared.spacing_mm, self.anatomy.contrasts)
+        lateral, median_mm = lateral_axis(self.direction), self.residual.median_mm
+
+        def make() -> dict[str, np.ndarray | None]:
+            volume = (prepared.image, prepared.valid, judged, *arguments)
+            return {**baseline_maps(*volume, lateral), "witness": intensity_map(*volume, median_mm)}
+
+        given = (prepared.image, prepared.valid, judged)
+        return result_of(lambda: f"baselines {arguments} {lateral} {median_mm}", given, make)
 
     def predict_volume(self, prepared: Prepared, *, rule: str | None = None, batch: int = 16) -> Prediction:
         """The prediction of one case on the model grid (H, W, S).
@@ -151,10 +184,9 @@ class Detector:
             slice_mm = prepared.spacing_mm[2]
             sigma_mm = min(self.fusion.smooth_mm, (self.fusion.smooth_slices or math.inf) * slice_mm)
             probability = smooth_across_slices(probability, slice_mm, judged, sigma_mm)
-        volume = (prepared.image, prepared.valid, judged, prepared.spacing_mm, self.anatomy.contrasts)
-        baselines = baseline_maps(*volume, lateral_axis(self.direction))
-        # Under the filter of the map: that of the baselines is wider, and wipes out small lesions.
-        intensity = intensity_map(*volume, self.residual.median_mm)
+        baselines = dict(self._baselines(prepared, judged))
+        intensity = baselines.pop("witness")
+        assert intensity is not None  # a volume with a contrast has one
         score = self.fuse(anomaly, probability, intensity, baselines["asymmetry"])
         threshold = self.thresholds.threshold("score", score[brain], rule)
         return Prediction(
