@@ -25,8 +25,8 @@ participants.tsv has one, by site. Left in OUT:
                       training patients to leave out, and find the thresholds on the validation patients
   detector-few/       the same, fine-tuned on the masks of 7 training patients
   predictions-NAME/, scores-NAME/   maps and figures of the test patients, who are touched by nothing else
-Both detectors hold three rules, set on the validation patients: expected-dice (the default: a threshold a scan),
-best-dice and false-positives (one threshold for all).
+Both detectors hold three rules, set on the validation patients: expected-dice (the default: a threshold a scan, and
+that of best-dice where a scan shows little), best-dice and false-positives (one threshold for all).
 TEXT
   exit 2
 }
@@ -50,7 +50,8 @@ by=()
 if head -n 1 "$cohort" | tr -d '\r' | tr ',' '\n' | grep -qx site; then by=(--by site); fi
 for name in detector detector-few; do
   run calibrate "$out/$name-uncalibrated" "$cohort" --out "$out/$name" --split validation \
-    --rule expected-dice --rule best-dice --rule "false-positives:false_positive_ml=$limit,per=slice" "${fit[@]}"
+    --rule expected-dice:below=threshold --rule best-dice \
+    --rule "false-positives:false_positive_ml=$limit,per=slice" "${fit[@]}"
   run_cases predict "$out/$name" "$cohort" --split test --maps all --out "$out/predictions-$name" "${fit[@]}"
   run_cases evaluate "$out/predictions-$name" "$cohort" --split test --out "$out/scores-$name" "${by[@]}"
 done

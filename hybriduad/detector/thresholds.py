@@ -34,13 +34,14 @@ def score_logit(scores: np.ndarray) -> np.ndarray:
 class Calibration:
     """The probability of a lesion is expit(``slope`` logit(score) + ``intercept``), ``slope`` > 0.
 
-    This holds in a scan with lesions. A scan whose largest expected Dice (in [0, 1]) is not above ``floor`` is taken
-    for lesion-free, and its mask stays empty.
+    This holds in a scan with lesions. A scan whose largest expected Dice (in [0, 1]) is not above ``floor`` may have
+    none: it is cut at ``below``, by default a threshold that no score reaches, so that its mask stays empty.
     """
 
     slope: float
     intercept: float
     floor: float = 0.0
+    below: float = EMPTY
 
     def probability(self, scores: np.ndarray) -> np.ndarray:
         """The calibrated probability, float64, of scores in [0, 1]."""
@@ -72,11 +73,12 @@ class Calibration:
         if counts is None:
             scores, counts = (values[::-1] for values in np.unique(scores, return_counts=True))
         value, expected = self.best_mask(scores, counts)
-        return value if expected > self.floor else EMPTY
+        return value if expected > self.floor else self.below
 
     def to_json(self) -> dict[str, float]:
-        """As in ``bundle.json``."""
-        return {"slope": self.slope, "intercept": self.intercept, "floor": self.floor}
+        """As in ``bundle.json``, without what is left at its default."""
+        stated = {"slope": self.slope, "intercept": self.intercept, "floor": self.floor}
+        return stated if self.below == EMPTY else stated | {"below": self.below}
 
 
 Cutoff = float | Calibration
@@ -87,7 +89,8 @@ def said(cutoff: Cutoff) -> str:
     """A cutoff in a few characters, for logs and tables."""
     if isinstance(cutoff, Calibration):
         line = f"expit({cutoff.slope:.3g} logit(score) {cutoff.intercept:+.3g})"
-        return f"{line}, empty up to an expected Dice of {cutoff.floor:.3g}"
+        kept = "empty" if cutoff.below == EMPTY else f"at {cutoff.below:.3g}"
+        return f"{line}, {kept} up to an expected Dice of {cutoff.floor:.3g}"
     return f"{cutoff:.4g}"
 
 
@@ -105,7 +108,8 @@ def cutoffs_of(entry: Mapping[str, Any]) -> dict[str, Cutoff]:
     try:
         cutoffs: dict[str, Cutoff] = {part: float(value) for part, value in entry.get("values", {}).items()}
         for part, values in entry.get("calibrations", {}).items():
-            calibration = Calibration(float(values["slope"]), float(values["intercept"]), float(values["floor"]))
+            slope, intercept, floor = (float(values[name]) for name in ("slope", "intercept", "floor"))
+            calibration = Calibration(slope, intercept, floor, float(values.get("below", EMPTY)))
             if not (calibration.slope > 0 and math.isfinite(calibration.intercept)):
                 raise ValueError(f"slope {calibration.slope}, intercept {calibration.intercept}")
             cutoffs[part] = calibration

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import importlib.util
 import logging
+import os
 import time
 import warnings
 from collections.abc import Callable, Sequence
@@ -78,7 +79,7 @@ def run_training(
         stream,
         batch_size=None,
         sampler=RemainingSteps(start, train.steps),
-        num_workers=train.workers,
+        num_workers=min(train.workers, os.cpu_count() or 1),  # no sample depends on their number
         # Workers are seeded from it, in place of the global generator; no sample depends on either.
         generator=torch.Generator().manual_seed(0),
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from tiny import prepared_cases
 
 from hybriduad.core.errors import BundleError
 from hybriduad.detector.loading import load_detector
-from hybriduad.detector.thresholds import EMPTY, Calibration, Thresholds, cutoffs_of, encoded
+from hybriduad.detector.thresholds import EMPTY, Calibration, Thresholds, cutoffs_of, encoded, said
 
 CALIBRATION = Calibration(slope=2.0, intercept=-1.5, floor=0.2)
 
@@ -48,8 +49,19 @@ def test_under_the_floor_and_without_a_score_a_scan_stays_empty() -> None:
     assert 0 < Calibration(1.0, 0.0).best_mask(scores[::-1], np.ones(500))[1] < 0.2
     assert Calibration(1.0, 0.0).threshold(scores) <= 0.1
     assert Calibration(1.0, 0.0, floor=0.2).threshold(scores) == EMPTY > 1
+    assert Calibration(1.0, 0.0, floor=0.2, below=0.07).threshold(scores) == 0.07
+    assert Calibration(1.0, 0.0, floor=0.0, below=0.07).threshold(scores) <= 0.1
     assert Calibration(1.0, 10.0).threshold(np.zeros(5, np.float32)) == EMPTY
     assert not (np.ones(3, np.float32) >= EMPTY).any()
+
+
+def test_what_a_scan_under_the_floor_is_cut_at_is_written_where_it_is_stated() -> None:
+    stated = {"score": replace(CALIBRATION, below=0.07), "map": CALIBRATION}
+    entry = json.loads(json.dumps(encoded(stated)))
+    assert cutoffs_of(entry) == stated
+    assert "below" not in entry["calibrations"]["map"], "bundles of before are read"
+    assert "at 0.07 up to" in said(stated["score"])
+    assert "empty up to" in said(CALIBRATION)
 
 
 def test_a_detector_cuts_its_mask_by_the_scan(tiny_detector: Path, tiny_cohort: Path) -> None:

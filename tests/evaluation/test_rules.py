@@ -14,10 +14,11 @@ from tiny import generators
 
 from hybriduad.core import plugins
 from hybriduad.core.errors import DataError
-from hybriduad.detector.thresholds import Calibration, cutoffs_of, scan_threshold
+from hybriduad.detector.thresholds import EMPTY, Calibration, cutoffs_of, scan_threshold
 from hybriduad.evaluation.rules import best_dice, expected_dice
 from hybriduad.evaluation.rules import false_positives as false_positives_rule
 from hybriduad.evaluation.rules._base import Finding, Observation, Per
+from hybriduad.evaluation.rules._single import PLATEAU
 from hybriduad.evaluation.rules.expected_dice import _floor
 from hybriduad.metrics import ScoreHistogram
 from hybriduad.metrics.histogram import key_edges, score_keys
@@ -156,8 +157,8 @@ class TestBestDice:
         entry = best(observed)
         threshold = entry["values"]["score"]
         assert entry["reached"]["score"] == pytest.approx(mean(threshold), abs=1e-12)
-        assert figures.max() - best_dice.PLATEAU <= mean(threshold) <= figures.max()
-        run = candidates[figures >= figures.max() - best_dice.PLATEAU]
+        assert figures.max() - PLATEAU <= mean(threshold) <= figures.max()
+        run = candidates[figures >= figures.max() - PLATEAU]
         assert run.min() <= threshold <= run.max()
         assert best(observed[::-1])["values"] == entry["values"]
         assert (entry["cases"], entry["subjects"]) == (3, 2)
@@ -206,7 +207,7 @@ class TestBestDice:
         entry = best([observation("a", scores, np.arange(len(scores)) < 100, np.zeros(1))])
         middle = key_edges((score_keys(np.array([0.8])) + score_keys(np.array([0.5]))) // 2)[0]
         assert entry["values"]["score"] == pytest.approx(middle, rel=1e-3)
-        assert entry["reached"]["score"] > 1 - best_dice.PLATEAU
+        assert entry["reached"]["score"] > 1 - PLATEAU
 
     def test_never_zero(self) -> None:
         scores, truth = np.zeros(10, np.float32), np.ones(10, dtype=bool)
@@ -340,6 +341,20 @@ class TestExpectedDice:
         # Without either: none, and it is said.
         assert expected(sick).cutoffs["score"].floor == 0
         assert "the rule is for cohorts that are known to be ill" in caplog.text
+
+    def test_a_scan_under_the_floor_may_be_cut_at_the_threshold_of_all(self) -> None:
+        sick = [observation(str(i), *voxels(i, 6000, 0.03, base=0.2), np.zeros(0), slices=0) for i in range(5)]
+        free = [voxels(20 + i, 6000, 0.0, base=0.2)[0] for i in range(5)]
+        healthy = [
+            observation(f"h{i}", scores, np.zeros(6000, bool), scores, slices=9) for i, scores in enumerate(free)
+        ]
+        empty = expected(sick + healthy)
+        kept = expected_dice.find(expected_dice.Config(below="threshold"), sick + healthy)
+        cutoff = kept.cutoffs["score"]
+        assert replace(cutoff, below=EMPTY) == empty.cutoffs["score"]
+        assert [scan_threshold(cutoff, scores) for scores in free] == [best(sick)["values"]["score"]] * 5
+        assert (kept.limit, empty.limit) == ({"below": "threshold"}, None)
+        assert kept.facts["scans_with_lesion_under_floor"] == {"score": 0}
 
     def test_a_floor_on_slices_of_the_ill_leaves_hardly_any_of_them_empty(self) -> None:
         """Healthy scans may silence faint lesions, since nothing else keeps healthy scans empty; slices may not."""

@@ -15,7 +15,7 @@ from scipy.stats import norm
 
 from hybriduad.config.strict import PluginConfig
 from hybriduad.core.errors import DataError
-from hybriduad.detector.thresholds import Calibration, score_logit
+from hybriduad.detector.thresholds import EMPTY, Calibration, score_logit
 from hybriduad.evaluation.rules._base import (
     DICE_FIGURE,
     Finding,
@@ -25,6 +25,7 @@ from hybriduad.evaluation.rules._base import (
     subjects_of,
     with_lesion,
 )
+from hybriduad.evaluation.rules._single import best_threshold
 from hybriduad.metrics import ScoreHistogram
 from hybriduad.metrics.histogram import BINS, key_edges
 from hybriduad.metrics.voxels import ratio
@@ -37,12 +38,16 @@ PENALTY = 1e-6
 """Weight of the squared slope beside a subject's mean loss: it keeps the slope of a perfect score finite."""
 LEFT_EMPTY = 0.05
 """The share of scans with a lesion that a floor set on slices may leave empty."""
+LEFT = {"empty": "left_empty", "threshold": "under_floor"}
+"""What a bundle calls the scans under the floor."""
 
 
 class Config(PluginConfig):
-    """The rule has no options."""
+    """``below``: what becomes of a scan under the floor. It stays "empty", or is cut at the "threshold" of all scans
+    that ``best-dice`` gives: for cohorts whose lesions may be unlike those of the calibration, smaller or fainter."""
 
     name: Literal["expected-dice"] = "expected-dice"
+    below: Literal["empty", "threshold"] = "empty"
 
 
 def find(config: Config, observed: Sequence[Observation]) -> Finding:
@@ -86,10 +91,11 @@ def find(config: Config, observed: Sequence[Observation]) -> Finding:
         floor = _floor(np.array(ill), case_weights(sick), np.array(free), case_weights(clear))
         if not healthy:
             floor = max(0.0, min(floor, float(_normal(np.array(ill), case_weights(sick)).ppf(LEFT_EMPTY))))
-        cutoffs[part] = Calibration(fitted.slope, fitted.intercept, floor)
+        below = EMPTY if config.below == "empty" else best_threshold(sick, part)[0]
+        cutoffs[part] = Calibration(fitted.slope, fitted.intercept, floor, below)
         reached[part] = _mean_dice(cutoffs[part], sick, part)
         emptied[part] = int((np.array(ill) <= floor).sum())
-        if emptied[part]:
+        if emptied[part] and config.below == "empty":
             log.warning("expected-dice, %s: %d of %d scans with a lesion stay empty", part, emptied[part], len(sick))
     if not cutoffs:
         raise DataError("no part that can be calibrated", got="higher scores that are no likelier lesion")
@@ -100,7 +106,8 @@ def find(config: Config, observed: Sequence[Observation]) -> Finding:
         reached,
         cases=len(sick),
         subjects=len(subjects_of(sick)),
-        facts={"floor_on": {"material": kind, "scans": len(clear)}, "scans_with_lesion_left_empty": emptied},
+        limit=None if config.below == "empty" else {"below": config.below},
+        facts={"floor_on": {"material": kind, "scans": len(clear)}, f"scans_with_lesion_{LEFT[config.below]}": emptied},
     )
 
 
