@@ -109,10 +109,10 @@ def cutoffs_of(entry: Mapping[str, Any]) -> dict[str, Cutoff]:
         cutoffs: dict[str, Cutoff] = {part: float(value) for part, value in entry.get("values", {}).items()}
         for part, values in entry.get("calibrations", {}).items():
             slope, intercept, floor = (float(values[name]) for name in ("slope", "intercept", "floor"))
-            calibration = Calibration(slope, intercept, floor, float(values.get("below", EMPTY)))
-            if not (calibration.slope > 0 and math.isfinite(calibration.intercept)):
-                raise ValueError(f"slope {calibration.slope}, intercept {calibration.intercept}")
-            cutoffs[part] = calibration
+            below = float(values.get("below", EMPTY))
+            if not (slope > 0 and math.isfinite(intercept) and below > 0):  # a score of 0 is in no mask
+                raise ValueError(f"slope {slope}, intercept {intercept}, below {below}")
+            cutoffs[part] = Calibration(slope, intercept, floor, below)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise BundleError(
             "thresholds that cannot be read", got=repr(error), mend="calibrate the bundle anew"

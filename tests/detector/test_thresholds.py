@@ -36,6 +36,8 @@ def test_both_forms_come_back_from_json() -> None:
     [
         {"calibrations": {"score": {"slope": 1.0}}},
         {"calibrations": {"score": {"slope": -1.0, "intercept": 0.0, "floor": 0.0}}},
+        {"calibrations": {"score": {"slope": 1.0, "intercept": 0.0, "floor": 0.2, "below": 0.0}}},
+        {"calibrations": {"score": {"slope": 1.0, "intercept": 0.0, "floor": 0.2, "below": float("nan")}}},
         {"values": {"score": "high"}},
     ],
 )
