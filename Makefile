@@ -31,7 +31,7 @@ bench: install
 	$(BIN)/hybriduad speed cddpm-small --out runs/bench
 
 lock:
-	$(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --extra dev --extra tensorboard --no-emit-index-url --no-header pyproject.toml -o requirements.lock
+	$(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --extra dev --extra tensorboard --extra cluster --extra dicom --no-emit-index-url --no-header pyproject.toml -o requirements.lock
 
 clean:
 	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
