@@ -342,19 +342,24 @@ class TestExpectedDice:
         assert expected(sick).cutoffs["score"].floor == 0
         assert "the rule is for cohorts that are known to be ill" in caplog.text
 
-    def test_a_scan_under_the_floor_may_be_cut_at_the_threshold_of_all(self) -> None:
+    def test_a_scan_under_a_floor_set_on_slices_may_be_cut_at_the_threshold_of_all(self) -> None:
         sick = [observation(str(i), *voxels(i, 6000, 0.03, base=0.2), np.zeros(0), slices=0) for i in range(5)]
         free = [voxels(20 + i, 6000, 0.0, base=0.2)[0] for i in range(5)]
         healthy = [
             observation(f"h{i}", scores, np.zeros(6000, bool), scores, slices=9) for i, scores in enumerate(free)
         ]
-        empty = expected(sick + healthy)
-        kept = expected_dice.find(expected_dice.Config(below="threshold"), sick + healthy)
+        slices = [replace(ill, clear=case.clear, slices=9) for ill, case in zip(sick, healthy, strict=True)]
+        empty = expected(slices)
+        kept = expected_dice.find(expected_dice.Config(below="threshold"), slices)
         cutoff = kept.cutoffs["score"]
         assert replace(cutoff, below=EMPTY) == empty.cutoffs["score"]
         assert [scan_threshold(cutoff, scores) for scores in free] == [best(sick)["values"]["score"]] * 5
         assert (kept.limit, empty.limit) == ({"below": "threshold"}, None)
         assert kept.facts["scans_with_lesion_under_floor"] == {"score": 0}
+        # Under a floor that healthy scans set, scans stay empty: that is their floor.
+        on_scans = expected_dice.find(expected_dice.Config(below="threshold"), sick + healthy)
+        assert on_scans.cutoffs == expected(sick + healthy).cutoffs
+        assert on_scans.facts["scans_with_lesion_left_empty"] == {"score": 0}
 
     def test_a_floor_on_slices_of_the_ill_leaves_hardly_any_of_them_empty(self) -> None:
         """Healthy scans may silence faint lesions, since nothing else keeps healthy scans empty; slices may not."""

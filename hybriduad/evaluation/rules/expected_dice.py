@@ -38,13 +38,12 @@ PENALTY = 1e-6
 """Weight of the squared slope beside a subject's mean loss: it keeps the slope of a perfect score finite."""
 LEFT_EMPTY = 0.05
 """The share of scans with a lesion that a floor set on slices may leave empty."""
-LEFT = {"empty": "left_empty", "threshold": "under_floor"}
-"""What a bundle calls the scans under the floor."""
 
 
 class Config(PluginConfig):
-    """``below``: what becomes of a scan under the floor. It stays "empty", or is cut at the "threshold" of all scans
-    that ``best-dice`` gives: for cohorts whose lesions may be unlike those of the calibration, smaller or fainter."""
+    """``below``: what becomes of a scan under a floor that was set on slices. It stays "empty", or is cut at the
+    "threshold" of all scans that ``best-dice`` gives: for cohorts whose lesions may be unlike those of the calibration,
+    smaller or fainter. Under a floor that lesion-free scans set, a scan stays empty either way: that is their floor."""
 
     name: Literal["expected-dice"] = "expected-dice"
     below: Literal["empty", "threshold"] = "empty"
@@ -80,6 +79,7 @@ def find(config: Config, observed: Sequence[Observation]) -> Finding:
             "expected-dice: no lesion-free scan or slice to set a floor on, so every scan gets a mask: the rule is for "
             "cohorts that are known to be ill"
         )
+    stays_empty = config.below == "empty" or bool(healthy)
     cutoffs, reached, emptied = {}, {}, {}
     for part in parts_of([*sick, *clear]):
         fitted = _fit(sick, part)
@@ -91,11 +91,11 @@ def find(config: Config, observed: Sequence[Observation]) -> Finding:
         floor = _floor(np.array(ill), case_weights(sick), np.array(free), case_weights(clear))
         if not healthy:
             floor = max(0.0, min(floor, float(_normal(np.array(ill), case_weights(sick)).ppf(LEFT_EMPTY))))
-        below = EMPTY if config.below == "empty" else best_threshold(sick, part)[0]
+        below = EMPTY if stays_empty else best_threshold(sick, part)[0]
         cutoffs[part] = Calibration(fitted.slope, fitted.intercept, floor, below)
         reached[part] = _mean_dice(cutoffs[part], sick, part)
         emptied[part] = int((np.array(ill) <= floor).sum())
-        if emptied[part] and config.below == "empty":
+        if emptied[part] and stays_empty:
             log.warning("expected-dice, %s: %d of %d scans with a lesion stay empty", part, emptied[part], len(sick))
     if not cutoffs:
         raise DataError("no part that can be calibrated", got="higher scores that are no likelier lesion")
@@ -107,7 +107,10 @@ def find(config: Config, observed: Sequence[Observation]) -> Finding:
         cases=len(sick),
         subjects=len(subjects_of(sick)),
         limit=None if config.below == "empty" else {"below": config.below},
-        facts={"floor_on": {"material": kind, "scans": len(clear)}, f"scans_with_lesion_{LEFT[config.below]}": emptied},
+        facts={
+            "floor_on": {"material": kind, "scans": len(clear)},
+            "scans_with_lesion_left_empty" if stays_empty else "scans_with_lesion_under_floor": emptied,
+        },
     )
 
 
