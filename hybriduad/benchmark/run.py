@@ -55,7 +55,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Bench:
-    """Where a benchmark works: manifests and digests by (cohort, fold), the ``folds`` to run now, and how.
+    """Where a benchmark works: manifests and digests by (cohort, fold), which folds and systems to run now, and how.
 
     ``made``: what networks made of slices, for the other trials that stand on them.
     """
@@ -64,6 +64,7 @@ class Bench:
     manifests: Mapping[tuple[str, int], Path]
     digests: Mapping[tuple[str, int], str]
     folds: tuple[int, ...]
+    systems: frozenset[str]
     cache: Path
     device: str
     made: Results = field(default_factory=Results)
@@ -72,11 +73,12 @@ class Bench:
         """The file of its figures."""
         return self.out / RESULTS / f"{trial.key(self.digests)[:16]}.json"
 
-    def can_run(self, trial: Trial) -> bool:
-        """Whether both of its cohorts are there, and its fold is asked for or done before."""
+    def can_run(self, row: Row, trial: Trial) -> bool:
+        """Whether both of its cohorts are there, and the trial was done before or its system and fold are asked for."""
         fold = trial.model.fold
         there = (trial.model.cohort, fold) in self.digests and (trial.tested_on, fold) in self.digests
-        return there and (fold in self.folds or self.result(trial).is_file())
+        asked = fold in self.folds and row.system in self.systems
+        return there and (asked or self.result(trial).is_file())
 
 
 def run_benchmark(
@@ -85,6 +87,7 @@ def run_benchmark(
     out: str | Path,
     cohorts: Mapping[str, str | Path] | None = None,
     folds: Sequence[int] | None = None,
+    systems: Sequence[str] | None = None,
     overrides: Sequence[str] = (),
     device: str = "auto",
     cache: str | Path | None = None,
@@ -100,22 +103,27 @@ def run_benchmark(
         config: path or name of a config of kind ``benchmark``.
         out: folder of everything; a benchmark that was stopped there continues.
         cohorts: cohort of the config -> manifest CSV or BIDS folder; those that the config makes itself are not named.
-        folds: the folds to run now, from 1; by default all. What is done of the others stays in the tables.
+        folds: the folds to run now, from 1; by default all. What is done of the others stays in the tables; with no
+            fold at all nothing is run, and the tables are written of what is done.
+        systems: the systems to run now, likewise.
         overrides: ``dotted.key=value`` for ``config``.
         device: "auto", "cpu", "cuda", "cuda:1".
         cache: folder for prepared volumes; by default inside ``out``.
 
     Raises:
-        ConfigError: an unusable config, an unknown cohort or fold.
+        ConfigError: an unusable config, an unknown cohort, fold or system.
         DataError: a cohort that cannot be read.
     """
     run: BenchmarkRun = configs.load(config, list(overrides), kind="benchmark")
     named = {name: Path(path) for name, path in (cohorts or {}).items()}
-    chosen = tuple(folds) if folds else tuple(range(1, run.folds + 1))
-    _check(run, named, chosen)
+    chosen = tuple(range(1, run.folds + 1)) if folds is None else tuple(folds)
+    asked = frozenset(run.systems if systems is None else systems)
+    _check(run, named, chosen, asked)
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
-    bench = _set_up(run, folder, named, chosen, Path(cache) if cache is not None else folder / "cache", device)
+    manifests, digests = _cohorts(run, folder, named)
+    stored = Path(cache) if cache is not None else folder / "cache"
+    bench = Bench(folder, manifests, digests, chosen, asked, stored, device)
     outcome = Outcome(folder)
     costs = system_gflops(run)
     rows = list(rows_of(run))
@@ -129,7 +137,7 @@ def run_benchmark(
         for trial in row.trials:
             title = _title(row, trial)
             before = len(outcome.done)
-            if trial not in tried and bench.can_run(trial):
+            if trial not in tried and bench.can_run(row, trial):
                 tried[trial] = _attempt(bench, trial, tuple(parts[trial]), title, outcome)
             result = tried.get(trial)
             if result is None:
@@ -156,12 +164,14 @@ def _attempt(
         return reason_of(error)
 
 
-def _check(run: BenchmarkRun, named: Mapping[str, Path], folds: Sequence[int]) -> None:
+def _check(run: BenchmarkRun, named: Mapping[str, Path], folds: Sequence[int], systems: frozenset[str]) -> None:
     real = sorted(name for name, cohort in run.cohorts.items() if cohort.phantoms is None)
     if unknown := sorted(set(named) - set(real)):
         raise ConfigError("unknown cohort", got=unknown, expected=f"some of {real}")
     if wrong := [fold for fold in folds if not 1 <= fold <= run.folds]:
         raise ConfigError("no such fold", got=wrong, expected=f"1 to {run.folds}")
+    if strange := sorted(systems - set(run.systems)):
+        raise ConfigError("no such system", got=strange, expected=f"some of {list(run.systems)}")
     for name, cohort in run.cohorts.items():
         if cohort.phantoms is not None and cohort.phantoms.pathology not in PATHOLOGIES:
             got, expected = repr(cohort.phantoms.pathology), f"one of {list(PATHOLOGIES)}"
@@ -173,9 +183,10 @@ def _check(run: BenchmarkRun, named: Mapping[str, Path], folds: Sequence[int]) -
             fit = fit.parent
 
 
-def _set_up(
-    run: BenchmarkRun, out: Path, named: Mapping[str, Path], folds: Sequence[int], cache: Path, device: str
-) -> Bench:
+def _cohorts(
+    run: BenchmarkRun, out: Path, named: Mapping[str, Path]
+) -> tuple[dict[tuple[str, int], Path], dict[tuple[str, int], str]]:
+    """Manifest and digest of each (cohort, fold) that there is; phantoms are made."""
     manifests, digests = {}, {}
     for name, cohort in run.cohorts.items():
         if cohort.phantoms is not None:
@@ -193,7 +204,7 @@ def _set_up(
             write_manifest(split, path)
             manifests[name, fold] = path
             digests[name, fold] = content + "".join(case.split[:2] for case in split)
-    return Bench(out, manifests, digests, tuple(folds), cache, device)
+    return manifests, digests
 
 
 def _phantoms(folder: Path, phantoms: Phantoms) -> Path:

@@ -210,6 +210,10 @@ NamedCohorts = Annotated[
     list[str], _repeated("--cohort", metavar="NAME=PATH", help="A cohort of CONFIG: manifest or BIDS folder; repeat.")
 ]
 Folds = Annotated[list[int], _repeated("--fold", metavar="K", help="Only this fold; repeat. [default: all]")]
+Systems = Annotated[
+    list[str], _repeated("--system", metavar="NAME", help="Only this system of CONFIG; repeat. [default: all]")
+]
+TablesOnly = Annotated[bool, typer.Option("--tables-only", help="Run nothing: write the tables of what is done.")]
 Evaluations = Annotated[list[str], typer.Argument(metavar="NAME=FOLDER", help="Two or more.")]
 
 Count = Annotated[

@@ -43,6 +43,8 @@ def benchmark(
     out: options.Out,
     cohorts: options.NamedCohorts,
     folds: options.Folds,
+    systems: options.Systems,
+    tables_only: options.TablesOnly = False,
     overrides: options.Overrides,
     device: options.Device = "auto",
     cache: options.Cache = None,
@@ -55,8 +57,17 @@ def benchmark(
     from hybriduad.benchmark.run import run_benchmark
 
     named = dict(options.assigned(cohort, "cohort without a name", "NAME=PATH") for cohort in cohorts)
+    if tables_only and (folds or systems):
+        raise ConfigError("options that exclude each other", got="--tables-only with --fold or --system")
     outcome = run_benchmark(
-        config, out=out, cohorts=named, folds=folds, overrides=overrides, device=device, cache=cache
+        config,
+        out=out,
+        cohorts=named,
+        folds=() if tables_only else folds or None,
+        systems=systems or None,
+        overrides=overrides,
+        device=device,
+        cache=cache,
     )
     counts = f"{len(outcome.done)} trials done, {len(outcome.kept)} kept, {len(outcome.failed)} failed"
     typer.echo(f"{counts}, {len(outcome.not_run)} not run, in {out / 'table.md'}")

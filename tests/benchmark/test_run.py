@@ -170,6 +170,26 @@ def test_what_is_done_of_other_folds_stays_in_the_tables(
     assert (again.out / "table.csv").read_text() == (outcome.out / "table.csv").read_text()
 
 
+def test_only_the_systems_asked_for_are_run_and_what_is_done_stays(
+    finished: tuple[Path, Outcome], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, outcome = finished
+    shutil.copytree(outcome.out / "results", tmp_path / "out" / "results")
+    shutil.copytree(outcome.out / "phantoms", tmp_path / "out" / "phantoms")
+
+    def refuse(_: Bench, fit: Fit) -> Path:
+        assert fit.limit == 2
+        raise ConfigError("no time")
+
+    monkeypatch.setattr(running, "_fitted", refuse)
+    some = run_benchmark(config, out=tmp_path / "out", folds=[1, 2], systems=["two labels"], device="cpu")
+    assert {title.partition(",")[0] for title in some.failed} == {"two labels"}
+    assert sorted(some.kept) == sorted(outcome.done)
+    nothing = run_benchmark(config, out=tmp_path / "out", folds=[], device="cpu")
+    assert not nothing.failed
+    assert (nothing.out / "table.csv").read_text() == (outcome.out / "table.csv").read_text()
+
+
 def test_seeds_are_trials_of_a_row() -> None:
     run = configs.load("benchmark-quick", ["seeds=[0, 7]", "folds=2"], kind="benchmark")
     row = next(row for row in rows_of(run) if row.system == "default (synthetic + 7 labels)")
@@ -202,6 +222,7 @@ def test_a_killed_benchmark_continues(finished: tuple[Path, Outcome], tmp_path: 
     [
         ({"cohorts": {"lgg": "x"}}, "unknown cohort"),
         ({"folds": [4]}, "no such fold"),
+        ({"systems": ["fused", "fuse"]}, "no such system.*fuse"),
         ({"overrides": ["cohorts.glioma.phantoms.pathology=flu"]}, "unknown pathology"),
         ({"overrides": ["reference=none of them"]}, "is none of the systems"),
         ({"overrides": ["systems.map.against=nothing"]}, "'nothing'.*is none of the systems"),
@@ -253,7 +274,7 @@ def test_without_a_lesion_free_slice_there_is_no_healthy_only_rule(
     monkeypatch.setattr(running, "_fitted", lambda *_: tmp_path / "model")
     run = configs.load("benchmark-quick", [], kind="benchmark")
     trial = next(rows_of(run)).trials[0]
-    bench = Bench(tmp_path, {("lgg", 1): tmp_path}, {}, (1,), tmp_path, "cpu")
+    bench = Bench(tmp_path, {("lgg", 1): tmp_path}, {}, (1,), frozenset(), tmp_path, "cpu")
     assert running._calibrated(bench, trial) == "bundle"
     assert asked[1] == ("model-expected-dice", ("expected-dice",))
     assert "no lesion-free slice" in caplog.text
