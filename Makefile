@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 OUT ?= runs/demo
 
-.PHONY: install test lint demo bench lock clean
+.PHONY: install test lint demo bench docs lock clean
 
 install: $(STAMP)
 
@@ -30,8 +30,11 @@ demo: install
 bench: install
 	$(BIN)/hybriduad speed cddpm-small --out runs/bench
 
+docs: install
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --config-file .mkdocs.yml --site-dir $(abspath site)
+
 lock:
 	$(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --extra dev --extra tensorboard --extra cluster --extra dicom --no-emit-index-url --no-header pyproject.toml -o requirements.lock
 
 clean:
-	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf build dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis
