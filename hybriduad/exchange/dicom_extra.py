@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from typing import Any
 
@@ -19,3 +23,22 @@ def dicom_module(name: str) -> Any:
     except ImportError as error:
         mend = "pip install 'hybriduad[dicom]'"
         raise ConfigError("DICOM needs a package that is not installed", got=f"no {name}", mend=mend) from error
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Nothing that pydicom or highdicom says of a header reaches a terminal or a log: it may quote a patient's name."""
+    loggers = [logging.getLogger(name) for name in ("pydicom", "highdicom")]
+    before = [logger.propagate for logger in loggers]
+    mute = logging.NullHandler()
+    try:
+        for logger in loggers:
+            logger.propagate = False
+            logger.addHandler(mute)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, state in zip(loggers, before, strict=True):
+            logger.propagate = state
+            logger.removeHandler(mute)

@@ -22,7 +22,7 @@ from hybriduad.core.errors import ConfigError, DataError, reason_of
 from hybriduad.datasets._layout import CONTRASTS, label
 from hybriduad.exchange.contrast_guess import FEWEST_SLICES, Guess, guess_contrast, no_anatomy
 from hybriduad.exchange.dicom_conversion import Converted, convert_series
-from hybriduad.exchange.dicom_extra import dicom_module
+from hybriduad.exchange.dicom_extra import dicom_module, quiet
 from hybriduad.exchange.dicom_series import DicomSeries, find_series
 from hybriduad.scan.volumes import Image, read_volume, write_atomically, write_volume
 
@@ -93,7 +93,8 @@ def import_dicom(
         subject = label(subject.removeprefix("sub-"))
         if not subject:
             raise ConfigError("subject without a letter or digit", expected="a label such as 01")
-    found = find_series(folder)
+    with quiet():
+        found = find_series(folder)
     people = sorted({series.patient for series in found})
     if subject is not None and len(people) > 1:
         mend = "import each from its own folder, or leave --subject out"

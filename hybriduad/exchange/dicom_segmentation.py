@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ import numpy as np
 
 from hybriduad import __version__
 from hybriduad.core.errors import ConfigError, DataError
-from hybriduad.exchange.dicom_extra import dicom_module
+from hybriduad.exchange.dicom_extra import dicom_module, quiet
 from hybriduad.exchange.dicom_geometry import read_series, series_grid
 from hybriduad.prediction.files import SUFFIXES
 from hybriduad.scan.preparation import resampled
@@ -64,11 +63,12 @@ def write_dicom_seg(
     if path.exists() and not overwrite:
         raise ConfigError("file already there", where=path, mend="choose another name, or --overwrite")
     mask, record = _mask(Path(predictions), case)
-    images, grid = _source(series, mask.grid, number)
-    voxels = resampled(Image(mask.data.astype(np.float32), mask.grid), grid, linear=False) > 0.5
-    segmentation = _segmentation(images, voxels.transpose(2, 1, 0).astype(np.uint8), str(record["bundle"]))
     content = io.BytesIO()
-    segmentation.save_as(content)
+    with quiet():
+        images, grid = _source(series, mask.grid, number)
+        voxels = resampled(Image(mask.data.astype(np.float32), mask.grid), grid, linear=False) > 0.5
+        frames = voxels.transpose(2, 1, 0).astype(np.uint8)
+        _segmentation(images, frames, str(record["bundle"])).save_as(content)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, content.getvalue())
     return int(voxels.sum())
@@ -153,26 +153,24 @@ def _segmentation(images: Sequence[Any], frames: np.ndarray, bundle: str) -> Any
         if image.get("PatientSex") not in (*SEXES, None):
             image.PatientSex = ""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of values in the source that break the standard in some small way
-            return hd.seg.Segmentation(
-                source_images=list(images),
-                pixel_array=frames,
-                segmentation_type=hd.seg.SegmentationTypeValues.BINARY,
-                segment_descriptions=[description],
-                series_instance_uid=uid("series"),
-                series_number=SERIES_OFFSET + int(images[0].get("SeriesNumber") or 0),
-                sop_instance_uid=uid("instance"),
-                instance_number=1,
-                manufacturer="hybriduad",
-                manufacturer_model_name="hybriduad",
-                software_versions=__version__,
-                device_serial_number=bundle[:12],
-                content_description=USE,
-                content_label="LESION",
-                series_description="hybriduad lesions (research use only)",
-                omit_empty_frames=bool(frames.any()),
-            )
+        return hd.seg.Segmentation(
+            source_images=list(images),
+            pixel_array=frames,
+            segmentation_type=hd.seg.SegmentationTypeValues.BINARY,
+            segment_descriptions=[description],
+            series_instance_uid=uid("series"),
+            series_number=SERIES_OFFSET + int(images[0].get("SeriesNumber") or 0),
+            sop_instance_uid=uid("instance"),
+            instance_number=1,
+            manufacturer="hybriduad",
+            manufacturer_model_name="hybriduad",
+            software_versions=__version__,
+            device_serial_number=bundle[:12],
+            content_description=USE,
+            content_label="LESION",
+            series_description="hybriduad lesions (research use only)",
+            omit_empty_frames=bool(frames.any()),
+        )
     except (AttributeError, ValueError, TypeError, KeyError) as error:
         # By the type alone: the text may hold values of the header.
         got = f"highdicom's {type(error).__name__}"

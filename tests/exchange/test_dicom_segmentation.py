@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import warnings
 from pathlib import Path
 
 import nibabel as nib
@@ -96,6 +98,22 @@ def test_what_the_file_says_of_itself(folder: Path, tmp_path: Path) -> None:
     assert "research use only" in segment.SegmentLabel
     assert (seg.SegmentationType, seg.Modality, str(seg.PatientName)) == ("BINARY", "SEG", NAME)
     assert seg.FrameOfReferenceUID == pydicom.dcmread(folder / "dicom/im_2_001.dcm").FrameOfReferenceUID
+
+
+def test_nothing_is_said_of_the_patient(
+    folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Of a name without a caret, and of a date that is none, pydicom and highdicom warn, quoting them."""
+    odd = write_series(tmp_path / "odd", head(2), patient="Zelda", PatientBirthDate="August1947", PatientSex="0000")
+    capfd.readouterr()
+    caplog.clear()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        import_dicom(odd, out=tmp_path / "out")
+        with contextlib.suppress(DataError):
+            write_dicom_seg(folder / "predictions", "sub-01", odd, out=tmp_path / "odd.dcm")
+    said = [*capfd.readouterr(), caplog.text, *(str(warning.message) for warning in caught)]
+    assert not [text for text in said if "zelda" in text.casefold() or "1947" in text]
 
 
 def test_an_empty_mask_is_written_as_such(folder: Path, tmp_path: Path) -> None:
