@@ -24,7 +24,7 @@ LEVELS = {
     4: "cohort reconstructors",
     5: "detector phantom",
     6: "training prediction",
-    7: "evaluation speed",
+    7: "evaluation speed exchange",
     8: "benchmark cli demo",
 }
 """The rooms by level: a room imports only from lower levels."""

@@ -5,13 +5,13 @@ Nothing heavy is imported before a verb runs, so that ``--help`` answers at once
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import typer
 from typer.core import TyperGroup
 
-from hybriduad.cli import options, tools
+from hybriduad.cli import neighbours, options, tools
+from hybriduad.cli.outcome import say_outcome as _say_outcome
 from hybriduad.core.errors import ConfigError, HybridUADError, unusable
 
 
@@ -333,6 +333,8 @@ def paint(
     _say_outcome(paint_cohort(config, cohort, out=out, overrides=overrides, overwrite=overwrite))
 
 
+for exchanged in (neighbours.import_dicom, neighbours.fill, neighbours.dicom_seg):
+    app.command()(exchanged)
 for verb in (tools.anomalies, tools.benchmark, tools.speed, tools.demo, tools.show, tools.doctor):
     app.command()(verb)
 
@@ -361,16 +363,3 @@ def _fold(text: str | None) -> tuple[int, int] | None:
 
 def _say_bundle(bundle: Any) -> None:
     typer.echo(f"{bundle.kind} {bundle.digest[:12]} in {bundle.folder}")
-
-
-def _say_outcome(outcome: Any, missing: Sequence[str] = ()) -> None:
-    """Print how many cases are done, those without a prediction, and those that failed with their reasons."""
-    counts = [f"{len(outcome.done)} done", f"{len(outcome.kept)} kept", f"{len(outcome.failed)} failed"]
-    counts += [f"{len(missing)} without a prediction"] if missing else []
-    typer.echo(f"{', '.join(counts)}, in {outcome.out}")
-    if missing:
-        typer.echo(f"without a prediction: {', '.join(missing)}", err=True)
-    for case, reason in outcome.failed.items():
-        typer.echo(f"failed: {case}: {reason}", err=True)
-    if outcome.failed or missing:
-        raise typer.Exit(options.FAILED_CASES)

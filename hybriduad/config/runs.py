@@ -39,7 +39,8 @@ AnomalyBlock = Annotated[AnomalyConfig, _plugin_block("anomalies")]
 
 
 class Augmentation(Strict):
-    """How often a training slice is altered: probabilities in [0, 1]; ``absent`` hides some of several contrasts.
+    """How often a training slice is altered: probabilities in [0, 1]; ``absent`` hides some of several contrasts,
+    never all (contrast dropout): without it a bundle refuses a case without a contrast that all training cases had.
 
     ``stripped`` leaves nothing but the brain. It is not written where it is left out: trainings from before it
     was there are continued.

@@ -82,6 +82,20 @@ class Bundle:
         return int(self.record.get("generation", 2 if self.record["training"].get("labelled_cases") else 1))
 
     @property
+    def needed(self) -> tuple[str, ...]:
+        """The contrasts that a case must have: of several those that no slice of a training of this bundle lacked,
+        neither by contrast dropout (``augmentation.absent``) nor because a case has no such scan.
+
+        Records from before this was noted need none: a case that lacks a contrast is then only warned of.
+        """
+        inner = self.reconstructor.needed if self.reconstructor else ()
+        met = self.record["training"].get("contrasts")
+        names = self.anatomy.contrasts
+        if met is None or met["dropout"] > 0 or len(names) == 1:
+            return inner
+        return tuple(name for name in names if name in inner or not met["lacking_cases"].get(name))
+
+    @property
     def used(self) -> dict[str, str]:
         """Identity digest -> role ("fit" or "calibrate") of every scan and subject behind it, parents included."""
         identities = dict(self.record["identities"])

@@ -42,7 +42,7 @@ class Detector:
 
     The networks are put in evaluation mode and their gradients switched off. ``mirror``: every slice is judged mirrored
     too, which is right for networks that learnt from mirrored slices; where slices show no left and right
-    (:data:`hybriduad.scan.grid.SIDED`), none is.
+    (:data:`hybriduad.scan.grid.SIDED`), none is. ``needed``: the contrasts that a case must have, as its bundle says.
 
     Raises:
         BundleError: neither a reconstructor nor a segmenter, or a segmenter that lacks the reconstruction it needs.
@@ -59,20 +59,22 @@ class Detector:
         fusion: Fusion | None = None,
         thresholds: Thresholds | None = None,
         mirror: bool = False,
+        needed: tuple[str, ...] = (),
         seed: int = 0,
         precision: Precision = "float32",
         device: torch.device | str = "cpu",
     ) -> None:
         if reconstructor is None and (segmenter is None or segmenter.needs_reconstruction):
-            needed = "a reconstructor, or a segmenter of the image alone"
-            raise BundleError("detector without a reconstructor", expected=needed)
+            parts = "a reconstructor, or a segmenter of the image alone"
+            raise BundleError("detector without a reconstructor", expected=parts)
         if segmenter is not None and segmenter.needs_reconstruction and isinstance(reconstructor, FeatureReconstructor):
-            needed = "a segmenter of the image alone beside a reconstructor that has no image"
-            raise BundleError("segmenter of reconstructions that there are not", expected=needed)
+            parts = "a segmenter of the image alone beside a reconstructor that has no image"
+            raise BundleError("segmenter of reconstructions that there are not", expected=parts)
         self.anatomy, self.direction = anatomy, direction
         self.residual, self.fusion = residual or Residual(), fusion or Fusion()
         self.thresholds = thresholds or Thresholds()
         self.mirror = mirror and direction in SIDED
+        self.needed = needed
         self.seed, self.precision, self.device = seed, precision, torch.device(device)
         self.reconstructor = _frozen(reconstructor, self.device)
         self.segmenter = _frozen(segmenter, self.device)

@@ -79,6 +79,7 @@ def load_detector(folder: str | Path, device: str = "auto") -> Detector:
         fusion=bundle.run.fusion if bundle.kind == "detector" else None,
         thresholds=bundle.thresholds,
         mirror=bundle.run.mirror,
+        needed=bundle.needed,
         seed=bundle.record["seed"],
         precision=bundle.record["precision"],
         device=resolve_device(device),

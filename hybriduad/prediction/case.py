@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 from scipy import ndimage
 
+from hybriduad.core.errors import DataError
 from hybriduad.core.types import Case, Prediction
 from hybriduad.detector.inference import Detector
 from hybriduad.scan.cache import PreparedCache
@@ -28,10 +29,15 @@ def predict_case(
     :meth:`hybriduad.core.types.Case.shown_contrast`), and is 0 in others.
 
     Raises:
-        DataError: the case cannot be prepared (:func:`hybriduad.scan.preparation.prepare`).
+        DataError: the case cannot be prepared (:func:`hybriduad.scan.preparation.prepare`), or lacks a contrast whose
+            absence its bundle never met in training (:attr:`hybriduad.detector.bundle.Bundle.needed`).
         ConfigError: a rule that was not calibrated.
     """
     anatomy, direction = detector.anatomy, detector.direction
+    if missing := [name for name in detector.needed if name not in case.images]:
+        mend = "add that scan, or use a bundle that was fitted with contrast dropout (augmentation.absent above 0)"
+        got, expected = f"{sorted(case.images)} without {', '.join(missing)}", list(anatomy.contrasts)
+        raise DataError("contrast that the bundle needs", where=case.name, got=got, expected=expected, mend=mend)
     # Without the truth, so that a prediction does not depend on whether it is known.
     blind = replace(case, lesion=None, ignore=None, lesion_free={})
     prepared = cache.get(blind, anatomy, direction) if cache else prepare(blind, anatomy, direction)

@@ -46,6 +46,7 @@ def load_detector(bundle: str | Path, device: str = "auto") -> CaseDetector:
         fusion=loaded.fusion,
         thresholds=loaded.thresholds,
         mirror=loaded.mirror,
+        needed=loaded.needed,
         seed=loaded.seed,
         precision=loaded.precision,
         device=loaded.device,

@@ -118,6 +118,20 @@ def read_voxels(file: BinaryIO, shape: tuple[int, int, int], raw: bytes, path: P
     Raises:
         DataError: the file ends too early.
     """
+    stored = read_stored(file, shape, raw, path)
+    slope, intercept = parse_header(raw).get_slope_inter()
+    if slope is not None:
+        stored = stored.astype(np.float64) * slope + intercept
+    with np.errstate(over="ignore", invalid="ignore"):  # what does not fit float32 becomes infinite and is refused
+        return stored.astype(np.float32)
+
+
+def read_stored(file: BinaryIO, shape: tuple[int, int, int], raw: bytes, path: Path) -> np.ndarray:
+    """The voxels (X, Y, Z) as they are stored, in the file's type and without its scaling; read-only.
+
+    Raises:
+        DataError: the file ends too early.
+    """
     header = parse_header(raw)
     dtype, offset = header.get_data_dtype(), max(int(header["vox_offset"]), header.single_vox_offset)
     file.read(offset - len(raw))
@@ -126,9 +140,4 @@ def read_voxels(file: BinaryIO, shape: tuple[int, int, int], raw: bytes, path: P
     if len(content) != size:
         raise DataError("damaged or truncated file", where=path, got=f"{len(content)} bytes", expected=f"{size} bytes")
     file.read(1)  # reaching the end makes gzip check its checksum
-    stored = np.frombuffer(content, dtype=dtype).reshape(shape, order="F")
-    slope, intercept = header.get_slope_inter()
-    if slope is not None:
-        stored = stored.astype(np.float64) * slope + intercept
-    with np.errstate(over="ignore", invalid="ignore"):  # what does not fit float32 becomes infinite and is refused
-        return stored.astype(np.float32)
+    return np.frombuffer(content, dtype=dtype).reshape(shape, order="F")

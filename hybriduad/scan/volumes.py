@@ -27,6 +27,7 @@ from hybriduad.scan.nifti import (
     open_file,
     parse_header,
     read_header,
+    read_stored,
     read_voxels,
 )
 
@@ -197,10 +198,41 @@ def write_volume(path: str | Path, data: np.ndarray, like: VolumeGrid, dtype: DT
     path = Path(path)
     if tuple(data.shape) != like.shape:
         raise DataError("voxels on another grid", where=path, got=tuple(data.shape), expected=like.shape)
+    _write(path, data, like, dtype, (1.0, 0.0))
+
+
+def replace_voxels(source: str | Path, path: str | Path, where: np.ndarray, values: np.ndarray) -> None:
+    """A copy of the scan ``source`` with other values at some voxels; all others are stored bit by bit as there.
+
+    ``where`` (X, Y, Z) bool and ``values`` (X, Y, Z), in the scan's units, are in the file's orientation. The type of
+    the voxels and their scaling stay: for integers values are rounded, and cut off where the type ends.
+
+    Raises:
+        DataError: as :func:`read_grid` and :func:`write_volume`, or the file is truncated.
+    """
+    source = Path(source)
+    try:
+        with open_file(source) as file:
+            grid = VolumeGrid(*read_header(file, source))
+            voxels = read_stored(file, grid.shape, grid.header, source).copy(order="F")
+    except UNREADABLE as error:
+        raise damaged(source, error) from error
+    slope, intercept = parse_header(grid.header).get_slope_inter()
+    scaling = (1.0, 0.0) if slope is None else (float(slope), float(intercept))
+    new = (values[where].astype(np.float64) - scaling[1]) / scaling[0]
+    if voxels.dtype.kind in "iu":
+        limits = np.iinfo(voxels.dtype)
+        new = np.rint(new).clip(limits.min, limits.max)
+    voxels[where] = new.astype(voxels.dtype)
+    _write(Path(path), voxels, grid, voxels.dtype, scaling)
+
+
+def _write(path: Path, data: np.ndarray, like: VolumeGrid, dtype: DTypeLike, scaling: tuple[float, float]) -> None:
+    """Stored voxels under a fresh header: the input's description may name the patient, and so may extensions."""
     if not path.name.endswith((".nii", ".nii.gz")):
         raise DataError("unknown volume format", where=path, got=path.suffix, expected=".nii or .nii.gz")
     template = parse_header(like.header)
-    header = type(template)()  # a fresh header: the input's description may name the patient; no extensions
+    header = type(template)()
     for name in _TRANSFORM:
         header[name] = template[name]
     header.set_data_dtype(dtype)
@@ -208,7 +240,7 @@ def write_volume(path: str | Path, data: np.ndarray, like: VolumeGrid, dtype: DT
     header["pixdim"][4:] = 0
     header.set_xyzt_units("mm")
     header["vox_offset"] = header.single_vox_offset
-    header["scl_slope"], header["scl_inter"] = 1, 0
+    header["scl_slope"], header["scl_inter"] = scaling
     voxels = np.asarray(data).astype(header.get_data_dtype()).tobytes(order="F")
     content = header.binaryblock + b"\0" * 4 + voxels
     if path.name.endswith(".gz"):

@@ -185,6 +185,16 @@ def training_summary(data: TrainingData, pool: SlicePool, labelled: Sequence[int
     }
 
 
+def contrast_summary(data: TrainingData, contrasts: Sequence[str], dropout: float) -> dict[str, Any]:
+    """Whether a training met slices without some of its contrasts: by chance (``dropout``), or as its cases were.
+
+    ``lacking_cases``: contrast -> how many cases lack it. :attr:`hybriduad.detector.bundle.Bundle.needed` reads it.
+    """
+    present = [case.present for case in data.prepared]
+    lacking = {name: sum(not here[index] for here in present) for index, name in enumerate(contrasts)}
+    return {"dropout": dropout, "lacking_cases": lacking}
+
+
 def _subjects(cases: Sequence[Case]) -> int:
     return len({(case.dataset, case.subject) for case in cases})
 

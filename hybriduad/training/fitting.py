@@ -28,6 +28,7 @@ from hybriduad.networks.segmenter import Segmenter
 from hybriduad.reconstructors._base import FeatureReconstructor, Reconstructor
 from hybriduad.scan.digests import file_digest
 from hybriduad.training.data import (
+    contrast_summary,
     labelled_cases,
     prepare_training_data,
     training_cases,
@@ -286,11 +287,15 @@ def _fit(
         draw=lambda path: _draw_samples(path, stream, detector()),
         validate=validate,
     )
+    if run.train.steps:
+        contrasts = contrast_summary(data, anatomy.contrasts, run.augmentation.absent)
+    else:  # the weights are those of the parent
+        contrasts = parents[0].record["training"].get("contrasts")
     description = Description(
         anatomy=anatomy,
         direction=data.direction,
         precision=precision,
-        training=training_summary(data, pool, labelled),
+        training=training_summary(data, pool, labelled) | {"contrasts": contrasts},
         identities=(parents[0].used if parents else {}) | dict(data.identities),
         data_licence=place.data_licence,
         generation=generation,

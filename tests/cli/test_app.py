@@ -32,6 +32,9 @@ VERBS = [
     "evaluate",
     "compare",
     "paint",
+    "import-dicom",
+    "fill",
+    "dicom-seg",
     "anomalies",
     "benchmark",
     "speed",
@@ -314,6 +317,32 @@ def test_fit_reconstructor_hands_everything_over(monkeypatch: pytest.MonkeyPatch
         "overwrite": True,
         "data_licence": "CC0",
     }
+
+
+@pytest.mark.usefixtures("given")
+def test_the_verbs_of_other_programs_hand_everything_over(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    target = "hybriduad.exchange.dicom_import.import_dicom"
+    stated = ["--contrast", "7=FLAIR", "--contrast", "a=b=none"]
+    args, kwargs = handed(monkeypatch, target, "import-dicom", tmp_path, "--out", "o", "--subject", "P1", *stated)
+    assert args == (tmp_path,)
+    assert kwargs == {
+        "out": Path("o"),
+        "subject": "P1",
+        "contrasts": {"7": "FLAIR", "a=b": "none"},
+        "overwrite": False,
+    }
+    assert "got '7', expected SERIES=CONTRAST" in refused("import-dicom", tmp_path, "--out", "o", "--contrast", "7")
+    assert "no such folder: got nowhere" in refused("import-dicom", "nowhere", "--out", "o")
+    target = "hybriduad.exchange.dicom_segmentation.write_dicom_seg"
+    words = ["sub-01", tmp_path, "--out", "m.dcm", "--series", "3", "--overwrite"]
+    args, kwargs = handed(monkeypatch, target, "dicom-seg", tmp_path, *words)
+    assert args == (tmp_path, "sub-01", tmp_path)
+    assert kwargs == {"out": Path("m.dcm"), "number": "3", "overwrite": True}
+    target = "hybriduad.exchange.filled_cohort.fill_cohort"
+    words = ["c.csv", "--out", "o", "--seam-mm", 4, "--split", "test"]
+    args, kwargs = handed(monkeypatch, target, "fill", tmp_path, *words)
+    assert args == (tmp_path, "c.csv")
+    assert kwargs == {"out": Path("o"), "seam_mm": 4.0, "split": "test", "overwrite": False}
 
 
 @pytest.mark.usefixtures("given")

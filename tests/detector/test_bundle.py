@@ -18,7 +18,7 @@ from tiny import prepared_cases
 
 from hybriduad.core.errors import BundleError, ConfigError
 from hybriduad.detector import bundle as bundles
-from hybriduad.detector.bundle import verify, write_record
+from hybriduad.detector.bundle import Bundle, verify, write_record
 from hybriduad.detector.loading import load_detector, load_reconstructor, load_segmenter
 from hybriduad.scan.preparation import Prepared
 from hybriduad.training.resuming import Workshop
@@ -364,3 +364,21 @@ class TestGolden:
         assert detector.thresholds.of("asymmetry") is None  # it is of before that baseline
         assert prediction.asymmetry is not None
         assert prediction.asymmetry[brain].any()
+
+
+def trained(contrasts: tuple[str, ...], met: dict[str, Any] | None, inner: Bundle | None = None) -> Bundle:
+    training = {} if met is None else {"contrasts": met}
+    return Bundle(Path("b"), {"anatomy": {"contrasts": contrasts}, "training": training}, None, inner)
+
+
+def test_a_bundle_needs_the_contrasts_that_its_trainings_never_lacked() -> None:
+    both = ("FLAIR", "T1w")
+    never, some = {"FLAIR": 0, "T1w": 0}, {"FLAIR": 0, "T1w": 4}
+    assert trained(both, {"dropout": 0.0, "lacking_cases": never}).needed == both
+    assert trained(both, {"dropout": 0.0, "lacking_cases": some}).needed == ("FLAIR",)
+    assert trained(both, {"dropout": 0.2, "lacking_cases": never}).needed == ()
+    assert trained(both[:1], {"dropout": 0.0, "lacking_cases": {"FLAIR": 0}}).needed == ()
+    assert trained(both, None).needed == (), "bundles from before it was noted"
+    strict = trained(both, {"dropout": 0.0, "lacking_cases": never})
+    assert trained(both, {"dropout": 0.2, "lacking_cases": never}, strict).needed == both
+    assert trained(both, None, strict).needed == both

@@ -11,10 +11,13 @@ import pytest
 from tiny import ANATOMY
 
 from hybriduad.cohort.manifest import read_cohort
+from hybriduad.core.errors import DataError
 from hybriduad.core.types import Case, Prediction
+from hybriduad.detector.bundle import Bundle
 from hybriduad.detector.inference import Detector
 from hybriduad.detector.loading import load_detector
 from hybriduad.prediction.case import on_scan_grid, predict_case
+from hybriduad.prediction.case_detector import load_detector as load_case_detector
 from hybriduad.scan.cache import PreparedCache
 from hybriduad.scan.preparation import Prepared, prepare, restore
 from hybriduad.scan.slices import enough_brain
@@ -91,3 +94,19 @@ def test_a_cached_case_gives_the_same_prediction(case: Case, detector: Detector,
     for part in ("score", "brain", "mask"):
         np.testing.assert_array_equal(getattr(plain, part), getattr(cached, part))
     assert plain.brain.flags.writeable
+
+
+def test_a_case_without_a_contrast_that_the_bundle_needs_is_refused(
+    case: Case, tiny_detector: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Bundle, "needed", property(lambda _: ("FLAIR", "T1w")))
+    strict = load_case_detector(tiny_detector, "cpu")
+    assert load_detector(tiny_detector, "cpu").needed == strict.needed == ("FLAIR", "T1w")
+    alone = replace(case, images={"FLAIR": case.images["FLAIR"]})
+    with pytest.raises(DataError) as caught:
+        strict.predict(alone)
+    assert str(caught.value) == (
+        "contrast that the bundle needs in sub-01: got ['FLAIR'] without T1w, expected ['FLAIR']; add that scan, or "
+        "use a bundle that was fitted with contrast dropout (augmentation.absent above 0)."
+    )
+    assert strict.predict(case).score is not None

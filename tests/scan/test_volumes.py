@@ -2,6 +2,7 @@
 
 import gzip
 import itertools
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
@@ -15,6 +16,7 @@ from hybriduad.scan.volumes import (
     read_grid,
     read_mask,
     read_volume,
+    replace_voxels,
     same_grid,
     spacing_of,
     to_ras,
@@ -264,3 +266,28 @@ def test_make_and_spacing():
     image = Image(voxels(), VolumeGrid.make((5, 6, 7), AFFINE))
     np.testing.assert_allclose(image.affine, AFFINE, atol=1e-5)
     np.testing.assert_allclose(spacing_of(AFFINE), np.linalg.norm(AFFINE[:3, :3], axis=0))
+
+
+@pytest.mark.parametrize("dtype", ["uint8", ">i2", "int32", "float32", ">f8"])
+@pytest.mark.parametrize("scaling", [(1.0, 0.0), (0.25, -3.0)])
+def test_replaced_voxels_and_no_others_change(tmp_path: Path, dtype: str, scaling: tuple[float, float]) -> None:
+    kind = np.dtype(dtype)
+    stored = (np.random.default_rng(2).random((4, 5, 6)) * 200 + 1e-9).astype(kind)
+    image = nib.Nifti1Image(stored, np.diag([2.0, -1.0, 3.0, 1.0]))
+    image.header.set_data_dtype(kind)
+    image.header.set_slope_inter(*scaling)
+    nib.save(image, tmp_path / "scan.nii.gz")
+    where = np.zeros(stored.shape, bool)
+    where[1, 2, :4] = True
+    values = np.full(stored.shape, 20.3, np.float32)
+    values[1, 2, 3] = 1e12
+    replace_voxels(tmp_path / "scan.nii.gz", tmp_path / "copy.nii.gz", where, values)
+    copy = nib.load(tmp_path / "copy.nii.gz")
+    before, after = nib.load(tmp_path / "scan.nii.gz").dataobj.get_unscaled(), copy.dataobj.get_unscaled()
+    assert (copy.dataobj.slope, copy.dataobj.inter) == scaling
+    assert copy.get_data_dtype().newbyteorder("=") == kind.newbyteorder("=")
+    np.testing.assert_array_equal(after[~where], before[~where])
+    rounding = 0.51 * scaling[0] if kind.kind in "iu" else 1e-4
+    np.testing.assert_allclose(np.asarray(copy.dataobj)[1, 2, :3], 20.3, atol=rounding)
+    largest = np.iinfo(kind).max if kind.kind in "iu" else (1e12 - scaling[1]) / scaling[0]
+    assert after[1, 2, 3] == pytest.approx(largest)

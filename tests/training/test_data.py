@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from tiny import prepared_cases
 
 from hybriduad.core.errors import DataError
 from hybriduad.core.types import Case
-from hybriduad.training.data import TrainingData, labelled_cases, training_summary
+from hybriduad.training.data import TrainingData, contrast_summary, labelled_cases, training_summary
 from hybriduad.training.samples import build_pool
 
 
@@ -70,3 +71,12 @@ def test_the_summary_counts_cases_and_patients(data: TrainingData) -> None:
     summary = training_summary(data, pool, labelled)
     assert (summary["cases"], summary["subjects"]) == (10, 6)
     assert (summary["labelled_cases"], summary["labelled_subjects"]) == (4, 2)
+
+
+def test_the_summary_of_contrasts_counts_the_cases_that_lack_each(data: TrainingData) -> None:
+    first, *rest = data.prepared
+    both = [replace(case, valid=np.concatenate([case.valid] * 2)) for case in (first, *rest)]
+    for case in both[:3]:
+        case.valid[1] = False
+    summary = contrast_summary(replace(data, prepared=tuple(both)), ("FLAIR", "T1w"), 0.2)
+    assert summary == {"dropout": 0.2, "lacking_cases": {"FLAIR": 0, "T1w": 3}}

@@ -196,6 +196,7 @@ class TestEndToEnd:
         assert training["attributes"]["pathology"] == {"glioma": 2, "(others)": 1}
         assert (record["direction"], record["precision"]) == ("axial", "float32")
         assert fitted.few.thresholds.values == {}
+        assert training["contrasts"] == {"dropout": 0.2, "lacking_cases": {"FLAIR": 0}}
         assert "Research use only" in record["intended_use"]
 
     def test_statistics_of_the_training_slices(self, fitted: Fitted) -> None:
@@ -423,6 +424,7 @@ class TestNoSteps:
         assert (before.residual.kind, after.residual.kind) == ("ssim", "absolute")
         assert (after.fusion.form, after.fusion.weight, after.mirror) == ("sum", 2.0, True)
         assert (child.folder / "pictures" / "final.png").is_file()
+        assert child.record["training"]["contrasts"] == fitted.synthetic.record["training"]["contrasts"]
         tables = [load_file(bundle.folder / "statistics.safetensors") for bundle in (fitted.synthetic, child)]
         assert any(not torch.equal(tables[0][name], tables[1][name]) for name in tables[0])  # they hold the score
 

@@ -1,0 +1,23 @@
+"""What became of a cohort, as the command line says it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import typer
+
+from hybriduad.cli import options
+
+
+def say_outcome(outcome: Any, missing: Sequence[str] = ()) -> None:
+    """Print how many cases are done, those without a prediction, and those that failed with their reasons."""
+    counts = [f"{len(outcome.done)} done", f"{len(outcome.kept)} kept", f"{len(outcome.failed)} failed"]
+    counts += [f"{len(missing)} without a prediction"] if missing else []
+    typer.echo(f"{', '.join(counts)}, in {outcome.out}")
+    if missing:
+        typer.echo(f"without a prediction: {', '.join(missing)}", err=True)
+    for case, reason in outcome.failed.items():
+        typer.echo(f"failed: {case}: {reason}", err=True)
+    if outcome.failed or missing:
+        raise typer.Exit(options.FAILED_CASES)

@@ -1,0 +1,149 @@
+"""DICOM SEG out: the mask's voxels and places come back, read by pydicom and by highdicom."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import warnings
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from hybriduad import __version__
+from hybriduad.core.errors import ConfigError, DataError
+from hybriduad.exchange.dicom_import import import_dicom
+from hybriduad.exchange.dicom_segmentation import write_dicom_seg
+
+pydicom = pytest.importorskip("pydicom")
+highdicom = pytest.importorskip("highdicom")
+pytest.importorskip("dcm2niix")
+from dicom_made import NAME, head, write_series  # noqa: E402
+
+BUNDLE = "ab" * 32
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """``dicom`` two series of a study, on different grids; ``bids`` the first converted; ``predictions`` a mask."""
+    root = tmp_path_factory.mktemp("seg")
+    write_series(root / "dicom", head(2), number=2, PatientSex="0000")
+    write_series(root / "dicom", head(3), number=3, description="t1_se", start=(-20.0, -40.0, 10.0))
+    import_dicom(root / "dicom", out=root / "bids", contrasts={"3": "none"})
+    scan = nib.load(root / "bids/sub-01/anat/sub-01_FLAIR.nii.gz")
+    mask = np.random.default_rng(9).random(scan.shape) > 0.8
+    mask[..., 4] = False
+    predict(root / "predictions", "sub-01", nib.Nifti1Image(mask.astype(np.uint8), scan.affine))
+    predict(root / "predictions", "sub-02", nib.Nifti1Image(np.zeros(scan.shape, np.uint8), scan.affine))
+    return root
+
+
+def predict(out: Path, case: str, mask: nib.Nifti1Image | None) -> None:
+    """A prediction as far as it matters here."""
+    place = out / case / "anat"
+    place.mkdir(parents=True)
+    parts = {"score": "somewhere.nii.gz"}
+    if mask is not None:
+        parts["mask"] = f"{case}/anat/{case}_label-lesion_desc-anomaly_mask.nii.gz"
+        nib.save(mask, out / parts["mask"])
+    (place / f"{case}_desc-anomaly_probseg.json").write_text(json.dumps({"parts": parts, "bundle": BUNDLE}))
+
+
+def test_voxels_and_geometry_come_back(folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "mask.dcm"
+    count = write_dicom_seg(folder / "predictions", "sub-01", folder / "dicom", out=out)
+    image = nib.load(folder / "predictions/sub-01/anat/sub-01_label-lesion_desc-anomaly_mask.nii.gz")
+    mask, back = np.asarray(image.dataobj), np.linalg.inv(image.affine)
+    assert count == mask.sum() > 500
+    seg = pydicom.dcmread(out)
+    source = {str(d.SOPInstanceUID): d for d in map(pydicom.dcmread, sorted((folder / "dicom").glob("im_2_*")))}
+    frames = seg.pixel_array
+    assert len(frames) == 11  # the empty slice is left out
+    seen = np.zeros_like(mask)
+    for frame, place in zip(frames, seg.PerFrameFunctionalGroupsSequence, strict=True):
+        position = np.array(place.PlanePositionSequence[0].ImagePositionPatient, dtype=float)
+        uid = place.DerivationImageSequence[0].SourceImageSequence[0].ReferencedSOPInstanceUID
+        np.testing.assert_allclose(position, np.array(source[uid].ImagePositionPatient, dtype=float), atol=1e-6)
+        shared = seg.SharedFunctionalGroupsSequence[0]
+        assert list(shared.PlaneOrientationSequence[0].ImageOrientationPatient) == list(
+            source[uid].ImageOrientationPatient
+        )
+        assert list(shared.PixelMeasuresSequence[0].PixelSpacing) == list(source[uid].PixelSpacing)
+        across, down = np.array(source[uid].ImageOrientationPatient, dtype=float).reshape(2, 3)
+        for row, column in np.argwhere(frame):
+            x, y, z = position + column * across * 1.5 + row * down * 2.0
+            seen[tuple((back @ [-x, -y, z, 1])[:3].round().astype(int))] += 1
+    np.testing.assert_array_equal(seen, mask)
+    by_source = highdicom.seg.segread(out).get_pixels_by_source_instance(list(source), ignore_spatial_locations=False)
+    assert by_source.sum() == count
+
+
+def test_what_the_file_says_of_itself(folder: Path, tmp_path: Path) -> None:
+    for name in ("one.dcm", "two.dcm"):
+        write_dicom_seg(folder / "predictions", "sub-01", folder / "dicom", out=tmp_path / name, number="2")
+    seg, again = pydicom.dcmread(tmp_path / "one.dcm"), pydicom.dcmread(tmp_path / "two.dcm")
+    assert seg.SOPInstanceUID == again.SOPInstanceUID
+    (segment,) = seg.SegmentSequence
+    coded = segment.SegmentedPropertyCategoryCodeSequence[0], segment.SegmentedPropertyTypeCodeSequence[0]
+    assert [(code.CodeValue, code.CodingSchemeDesignator) for code in coded] == [
+        ("49755003", "SCT"),
+        ("52988006", "SCT"),
+    ]
+    assert segment.SegmentAlgorithmType == "AUTOMATIC"
+    algorithm = segment.SegmentationAlgorithmIdentificationSequence[0]
+    assert (algorithm.AlgorithmName, algorithm.AlgorithmVersion) == ("hybriduad", __version__)
+    assert BUNDLE in algorithm.AlgorithmParameters
+    assert "esearch use only" in seg.ContentDescription
+    assert "research use only" in segment.SegmentLabel
+    assert (seg.SegmentationType, seg.Modality, str(seg.PatientName)) == ("BINARY", "SEG", NAME)
+    assert seg.FrameOfReferenceUID == pydicom.dcmread(folder / "dicom/im_2_001.dcm").FrameOfReferenceUID
+
+
+def test_nothing_is_said_of_the_patient(
+    folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Of a name without a caret, and of a date that is none, pydicom and highdicom warn, quoting them."""
+    odd = write_series(tmp_path / "odd", head(2), patient="Zelda", PatientBirthDate="August1947", PatientSex="0000")
+    capfd.readouterr()
+    caplog.clear()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        import_dicom(odd, out=tmp_path / "out")
+        with contextlib.suppress(DataError):
+            write_dicom_seg(folder / "predictions", "sub-01", odd, out=tmp_path / "odd.dcm")
+    said = [*capfd.readouterr(), caplog.text, *(str(warning.message) for warning in caught)]
+    assert not [text for text in said if "zelda" in text.casefold() or "1947" in text]
+
+
+def test_an_empty_mask_is_written_as_such(folder: Path, tmp_path: Path) -> None:
+    assert write_dicom_seg(folder / "predictions", "sub-02", folder / "dicom", out=tmp_path / "e.dcm") == 0
+    assert pydicom.dcmread(tmp_path / "e.dcm").pixel_array.shape == (12, 20, 24)
+    assert not pydicom.dcmread(tmp_path / "e.dcm").pixel_array.any()
+
+
+def test_bad_input_is_one_sentence(folder: Path, tmp_path: Path) -> None:
+    predictions, dicom, out = folder / "predictions", folder / "dicom", tmp_path / "x.dcm"
+    with pytest.raises(DataError, match=r"no such case in .*: got sub-9, expected one of \['sub-01', 'sub-02'\]"):
+        write_dicom_seg(predictions, "sub-9", dicom, out=out)
+    with pytest.raises(DataError, match=r"no series on the grid of the mask .*series 3: \(24, 20, 12\), in another pl"):
+        write_dicom_seg(predictions, "sub-01", dicom, out=out, number="3")
+    with pytest.raises(DataError, match=r"no such series .*got 8"):
+        write_dicom_seg(predictions, "sub-01", dicom, out=out, number="8")
+    twice = write_series(tmp_path / "twice", head(2), number=2)
+    write_series(twice, head(2), number=7)
+    with pytest.raises(DataError, match=r"several series on the grid of the mask .*--series 2"):
+        write_dicom_seg(predictions, "sub-01", twice, out=out)
+    gap = write_series(tmp_path / "gap", head(2), number=2)
+    (gap / "im_2_005.dcm").unlink()
+    with pytest.raises(DataError, match=r"slices at uneven places: got steps of 5.00 to 10.00 mm"):
+        write_dicom_seg(predictions, "sub-01", gap, out=out)
+    predict(tmp_path / "p", "sub-01", None)
+    with pytest.raises(DataError, match="prediction without a mask"):
+        write_dicom_seg(tmp_path / "p", "sub-01", dicom, out=out)
+    assert not out.exists()
+    with pytest.raises(ConfigError, match=r"ends in \.dcm"):
+        write_dicom_seg(predictions, "sub-01", dicom, out=tmp_path / "x.nii.gz")
+    out.write_bytes(b"")
+    with pytest.raises(ConfigError, match="file already there"):
+        write_dicom_seg(predictions, "sub-01", dicom, out=out)
