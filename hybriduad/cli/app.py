@@ -333,7 +333,7 @@ def paint(
     _say_outcome(paint_cohort(config, cohort, out=out, overrides=overrides, overwrite=overwrite))
 
 
-for verb in (tools.anomalies, tools.benchmark, tools.speed, tools.demo, tools.show, tools.doctor):
+for verb in (tools.report, tools.anomalies, tools.benchmark, tools.speed, tools.demo, tools.show, tools.doctor):
     app.command()(verb)
 
 

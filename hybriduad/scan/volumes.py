@@ -199,6 +199,14 @@ def write_volume(path: str | Path, data: np.ndarray, like: VolumeGrid, dtype: DT
         raise DataError("voxels on another grid", where=path, got=tuple(data.shape), expected=like.shape)
     if not path.name.endswith((".nii", ".nii.gz")):
         raise DataError("unknown volume format", where=path, got=path.suffix, expected=".nii or .nii.gz")
+    content = nifti_bytes(data, like, dtype)
+    if path.name.endswith(".gz"):
+        content = gzip.compress(content, compresslevel=GZIP_LEVEL, mtime=0)
+    write_atomically(path, content)
+
+
+def nifti_bytes(data: np.ndarray, like: VolumeGrid, dtype: DTypeLike = np.float32) -> bytes:
+    """The NIfTI file, not compressed, of ``data`` (X, Y, Z) on the grid ``like``, both transforms bit by bit."""
     template = parse_header(like.header)
     header = type(template)()  # a fresh header: the input's description may name the patient; no extensions
     for name in _TRANSFORM:
@@ -210,10 +218,7 @@ def write_volume(path: str | Path, data: np.ndarray, like: VolumeGrid, dtype: DT
     header["vox_offset"] = header.single_vox_offset
     header["scl_slope"], header["scl_inter"] = 1, 0
     voxels = np.asarray(data).astype(header.get_data_dtype()).tobytes(order="F")
-    content = header.binaryblock + b"\0" * 4 + voxels
-    if path.name.endswith(".gz"):
-        content = gzip.compress(content, compresslevel=GZIP_LEVEL, mtime=0)
-    write_atomically(path, content)
+    return header.binaryblock + b"\0" * 4 + voxels
 
 
 def write_atomically(path: Path, content: bytes) -> None:

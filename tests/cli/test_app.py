@@ -32,6 +32,7 @@ VERBS = [
     "evaluate",
     "compare",
     "paint",
+    "report",
     "anomalies",
     "benchmark",
     "speed",
