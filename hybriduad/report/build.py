@@ -77,7 +77,7 @@ def write_report(
     records = read_records(source, failed)
     model = read_json(source / MODEL)
     figures = {} if scores is None else read_scores(Path(scores), str(model.get("bundle")))
-    cases = {} if cohort is None else {case.name: case for case in read_cohort(cohort)}
+    cases = [] if cohort is None else read_cohort(cohort)
     pages = page_names([record.case for record in records])
     _begin(folder, {INDEX, *pages.values()})
     outcome, rows = Outcome(folder, failed=failed), []
@@ -104,7 +104,7 @@ def write_report(
         outcome.done.append(name)
         log.info("%s written (%d of %d)", name, len(outcome.done), len(records))
     known = {record.case for record in records}
-    absent = sorted(name for name in cases if name not in known)
+    absent = sorted({case.name for case in cases} - known)
     reported = failures(source)
     index = group_content(rows, model, {**reported, **outcome.failed}, [n for n in absent if n not in reported])
     write_atomically(folder / INDEX, render("index.html", **index).encode())
@@ -204,7 +204,8 @@ def page_names(cases: Sequence[str]) -> dict[str, str]:
 
 def without_paths(sentence: str) -> str:
     """A sentence in which only the last part of every absolute path is left: folders may name people."""
-    return re.sub(r"(?<![\w.<])/(?:[^/\n:;,'\"]*/)+", "", sentence)
+    # A folder's name may hold anything but what the sentences of errors put after a path.
+    return re.sub(r"(?<![\w.<])/(?:(?:(?!: got |: expected |, expected |; )[^/\n])*/)+", "", sentence)
 
 
 def _begin(folder: Path, kept: set[str]) -> None:
@@ -219,10 +220,13 @@ def _begin(folder: Path, kept: set[str]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
 
 
-def _case(cases: Mapping[str, Case], record: Record) -> Case:
-    if record.case not in cases:
+def _case(cases: Sequence[Case], record: Record) -> Case:
+    """The case of a record; of several of its name, in different data sets, that of the record's data set."""
+    named = [case for case in cases if case.name == record.case]
+    chosen = [case for case in named if case.dataset == record.content.get("dataset")] or named
+    if not chosen:
         raise ConfigError("case that the cohort lacks", got=record.case, mend="name the cohort that was predicted")
-    return cases[record.case]
+    return chosen[0]
 
 
 def _row(record: Record, layers: Layers, content: Mapping[str, Any], page: str, figures: Mapping[str, str]) -> Row:

@@ -52,13 +52,9 @@ def policy(scripts: list[str], style: str) -> str:
     )
 
 
+@cache
 def viewer_source() -> str | None:
     """NiiVue, as text; None where nilearn does not hold it."""
-    return _viewer()
-
-
-@cache
-def _viewer() -> str | None:
     try:
         file = resources.files("nilearn").joinpath(*VIEWER)
         return file.read_text(encoding="utf-8")
