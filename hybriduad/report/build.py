@@ -248,7 +248,7 @@ def _row(record: Record, layers: Layers, content: Mapping[str, Any], page: str, 
         "auprc": _float(figures.get("auprc")),
     }
     flags = tuple(flag.name for flag in content["flags"])
-    return Row(record.case, page, draw_thumbnail(layers, content["threshold"]), values, flags)
+    return Row(record.case, page, draw_thumbnail(layers, content["threshold"]), values, flags, content["checked"])
 
 
 def _total(lesions: Sequence[Mapping[str, str]]) -> float:

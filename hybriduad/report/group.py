@@ -19,13 +19,15 @@ RADIUS = 5.0
 
 @dataclass(frozen=True)
 class Row:
-    """What the table shows of a case; ``page`` is its file, ``values`` numbers by column, None where there is none."""
+    """What the table shows of a case; ``page`` is its file, ``values`` numbers by column, None where there is none,
+    ``checked`` whether its input was checked at all."""
 
     case: str
     page: str
     thumbnail: str
     values: Mapping[str, float | None]
     flags: Sequence[str] = field(default_factory=tuple)
+    checked: bool = False
 
 
 class Dot(NamedTuple):

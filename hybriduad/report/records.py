@@ -104,7 +104,8 @@ def failures(folder: Path) -> dict[str, str]:
     if not columns:
         return {}
     name = "case" if "case" in columns else columns[0]
-    return {row[name]: "; ".join(value for key, value in row.items() if key != name and value) for row in rows}
+    why = ["reason"] if "reason" in columns else [column for column in columns if column != name]
+    return {row[name]: "; ".join(row[column] for column in why if row[column]) for row in rows}
 
 
 def read_scores(folder: Path, bundle: str) -> dict[str, dict[str, str]]:

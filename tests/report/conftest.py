@@ -20,6 +20,7 @@ def predictions(tiny_detector: Path, tiny_cohort: Path, tmp_path_factory: pytest
     predict_cohort(tiny_detector, tiny_cohort, out=out, maps=("all",), device="cpu")
     for case in ("sub-01", "sub-02"):
         give_lesions(out / case / "anat", case)
+    edit(out / "sub-01/anat/sub-01_desc-anomaly_probseg.json", quality=None, confidence=None)
     flag = {"name": "low contrast", "value": 0.1, "limit": 0.2, "sentence": "Grey and white matter look alike."}
     edit(
         out / "sub-02/anat/sub-02_desc-anomaly_probseg.json",

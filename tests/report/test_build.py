@@ -27,17 +27,20 @@ from hybriduad.scan.volumes import VolumeGrid
 RECORD = "anat/{0}_desc-anomaly_probseg.json"
 
 
-def test_a_page_says_what_the_record_says(report: Path) -> None:
+def test_a_page_says_what_the_record_says(report: Path, predictions: Path) -> None:
     words = words_of(report / "sub-01.html")
+    (record, *_) = read_records(predictions, {})
     assert words.count("Research use only. Not a medical device; not for diagnosis or treatment.") == 1
     assert "Lesions outlined 2" in words
     assert f"score reaches {THRESHOLD}, by the rule “best-dice”, the same for all scans" in words
     assert "Dice 0.731" in words
     assert "AUPRC 0.842" in words
     assert "near blind spot" in words
-    assert "Brain mask: given" in words
+    assert f"Brain mask: {record.brain['method']}" in words
+    assert "Flags unchecked" in words, "no check is no clean bill"
     full = words_of(report / "sub-02.html")
     assert "low contrast : Grey and white matter look alike." in full
+    assert "Flags 2" in full
     assert "Distance 31 from the training scans, limit 20." in full
     assert "p of the scan 0.04" in full
     assert "At most 4 % of healthy scans look so. (24 controls)" in full
@@ -59,6 +62,7 @@ def test_the_index_lists_cases_failures_and_what_was_not_predicted(report: Path)
     words = words_of(report / "index.html")
     assert "3 cases, 1 failed" in words
     assert "sub-09 damaged file in scan.nii.gz: got nothing." in words
+    assert "2026-11-27" not in words
     text = (report / "index.html").read_text()
     assert [name for name in ("sub-01", "sub-02", "sub-03") if f'href="{name}.html"' not in text] == []
     assert "low contrast" in text
