@@ -32,6 +32,7 @@ _HOMES = {
     "predict_cohort": "prediction.cohort",
     "read_case": "cohort.manifest",
     "read_cohort": "cohort.manifest",
+    "write_report": "report.build",
 }
 """Public name -> the module that it comes from."""
 
@@ -49,6 +50,7 @@ if TYPE_CHECKING:  # for editors and type checkers, which do not run __getattr__
     from hybriduad.prediction.case_detector import CaseDetector as CaseDetector
     from hybriduad.prediction.case_detector import load_detector as load_detector
     from hybriduad.prediction.cohort import predict_cohort as predict_cohort
+    from hybriduad.report.build import write_report as write_report
     from hybriduad.training.fitting import fit_detector as fit_detector
     from hybriduad.training.fitting import fit_reconstructor as fit_reconstructor
     from hybriduad.training.painted_cohort import paint_cohort as paint_cohort

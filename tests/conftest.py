@@ -6,7 +6,9 @@ They are made once a session and must be treated as read-only: copy before chang
 from __future__ import annotations
 
 import os
+from collections import Counter
 from pathlib import Path
+from typing import Any
 
 # Networks this small are slower on several threads, and the tests share the machine. Said before any library starts
 # its threads, and inherited by the processes that tests start: results are the same only for the same threads.
@@ -35,6 +37,15 @@ others."""
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     places = {name: place for place, name in enumerate(SLOWEST)}
     items.sort(key=lambda item: places.get(item.path.name, len(places)))
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Name what was not tested, at the end, where it is read: each reason to skip and how many tests it cost."""
+    reasons = Counter(str(report.longrepr[2]) for report in terminalreporter.stats.get("skipped", ()))
+    for reason, count in reasons.items():
+        tests = f"{count} test{'s' if count > 1 else ''}"
+        terminalreporter.write_line(f"not tested: {reason.removeprefix('Skipped: ')}, {tests}")
 
 
 @pytest.fixture(scope="session")

@@ -58,6 +58,9 @@ def test_holds_what_it_should_and_nothing_else(wheel: Path) -> None:
         names = set(archive.namelist())
     package = ROOT / "hybriduad"
     expected = {f"hybriduad/{path.relative_to(package)}" for path in package.rglob("*.py")}
+    templates = {path for path in (package / "report" / "templates").iterdir()}
+    assert {path.suffix for path in templates} == {".html", ".css", ".js"}
+    expected |= {f"hybriduad/report/templates/{path.name}" for path in templates}
     expected |= {f"hybriduad/configs/{path.name}" for path in (ROOT / "configs").glob("*.yaml")}
     assert expected <= names
     folders = {name.partition("/")[0] for name in names}

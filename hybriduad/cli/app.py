@@ -335,7 +335,7 @@ def paint(
 
 for exchanged in (neighbours.import_dicom, neighbours.fill, neighbours.dicom_seg):
     app.command()(exchanged)
-for verb in (tools.anomalies, tools.benchmark, tools.speed, tools.demo, tools.show, tools.doctor):
+for verb in (tools.report, tools.anomalies, tools.benchmark, tools.speed, tools.demo, tools.show, tools.doctor):
     app.command()(verb)
 
 

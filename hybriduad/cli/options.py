@@ -21,6 +21,7 @@ PICTURED = 6
 """How many subjects of a cohort the picture of phantoms shows."""
 COHORT = ("cohort", "a manifest .csv, a BIDS folder, or an image .nii or .nii.gz")
 BUNDLE = ("bundle", "a folder made by fit-reconstructor or fit-detector")
+PREDICTED = ("predictions", "a folder made by predict")
 """What an argument names, and what is expected there."""
 
 
@@ -87,9 +88,18 @@ Predictions = Annotated[
     Path,
     typer.Argument(
         metavar="PREDICTIONS",
-        callback=_there("predictions", "a folder made by predict"),
+        callback=_there(*PREDICTED),
         help="Folder made by predict; with --maps all every map is evaluated beside the score.",
     ),
+]
+Shown = Annotated[Path, typer.Argument(metavar="PREDICTIONS", callback=_there(*PREDICTED), help="Made by predict.")]
+ShownCohort = Annotated[
+    str | None,
+    typer.Argument(metavar="COHORT", callback=_there(*COHORT), help="The predicted scans; without it none is shown."),
+]
+Scores = Annotated[
+    Path | None,
+    typer.Option("--scores", callback=_there("scores", "a folder made by evaluate"), help="Folder made by evaluate."),
 ]
 Layout = Annotated[
     str, typer.Argument(metavar="LAYOUT", help=f"csv (a manifest) or {', '.join(plugins.names('datasets'))}.")
@@ -121,6 +131,7 @@ ConfigOrBundle = Annotated[str, typer.Argument(metavar="CONFIG|BUNDLE", help="Ru
 Version = Annotated[bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", callback=_set_up_logging, help="Log more to standard error.")]
 Out = Annotated[Path, typer.Option("--out", help="Folder of the result; what is there already is continued.")]
+OutPages = Annotated[Path, typer.Option("--out", help="Folder of the pages; those that are there are replaced.")]
 OutTables = Annotated[Path, typer.Option("--out", help="Folder of the tables; those that are there are replaced.")]
 OperationsOnly = Annotated[
     bool, typer.Option("--operations", help="Only count the operations of CONFIG, of either stage; nothing is timed.")

@@ -1,4 +1,4 @@
-"""The verbs beside the main chain: pictures of anomalies, speed, demo, and what configs, bundles, machine say."""
+"""The verbs beside the main chain: anomalies, benchmark, reports, speed, demo; what configs, bundles, machine say."""
 
 from __future__ import annotations
 
@@ -73,6 +73,29 @@ def benchmark(
     typer.echo(f"{counts}, {len(outcome.not_run)} not run, in {out / 'table.md'}")
     for title, reason in outcome.failed.items():
         typer.echo(f"failed: {title}: {reason}", err=True)
+    if outcome.failed:
+        raise typer.Exit(options.FAILED_CASES)
+
+
+def report(
+    predictions: options.Shown,
+    cohort: options.ShownCohort = None,
+    *,
+    out: options.OutPages,
+    scores: options.Scores = None,
+    verbose: options.Verbose = False,
+) -> None:
+    """Write pages to read predictions by.
+
+    An HTML file a case and index.html, each to be opened in a browser without a network. They hold the scan and the
+    maps inside the brain mask alone. Exits with 3 if some cases failed; they are named at the end.
+    """
+    from hybriduad.report.build import INDEX, write_report
+
+    outcome = write_report(predictions, out=out, cohort=cohort, scores=scores)
+    typer.echo(f"{len(outcome.done)} pages, {len(outcome.failed)} failed, in {out / INDEX}")
+    for case, reason in outcome.failed.items():
+        typer.echo(f"failed: {case}: {reason}", err=True)
     if outcome.failed:
         raise typer.Exit(options.FAILED_CASES)
 

@@ -231,6 +231,19 @@ def _write(path: Path, data: np.ndarray, like: VolumeGrid, dtype: DTypeLike, sca
     """Stored voxels under a fresh header: the input's description may name the patient, and so may extensions."""
     if not path.name.endswith((".nii", ".nii.gz")):
         raise DataError("unknown volume format", where=path, got=path.suffix, expected=".nii or .nii.gz")
+    content = nifti_bytes(data, like, dtype, scaling)
+    if path.name.endswith(".gz"):
+        content = gzip.compress(content, compresslevel=GZIP_LEVEL, mtime=0)
+    write_atomically(path, content)
+
+
+def nifti_bytes(
+    data: np.ndarray, like: VolumeGrid, dtype: DTypeLike = np.float32, scaling: tuple[float, float] = (1.0, 0.0)
+) -> bytes:
+    """The NIfTI file, not compressed, of ``data`` (X, Y, Z) on the grid ``like``, both transforms bit by bit.
+
+    ``data`` is what is stored; ``scaling`` (slope, intercept) says what it stands for.
+    """
     template = parse_header(like.header)
     header = type(template)()
     for name in _TRANSFORM:
@@ -242,10 +255,7 @@ def _write(path: Path, data: np.ndarray, like: VolumeGrid, dtype: DTypeLike, sca
     header["vox_offset"] = header.single_vox_offset
     header["scl_slope"], header["scl_inter"] = scaling
     voxels = np.asarray(data).astype(header.get_data_dtype()).tobytes(order="F")
-    content = header.binaryblock + b"\0" * 4 + voxels
-    if path.name.endswith(".gz"):
-        content = gzip.compress(content, compresslevel=GZIP_LEVEL, mtime=0)
-    write_atomically(path, content)
+    return header.binaryblock + b"\0" * 4 + voxels
 
 
 def write_atomically(path: Path, content: bytes) -> None:

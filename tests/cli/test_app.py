@@ -35,6 +35,7 @@ VERBS = [
     "import-dicom",
     "fill",
     "dicom-seg",
+    "report",
     "anomalies",
     "benchmark",
     "speed",

@@ -1,0 +1,201 @@
+"""What a page says of a case in words: brain, quality, calibration, provenance, and the methods to cite."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from hybriduad.core.errors import BundleError
+from hybriduad.detector.thresholds import Calibration, cutoffs_of, said
+from hybriduad.report.records import SYSTEM, Record
+
+HEADINGS = {
+    "number": "no.",
+    "volume_ml": "volume (ml)",
+    "x_mm": "x (mm)",
+    "y_mm": "y (mm)",
+    "z_mm": "z (mm)",
+    "mean_score": "mean score",
+    "maximum_score": "highest score",
+}
+FIGURES = {
+    "auprc": "AUPRC",
+    "dice": "Dice",
+    "best_dice": "best possible Dice",
+    "sensitivity": "sensitivity",
+    "precision": "precision",
+    "lesion_recall": "lesions hit, share",
+    "lesion_precision": "components on a lesion, share",
+    "lesion_ml": "true volume (ml)",
+    "false_positive_ml": "false positives (ml)",
+    "hd95": "95 % Hausdorff distance (mm)",
+}
+"""The figures of an evaluation that a case's page shows."""
+LACKING = 0.03
+"""Share of the brain that a contrast may leave uncovered without a flag."""
+
+
+class Flag(NamedTuple):
+    """Something to know before a result is believed."""
+
+    name: str
+    sentence: str
+
+
+def number(value: Any, digits: int = 3) -> str:
+    """A number for a reader; what is none as it stands, and a dash for nothing."""
+    if value is None or value == "":
+        return "–"
+    try:
+        read = float(value)
+    except (TypeError, ValueError):
+        return str(value)
+    if not math.isfinite(read):
+        return "–"
+    if abs(read) >= 10**digits or read == 0:
+        return f"{read:.0f}"
+    return f"{read:.{digits}g}"
+
+
+def heading(column: str) -> str:
+    """The heading of a column of the table of lesions."""
+    if column in HEADINGS:
+        return HEADINGS[column]
+    words = column.replace("_", " ").strip()
+    for unit in ("ml", "mm"):
+        if words.endswith(f" {unit}"):
+            words = f"{words.removesuffix(unit).strip()} ({unit})"
+    return words
+
+
+def flags(record: Record) -> list[Flag]:
+    """Flags of the input checks, and what inference noted of the scan."""
+    quality, notes = record.content.get("quality"), record.notes
+    found = []
+    if isinstance(quality, Mapping):
+        stated = [flag for flag in quality.get("flags") or () if isinstance(flag, Mapping)]
+        found += [Flag(str(flag.get("name", "flag")), _sentence(flag)) for flag in stated]
+        strange = quality.get("out_of_distribution")
+        if isinstance(strange, Mapping) and (ratio := _ratio(strange)) is not None and ratio > 1:
+            text = f"Distance {number(strange['distance'])} from the training scans, limit {number(strange['limit'])}."
+            found.append(Flag("unlike the training scans", text))
+    if absent := notes.get("absent_contrasts"):
+        found.append(Flag("contrasts absent", f"{', '.join(map(str, absent))}: less sure, thresholds may not fit."))
+    lacking = notes.get("lacking")
+    for name, share in (lacking if isinstance(lacking, Mapping) else {}).items():
+        if isinstance(share, int | float) and share > LACKING:
+            found.append(Flag("contrast does not cover the brain", f"{name} lacks {share:.0%} of it."))
+    if notes.get("orientation_stated") is False:
+        text = "The header states none: voxels were taken as running left, forward, up."
+        found.append(Flag("orientation not stated", text))
+    return found
+
+
+def distance(record: Record) -> str:
+    """How far the scan is from those of the training, against the limit; "" where that was not measured."""
+    quality = record.content.get("quality")
+    strange = quality.get("out_of_distribution") if isinstance(quality, Mapping) else None
+    if not isinstance(strange, Mapping) or _ratio(strange) is None:
+        return ""
+    return f"{number(strange['distance'])} (limit {number(strange['limit'])})"
+
+
+def _ratio(strange: Mapping[str, Any]) -> float | None:
+    try:
+        return float(strange["distance"]) / float(strange["limit"])
+    except (KeyError, TypeError, ValueError, ZeroDivisionError):
+        return None
+
+
+def _sentence(flag: Mapping[str, Any]) -> str:
+    if flag.get("sentence"):
+        return str(flag["sentence"])
+    return f"{number(flag.get('value'))}, limit {number(flag.get('limit'))}."
+
+
+def calibration(record: Record, thresholds: Mapping[str, Any]) -> list[str]:
+    """Sentences: the rule, the threshold it gave this scan, what it was set on, and how good it was there."""
+    rule, threshold = record.content.get("rule"), record.content.get("threshold")
+    rules = thresholds.get("rules")
+    entry = rules.get(rule) if isinstance(rules, Mapping) else None
+    if threshold is None or not isinstance(entry, Mapping):
+        return ["Not calibrated: there is no mask, and no score is a threshold. 'hybriduad calibrate' sets one."]
+    by_scan = SYSTEM in (entry.get("calibrations") or {})
+    sentences = [
+        f"The mask holds the voxels of the brain whose score reaches {number(threshold, 4)}, by the rule “{rule}”"
+        + (", which finds the threshold of each scan from its own scores." if by_scan else ", the same for all scans."),
+        f"The rule was set on {number(entry.get('cases'))} cases of {number(entry.get('subjects'))} subjects, "
+        "on the voxels of their brains.",
+    ]
+    reached = entry.get("reached")
+    if isinstance(reached, Mapping) and SYSTEM in reached:
+        sentences.append(f"There it reached {number(reached[SYSTEM])} ({entry.get('figure', 'figure not stated')}).")
+    limit = entry.get("limit")
+    bounds = {key: value for key, value in (limit if isinstance(limit, Mapping) else {}).items() if key != "below"}
+    if bounds:
+        stated = ", ".join(f"{str(key).replace('_', ' ')} {number(value)}" for key, value in bounds.items())
+        sentences.append(f"Options of the rule: {stated}.")
+    if isinstance(line := _line(entry), str):
+        sentences.append(line)
+    return sentences
+
+
+def _line(entry: Mapping[str, Any]) -> str | None:
+    """The line from score to probability, where the rule has one."""
+    try:
+        cutoff = cutoffs_of(entry).get(SYSTEM)
+    except BundleError:
+        return None
+    return f"Probability of a lesion: {said(cutoff)}." if isinstance(cutoff, Calibration) else None
+
+
+def provenance(record: Record) -> list[tuple[str, str]]:
+    """Name and value of everything that identifies the result; digests in full."""
+    content = record.content
+    rows = [("model (sha256)", str(content["bundle"]))]
+    inputs = content["inputs"] if isinstance(content["inputs"], Mapping) else {}
+    for name, stated in inputs.items():
+        if isinstance(stated, Mapping):
+            reference = ", reference" if stated.get("reference") else ""
+            rows.append((f"{name}{reference} (sha256)", str(stated.get("sha256", "–"))))
+    versions = content.get("versions")
+    rows += [(str(name), str(value)) for name, value in (versions if isinstance(versions, Mapping) else {}).items()]
+    rows.append(("format of the record", str(content.get("format"))))
+    if "seconds" in content:
+        rows.append(("computing time", f"{number(content['seconds'])} s"))
+    return rows
+
+
+def methods(record: Record, model: Mapping[str, Any]) -> str:
+    """A paragraph for a methods section."""
+    content, notes = record.content, record.notes
+    stated = content.get("versions")
+    versions: Mapping[str, Any] = stated if isinstance(stated, Mapping) else {}
+    inputs = content["inputs"] if isinstance(content["inputs"], Mapping) else {}
+    contrasts = [name for name in inputs if name != "brain"]
+    version, torch = versions.get("hybriduad", "–"), versions.get("torch", "–")
+    text = [
+        f"Anomaly scores were computed with hybriduad {version} (PyTorch {torch}) from "
+        f"{' and '.join(contrasts)} ({notes.get('space', 'native')} space, {notes.get('direction', 'axial')} slices)",
+        f"by the {model.get('kind', 'model')} of sha256 {str(content['bundle'])[:12]}.",
+        "The score, between 0 and 1, is that of the reconstruction of healthy anatomy and of the segmenter together, "
+        "as far as the model has both.",
+    ]
+    if method := record.brain.get("method"):
+        text.append(f"Scores count inside the brain only (brain mask: {method}).")
+    if content.get("threshold") is not None:
+        entry = (model.get("thresholds", {}).get("rules") or {}).get(content.get("rule")) or {}
+        text.append(
+            f"Lesions were outlined where the score reached {number(content['threshold'], 4)}, by the rule "
+            f"{content.get('rule')}, set on {number(entry.get('subjects'))} subjects; "
+            "components are 26-connected."
+        )
+        if SYSTEM in (entry.get("calibrations") or {}):
+            text.append(
+                "The threshold of a scan maximises its expected Dice (Dai and Li, RankSEG, JMLR 24, 2023)."
+                if content.get("rule") == "expected-dice"
+                else ""
+            )
+    text.append("The software is for research use only.")
+    return " ".join(sentence for sentence in text if sentence)
