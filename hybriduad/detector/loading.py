@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from hybriduad.core import plugins
 from hybriduad.core.errors import BundleError
-from hybriduad.detector.bundle import WEIGHTS, Bundle, verify
+from hybriduad.detector.bundle import STATISTICS, WEIGHTS, Bundle, verify
 from hybriduad.detector.device import resolve_device
+from hybriduad.detector.familiarity import Reference, reference_of
 from hybriduad.detector.inference import Detector
 from hybriduad.networks.segmenter import Segmenter
 from hybriduad.reconstructors._base import Reconstructor
@@ -47,6 +49,21 @@ def load_reconstructor(bundle: Bundle) -> Reconstructor:
     return model
 
 
+def load_reference(bundle: Bundle) -> Reference | None:
+    """What the bundle knows of its training slices' features; None for bundles without, as those of earlier versions.
+
+    Raises:
+        BundleError: statistics that cannot be read, or features of another length than their covariance.
+    """
+    from safetensors.torch import load_file
+
+    try:
+        return reference_of(load_file(bundle.folder / STATISTICS))
+    except (OSError, ValueError, np.linalg.LinAlgError) as error:
+        text = " ".join(str(error).split())[:200]
+        raise BundleError("unusable reference statistics", where=bundle.folder / STATISTICS, got=text) from error
+
+
 def load_segmenter(bundle: Bundle) -> Segmenter:
     """The segmenter of a detector's bundle, on the CPU.
 
@@ -82,4 +99,5 @@ def load_detector(folder: str | Path, device: str = "auto") -> Detector:
         seed=bundle.record["seed"],
         precision=bundle.record["precision"],
         device=resolve_device(device),
+        reference=load_reference(bundle),
     )

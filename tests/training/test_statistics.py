@@ -144,5 +144,5 @@ def test_a_family_without_features_leaves_no_reference_features(
     with_features = reference_statistics(detector, pool)
     monkeypatch.setattr(type(detector.reconstructor), "features", Reconstructor.features)
     without = reference_statistics(detector, pool)
-    assert set(with_features) - set(without) == {"feature_mean", "feature_covariance"}
+    assert set(with_features) - set(without) == {"feature_mean", "feature_covariance", "case_distances"}
     assert all(torch.equal(with_features[name], values) for name, values in without.items())
