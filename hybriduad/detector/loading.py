@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from hybriduad.core import plugins
@@ -53,13 +52,14 @@ def load_reference(bundle: Bundle) -> Reference | None:
     """What the bundle knows of its training slices' features; None for bundles without, as those of earlier versions.
 
     Raises:
-        BundleError: statistics that cannot be read, or features of another length than their covariance.
+        BundleError: statistics that cannot be read.
     """
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     try:
         return reference_of(load_file(bundle.folder / STATISTICS))
-    except (OSError, ValueError, np.linalg.LinAlgError) as error:
+    except (OSError, SafetensorError) as error:
         text = " ".join(str(error).split())[:200]
         raise BundleError("unusable reference statistics", where=bundle.folder / STATISTICS, got=text) from error
 

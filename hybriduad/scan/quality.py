@@ -93,7 +93,7 @@ def lie_measures(data: np.ndarray, brain: np.ndarray, spacing_mm: Sequence[float
         Measure(
             "asymmetry",
             sides := _sides_alike(head),
-            0.88,
+            0.85,
             f"left and right differ: mirrored, the head overlaps itself by {sides:.2f}; part of it may be missing",
             below=True,
         ),
