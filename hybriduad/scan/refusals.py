@@ -10,6 +10,8 @@ from hybriduad.core.errors import DataError
 
 LEAST_STRUCTURE = 0.3
 """Correlation of neighbouring voxels; noise alone has 0, scans and heavily noised scans 0.8 and more."""
+ONE_VALUE = 0.9
+"""Share of the voxels of one value from which on a volume is a mask or a small brain in a large field."""
 BRIGHTEST_BORDER = 1.1
 """Brightness of the volume's sides over that of the upper quartile in its middle, both above the darkest voxels."""
 MOST_NEGATIVE = 0.1
@@ -59,16 +61,19 @@ def _strides(data: np.ndarray) -> tuple[slice, ...]:
 
 
 def _structure(data: np.ndarray) -> float:
-    """The correlation of voxels with their neighbours along the axis that has the highest; 1 in a volume of one value
-    but for a few voxels."""
-    _, y, z = _strides(data)
-    values = data.astype(np.float64) - float(data.mean(dtype=np.float64))
-    variance = float((values**2).mean())
-    if variance == 0:
+    """The correlation of voxels with their neighbours, along the axis that has the highest.
+
+    1 in a volume that has one value nearly everywhere, as noise has not.
+    """
+    if float((data == np.median(data[_strides(data)])).mean()) > ONE_VALUE:
         return 1.0
-    along = [np.moveaxis(values, axis, 0)[:, y, z] for axis in range(3)]
-    products = [float((plane[1:] * plane[:-1]).mean() / max((plane**2).mean(), 1e-300)) for plane in along]
-    return max(products)
+    apart = data - data.mean(dtype=np.float64)
+    correlations = []
+    for axis in range(3):
+        lines = np.moveaxis(apart, axis, 0)
+        lines = lines[(slice(None), *_strides(lines)[1:])]
+        correlations.append(float((lines[1:] * lines[:-1]).mean() / (lines**2).mean()) if lines.any() else 0.0)
+    return max(correlations)
 
 
 def _sides(data: np.ndarray) -> np.ndarray:

@@ -111,7 +111,7 @@ def test_what_is_no_scan_is_refused_in_a_sentence(spoil: Callable, said: str, sc
 
 
 def test_few_voxels_that_differ_are_no_noise() -> None:
-    """A small brain in a large field."""
-    small = np.zeros((40, 40, 40), dtype=np.float32)
-    small[18:24, 18:24, 18:24] = 100
-    refuse_no_scan(small, WHERE)
+    """What is wrong there is that no head is found."""
+    few = np.zeros((40, 40, 40), dtype=np.float32)
+    few[20, 20, 20] = 5
+    refuse_no_scan(few, WHERE)
