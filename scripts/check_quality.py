@@ -27,6 +27,7 @@ from hybriduad.detector.inference import Detector
 from hybriduad.detector.loading import load_detector
 from hybriduad.prediction.case import predict_case
 from hybriduad.scan.brain import find_head
+from hybriduad.scan.grid import find_slice_axis
 from hybriduad.scan.preparation import prepare
 from hybriduad.scan.quality import case_measures
 from hybriduad.scan.volumes import Image, VolumeGrid, from_ras, read_volume, spacing_of, to_ras, write_volume
@@ -107,6 +108,8 @@ def spoilt(case: Case, name: str) -> Iterator[tuple[str, Image]]:
     head = find_head(data)
     tissue = float(np.median(data[head]))
     draw = rng.numpy_rng(0, "spoilt", case.name)
+    across = find_slice_axis(spacing)
+    sigmas = [0.0 if axis == across and size >= 3 else 3 / size for axis, size in enumerate(spacing)]
 
     def image(values: np.ndarray, origin: tuple[int, int, int] = (0, 0, 0)) -> Image:
         moved = affine.copy()
@@ -126,7 +129,7 @@ def spoilt(case: Case, name: str) -> Iterator[tuple[str, Image]]:
     yield "noise alone", image(draw.uniform(0, tissue, data.shape))
     yield "negated", image(-data)
     yield "noise of 15 %", image(noisy(0.15))
-    yield "blur of 3 mm", image(ndimage.gaussian_filter(data, [3 / size if size < 3 else 0.0 for size in spacing]))
+    yield "blur of 3 mm", image(ndimage.gaussian_filter(data, sigmas))
     yield "ghost of 25 %", image(data + 0.25 * np.roll(data, data.shape[1] // 2, axis=1))
     yield "left third cut off", image(data[start(0) :], (start(0), 0, 0))
     yield "back third cut off", image(data[:, start(1) :], (0, start(1), 0))
