@@ -110,6 +110,24 @@ def test_header_in_metres(tiny_reconstructor: Path, noise: np.ndarray, tmp_path:
     assert "the unit in the header is probably wrong: write its spacing and transform in millimetres" in sentence
 
 
+def test_noise_in_place_of_a_scan(tiny_reconstructor: Path, noise: np.ndarray, tmp_path: Path) -> None:
+    path = write_nifti(tmp_path / "sub-1_FLAIR.nii.gz", noise, AFFINE)
+    sentence = failed(tiny_reconstructor, path, tmp_path / "p")
+    assert re.search(
+        rf"nothing but noise in {path}: got neighbouring voxels that correlate by -?0\.\d\d, expected 0\.3 or more; "
+        r"export the scan again\.",
+        sentence,
+    )
+
+
+def test_a_negated_scan(tiny_reconstructor: Path, case: Case, tmp_path: Path) -> None:
+    scan = nib.load(case.images["FLAIR"])
+    path = write_nifti(tmp_path / "sub-1_FLAIR.nii.gz", -scan.get_fdata().astype(np.float32), scan.affine)
+    sentence = failed(tiny_reconstructor, path, tmp_path / "p")
+    assert f"inverted intensities in {path}: got" in sentence
+    assert "expected air darker than tissue; give the scan as it was acquired" in sentence
+
+
 def test_a_scan_without_a_head(tiny_reconstructor: Path, noise: np.ndarray, tmp_path: Path) -> None:
     empty = np.zeros_like(noise)
     empty[17, 20, 11] = 5

@@ -13,6 +13,7 @@ from torch import Tensor
 from hybriduad.config.runs import Anatomy, Fusion, Precision, Residual
 from hybriduad.core.errors import BundleError, DataError
 from hybriduad.core.types import Batch, Prediction
+from hybriduad.detector.familiarity import Reference, case_features
 from hybriduad.detector.sharing import network_digest, result_of
 from hybriduad.detector.thresholds import Thresholds
 from hybriduad.networks.baselines import baseline_maps, intensity_map
@@ -63,6 +64,7 @@ class Detector:
         seed: int = 0,
         precision: Precision = "float32",
         device: torch.device | str = "cpu",
+        reference: Reference | None = None,
     ) -> None:
         if reconstructor is None and (segmenter is None or segmenter.needs_reconstruction):
             parts = "a reconstructor, or a segmenter of the image alone"
@@ -76,6 +78,7 @@ class Detector:
         self.mirror = mirror and direction in SIDED
         self.needed = needed
         self.seed, self.precision, self.device = seed, precision, torch.device(device)
+        self.reference = reference
         self.reconstructor = _frozen(reconstructor, self.device)
         self.segmenter = _frozen(segmenter, self.device)
         self._digests: dict[torch.nn.Module, str] = {}
@@ -207,8 +210,18 @@ class Detector:
                 "absent_contrasts": [
                     name for name, here in zip(self.anatomy.contrasts, prepared.present, strict=True) if not here
                 ],
+                "out_of_distribution": self._familiarity(prepared),
             },
         )
+
+    def _familiarity(self, prepared: Prepared) -> dict[str, float] | None:
+        """``distance`` of a case from what the bundle learnt from, and its ``limit``; None where it knows no limit."""
+        if self.reference is None or self.reconstructor is None:
+            return None
+        features = case_features(self.reconstructor, prepared, self.seed, self.device)
+        if features is None:
+            return None
+        return {"distance": round(self.reference.distance(features), 4), "limit": round(self.reference.limit, 4)}
 
     def fuse(self, map: Map | None, probability: Map | None, intensity: Map, asymmetry: Map | None) -> Map:
         """The score of maps of one shape, arrays or tensors, by the detector's fusion.

@@ -8,8 +8,9 @@ import torch
 
 from hybriduad.core import plugins
 from hybriduad.core.errors import BundleError
-from hybriduad.detector.bundle import WEIGHTS, Bundle, verify
+from hybriduad.detector.bundle import STATISTICS, WEIGHTS, Bundle, verify
 from hybriduad.detector.device import resolve_device
+from hybriduad.detector.familiarity import Reference, reference_of
 from hybriduad.detector.inference import Detector
 from hybriduad.networks.segmenter import Segmenter
 from hybriduad.reconstructors._base import Reconstructor
@@ -45,6 +46,22 @@ def load_reconstructor(bundle: Bundle) -> Reconstructor:
         model: Reconstructor = family.Model(block, len(anatomy.contrasts), anatomy.size)
     load_weights(source.folder, model)
     return model
+
+
+def load_reference(bundle: Bundle) -> Reference | None:
+    """What the bundle knows of its training slices' features; None for bundles without, as those of earlier versions.
+
+    Raises:
+        BundleError: statistics that cannot be read.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return reference_of(load_file(bundle.folder / STATISTICS))
+    except (OSError, SafetensorError) as error:
+        text = " ".join(str(error).split())[:200]
+        raise BundleError("unusable reference statistics", where=bundle.folder / STATISTICS, got=text) from error
 
 
 def load_segmenter(bundle: Bundle) -> Segmenter:
@@ -83,4 +100,5 @@ def load_detector(folder: str | Path, device: str = "auto") -> Detector:
         seed=bundle.record["seed"],
         precision=bundle.record["precision"],
         device=resolve_device(device),
+        reference=load_reference(bundle),
     )

@@ -8,6 +8,7 @@ from hybriduad.core.types import Case, Prediction
 from hybriduad.detector import loading
 from hybriduad.detector.inference import Detector
 from hybriduad.prediction.case import predict_case
+from hybriduad.prediction.quality import with_quality
 
 
 class CaseDetector(Detector):
@@ -16,13 +17,14 @@ class CaseDetector(Detector):
     def predict(self, case: Case, *, rule: str | None = None) -> Prediction:
         """The prediction of one case on the grid and in the orientation of its reference scan.
 
-        As :func:`hybriduad.prediction.case.predict_case`, which ``hybriduad predict`` calls too.
+        As :func:`hybriduad.prediction.case.predict_case`, which ``hybriduad predict`` calls too, with
+        ``notes["quality"]`` of :func:`hybriduad.prediction.quality.with_quality`.
 
         Raises:
             DataError: the case cannot be used.
             ConfigError: a ``rule`` that the bundle was not calibrated by.
         """
-        return predict_case(self, case, rule=rule)
+        return with_quality(predict_case(self, case, rule=rule), case, self.anatomy.contrasts)
 
 
 def load_detector(bundle: str | Path, device: str = "auto") -> CaseDetector:
@@ -50,4 +52,5 @@ def load_detector(bundle: str | Path, device: str = "auto") -> CaseDetector:
         seed=loaded.seed,
         precision=loaded.precision,
         device=loaded.device,
+        reference=loaded.reference,
     )

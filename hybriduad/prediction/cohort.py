@@ -23,6 +23,7 @@ from hybriduad.prediction.files import (
     wanted_parts,
     write_case,
 )
+from hybriduad.prediction.quality import with_quality
 from hybriduad.scan.cache import PreparedCache
 
 log = logging.getLogger(__name__)
@@ -88,6 +89,7 @@ def predict_cohort(
                 continue
             began = time.perf_counter()
             prediction = predict_case(detector, case, rule=rule, cache=store)
+            prediction = with_quality(prediction, case, model.anatomy.contrasts)
             if absent := prediction.notes["absent_contrasts"]:
                 log.warning("%s lacks %s: less sure, and thresholds may not fit", case.name, ", ".join(absent))
             if parts := [f"{name} in {s:.0%}" for name, s in prediction.notes["lacking"].items() if s > LACKING]:

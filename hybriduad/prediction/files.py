@@ -201,7 +201,8 @@ def write_case(
             "seconds": round(time.perf_counter() - began, 3),
             "versions": versions(),
             "inputs": _inputs(case, contrasts),
-            "notes": prediction.notes,
+            "quality": prediction.notes.get("quality"),
+            "notes": {name: note for name, note in prediction.notes.items() if name != "quality"},
         },
     )
 

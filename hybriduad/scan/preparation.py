@@ -29,6 +29,7 @@ from hybriduad.scan.grid import (
     restore,
     to_slices,
 )
+from hybriduad.scan.refusals import refuse_no_scan
 from hybriduad.scan.volumes import (
     Image,
     VolumeGrid,
@@ -53,7 +54,7 @@ __all__ = [
     "scan_on_grid",
 ]
 
-FORMAT = 11
+FORMAT = 12
 """Part of the cache's key: raised whenever :func:`prepare` gives other numbers or refuses other files."""
 MARGIN_MM = 4.0
 """Room around the head in the square."""
@@ -100,7 +101,8 @@ def prepare(case: Case, anatomy: Anatomy, direction: str | None = None) -> Prepa
 
     Raises:
         DataError: the case has none of the contrasts, was acquired in another direction, a mask is on none of its
-            grids, no brain is found, or a file cannot be used (:mod:`hybriduad.scan.volumes`).
+            grids, no brain is found, or a file cannot be used (:mod:`hybriduad.scan.volumes`,
+            :mod:`hybriduad.scan.refusals`).
     """
     names = anatomy.contrasts
     if not any(name in case.images for name in names):
@@ -109,7 +111,7 @@ def prepare(case: Case, anatomy: Anatomy, direction: str | None = None) -> Prepa
     reference = case.reference_contrast(names)
     if reference not in case.images:
         raise DataError("missing reference contrast", where=case.name, got=sorted(case.images), expected=reference)
-    image = read_volume(case.images[reference])
+    image = _read_scan(case.images[reference])
     spacing = spacing_of(image.grid.affine_ras)
     axis = find_slice_axis(spacing)
     start = Grid(image.grid, axis, anatomy.size, (0.0, 0.0), (1.0, 1.0), ())
@@ -118,7 +120,7 @@ def prepare(case: Case, anatomy: Anatomy, direction: str | None = None) -> Prepa
         raise DataError(
             "another acquisition direction", where=case.name, got=start.direction, expected=direction, mend=mend
         )
-    other_scans = {n: read_volume(case.images[n]) for n in names if n in case.images and n != reference}
+    other_scans = {n: _read_scan(case.images[n]) for n in names if n in case.images and n != reference}
     scans = {reference: image} | other_scans
     slices = {name: to_slices(_on_grid(scan, image.grid, linear=True), axis) for name, scan in scans.items()}
     fields = {name: to_slices(_coverage(scan, image.grid), axis) for name, scan in other_scans.items()}
@@ -187,6 +189,12 @@ def mask_on_grid(path: Path, case: Case, kind: str, target: VolumeGrid) -> np.nd
     if not same_grid(mask.grid, target):
         check_mask_grid(path, mask.grid, case.images, kind)
     return resampled(mask, target, linear=False) > 0.5
+
+
+def _read_scan(path: Path) -> Image:
+    image = read_volume(path)
+    refuse_no_scan(image.data, path)
+    return image
 
 
 def _read_mask(path: Path, case: Case, kind: str) -> Image:

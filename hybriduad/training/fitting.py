@@ -300,8 +300,8 @@ def _fit(
         data_licence=place.data_licence,
         generation=generation,
     )
-    log.info("reference statistics on training slices")
-    statistics = reference_statistics(detector(), pool)
+    log.info("reference statistics on training slices, distances on %d validation cases", len(painted.cases))
+    statistics = reference_statistics(detector(), pool, unseen=painted.cases)
     trained = segmenter or reconstructor
     assert trained is not None  # by the signatures of the two stages
     weights = trained.state_dict()

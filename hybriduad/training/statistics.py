@@ -14,6 +14,7 @@ from torch import Tensor
 
 from hybriduad.core import rng
 from hybriduad.core.types import Batch
+from hybriduad.detector.familiarity import COVARIANCE, DISTANCES, FEWEST, MEAN, case_features, mahalanobis
 from hybriduad.detector.inference import Detector
 from hybriduad.networks.baselines import baseline_maps
 from hybriduad.reconstructors._base import Reconstructor
@@ -24,23 +25,29 @@ from hybriduad.training.samples import SlicePool
 
 SLICES = 48
 """Healthy slices that are judged at most, spread over all cases."""
+JACKKNIFED = 24
+"""Training cases whose distance from the others is measured, at most."""
 BINS = np.concatenate([[0.0], np.logspace(-4, 0, 81)])
 """Edges of the histograms: finer towards 0, where scores crowd."""
 QUANTILES = np.linspace(0.0, 1.0, 101)
 
 
-def reference_statistics(detector: Detector, pool: SlicePool, *, batch: int = 16) -> dict[str, Tensor]:
+def reference_statistics(
+    detector: Detector, pool: SlicePool, *, unseen: Sequence[Prepared] = (), batch: int = 16
+) -> dict[str, Tensor]:
     """Statistics of at most 48 healthy slices of the pool, spread over its cases and drawn by the detector's seed.
 
     Returns ``histogram_edges`` (82,), ``histogram_<part>`` (81,) counts of the brain's voxels that any contrast covers
     by each map of a prediction; ``quantiles_<contrast>`` (101,) of the model intensities in the brain where the
     contrast covers it, and with a reconstructor that gives features ``feature_mean`` (D,), ``feature_covariance``
-    (D, D). Maps are those of single slices: the filters of a whole volume, the median and the smoothing across slices,
-    are left out, so that no case has to be predicted as a whole; only the plane of the left-right asymmetry is that of
-    the whole scan. A drawn slice whose brain no contrast covers counts in none of them.
+    (D, D) and, of 3 or more cases, ``case_distances`` (N,): how far scans that the covariance is not of are from it.
+    Those are the ``unseen`` cases where they are enough; else training cases, at most 24, each measured against the
+    slices of the others. Maps are those of single slices: the filters of a whole volume, the median and the smoothing
+    across slices, are left out, so that no case has to be predicted as a whole; only the plane of the left-right
+    asymmetry is that of the whole scan. A drawn slice whose brain no contrast covers counts in none of them.
     """
     histograms: dict[str, np.ndarray] = {}
-    features: list[Tensor] = []
+    features: dict[int, Tensor] = {}
     intensities: list[list[np.ndarray]] = [[] for _ in detector.anatomy.contrasts]
     for case, chosen in _drawn(pool.healthy, detector.seed).items():
         prepared = pool.prepared[case]
@@ -56,14 +63,20 @@ def reference_statistics(detector: Detector, pool: SlicePool, *, batch: int = 16
             for index, collected in enumerate(intensities):
                 collected.append(slices.image[:, index][slices.brain & slices.valid[:, index]].numpy())
             if detector.reconstructor is not None:
-                features += _features(detector.reconstructor, slices.to(detector.device))
+                known = [features[case]] if case in features else []
+                if (further := _features(detector.reconstructor, slices.to(detector.device))) is not None:
+                    features[case] = torch.cat([*known, further])
     tensors = {f"histogram_{part}": torch.from_numpy(counts.astype(np.int64)) for part, counts in histograms.items()}
     tensors["histogram_edges"] = torch.from_numpy(BINS)
     for name, collected in zip(detector.anatomy.contrasts, intensities, strict=True):
         shades = np.concatenate([np.empty(0, np.float32), *collected])
         if shades.size:
             tensors[f"quantiles_{name}"] = torch.from_numpy(np.quantile(shades, QUANTILES).astype(np.float32))
-    return tensors | (_covariance(torch.cat(features)) if features else {})
+    if not features:
+        return tensors
+    tensors |= _covariance(torch.cat(list(features.values())))
+    distances = _distances(detector, pool, unseen, features, tensors)
+    return tensors | ({DISTANCES: torch.tensor(distances)} if len(distances) >= FEWEST else {})
 
 
 def _drawn(slices: Sequence[tuple[int, int]], seed: int) -> dict[int, list[int]]:
@@ -110,10 +123,33 @@ def _shown(brain: np.ndarray, valid: np.ndarray) -> np.ndarray:
 
 
 @torch.inference_mode()
-def _features(reconstructor: Reconstructor, slices: Batch) -> list[Tensor]:
-    """The features of the slices (B, D) in a list, which is empty where the family gives none."""
+def _features(reconstructor: Reconstructor, slices: Batch) -> Tensor | None:
+    """The features of the slices (B, D); None where the family gives none."""
     features = reconstructor.features(slices.image, slices.brain, slices.keys)
-    return [] if features is None else [features.cpu()]
+    return None if features is None else features.cpu()
+
+
+def _distances(
+    detector: Detector,
+    pool: SlicePool,
+    unseen: Sequence[Prepared],
+    features: Mapping[int, Tensor],
+    statistics: Mapping[str, Tensor],
+) -> list[float]:
+    """The distances of the unseen cases, or of training cases from the slices of the others."""
+
+    def distance(prepared: Prepared, known: Mapping[str, Tensor]) -> float:
+        assert detector.reconstructor is not None  # by the features
+        found = case_features(detector.reconstructor, prepared, detector.seed, detector.device)
+        assert found is not None  # a case of the pool has slices
+        return mahalanobis(found, known[MEAN].numpy(), known[COVARIANCE].numpy())
+
+    if len(unseen) >= FEWEST:
+        return [distance(prepared, statistics) for prepared in unseen]
+    if len(features) < FEWEST:
+        return []
+    others = {case: torch.cat([part for owner, part in features.items() if owner != case]) for case in features}
+    return [distance(pool.prepared[case], _covariance(others[case])) for case in list(features)[:JACKKNIFED]]
 
 
 def _covariance(features: Tensor) -> dict[str, Tensor]:
@@ -121,6 +157,6 @@ def _covariance(features: Tensor) -> dict[str, Tensor]:
 
     fitted = LedoitWolf().fit(features.numpy().astype(np.float64))
     return {
-        "feature_mean": torch.from_numpy(fitted.location_.astype(np.float32)),
-        "feature_covariance": torch.from_numpy(fitted.covariance_.astype(np.float32)),
+        MEAN: torch.from_numpy(fitted.location_.astype(np.float32)),
+        COVARIANCE: torch.from_numpy(fitted.covariance_.astype(np.float32)),
     }

@@ -42,11 +42,12 @@ STILL = Augmentation(flip=0, affine=0, gamma=0, bias=0, blur=0, noise=0, ghostin
 
 class PaintedSlices(NamedTuple):
     """Slices that nothing is learnt from, painted with the run's anomalies; ``unseen``, of the same cases, painted with
-    others; and which cases they are of."""
+    others; which cases they are of; and the validation cases among them."""
 
     batches: tuple[Batch, ...]
     unseen: UnseenSlices
     source: str
+    cases: tuple[Prepared, ...] = ()
 
 
 def painted_slices(
@@ -66,7 +67,8 @@ def painted_slices(
     ``inherited``, among those of the bundles that the training starts from.
     """
     # The bundle keeps no identity of these cases, and they do not count as used for fitting where it is calibrated or
-    # evaluated: neither weights nor a threshold nor the number of steps depend on them.
+    # evaluated: neither weights nor a threshold nor the number of steps depend on them, only from which distance on
+    # a scan is unlike those of the training (hybriduad.training.statistics).
     cases = [case for case in read_cohort(cohort) if case.split == "validation"]
     usable = _usable(cases, run.seed, anatomy, cache, direction)
     source = f"{len(usable)} of {len(cases)} validation cases"
@@ -96,6 +98,7 @@ def painted_slices(
         batches("validation", seen or [plugins.load("anomalies", "perlin").Config(name="perlin")]),
         UnseenSlices(batches("unseen", others) if others else (), [anomaly.name for anomaly in others]),
         source,
+        tuple(volume for _, volume in usable),
     )
 
 

@@ -110,3 +110,32 @@ def test_a_case_without_a_contrast_that_the_bundle_needs_is_refused(
         "use a bundle that was fitted with contrast dropout (augmentation.absent above 0)."
     )
     assert strict.predict(case).score is not None
+
+
+@pytest.mark.parametrize("codes", ["LPS", "ARS", "SLA", "IPL"])
+@pytest.mark.parametrize("given", [True, False])
+def test_a_scan_stored_in_another_orientation_has_the_same_lesions(
+    codes: str, given: bool, case: Case, detector: Detector, tmp_path: Path
+) -> None:
+    """Axes permuted and flipped in storage, with the affine that says so: the same mask and scores, bit by bit."""
+
+    def turned(path: Path) -> Path:
+        image = nib.load(path)
+        change = nib.orientations.ornt_transform(
+            nib.io_orientation(image.affine), nib.orientations.axcodes2ornt(tuple(codes))
+        )
+        nib.save(image.as_reoriented(change), tmp_path / path.name)
+        return tmp_path / path.name
+
+    plain = replace(case, images={"FLAIR": case.images["FLAIR"]}, brain=case.brain if given else None)
+    brain = turned(case.brain) if given else None
+    expected = predict_case(detector, plain)
+    found = predict_case(detector, replace(plain, images={"FLAIR": turned(case.images["FLAIR"])}, brain=brain))
+    assert found.mask is not None
+    assert expected.mask.any()
+    back = nib.orientations.ornt_transform(
+        np.array(found.grid.orientation, dtype=float), np.array(expected.grid.orientation, dtype=float)
+    )
+    for part in ("brain", "mask", "score"):
+        values = nib.orientations.apply_orientation(getattr(found, part), back)
+        np.testing.assert_array_equal(values, getattr(expected, part))

@@ -24,6 +24,7 @@ def test_predicts_on_the_scans_own_grid(tiny_cohort: Path, tiny_detector: Path) 
     assert prediction.score.shape == prediction.mask.shape == scan.shape
     assert prediction.mask.dtype == bool
     assert np.array_equal(prediction.mask, (prediction.score >= 0.6) & prediction.brain)
+    assert prediction.notes["quality"] == {"flags": [], "out_of_distribution": None}
     again = hu.predict_case(detector, case)
     assert np.array_equal(prediction.score, again.score)
 

@@ -27,6 +27,7 @@ from hybriduad.prediction import cohort as prediction
 from hybriduad.prediction.case import predict_case
 from hybriduad.prediction.cohort import predict_cohort
 from hybriduad.prediction.files import FORMAT, SUFFIXES
+from hybriduad.prediction.quality import with_quality
 
 NAMES = ["sub-01", "sub-02", "sub-03"]
 
@@ -43,6 +44,40 @@ def predicted(tiny_detector: Path, tiny_cohort: Path, tmp_path_factory: pytest.T
     outcome = predict_cohort(tiny_detector, tiny_cohort, out=out, maps=("all",), device="cpu")
     assert (outcome.done, outcome.kept, outcome.failed) == (NAMES, [], {})
     return out
+
+
+def test_a_scan_to_be_doubted_is_flagged_in_its_record_and_in_the_log(
+    tiny_detector: Path, cases: list[Case], predicted: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Upside down against its header: predicted all the same."""
+    assert record_of_case(predicted)["quality"] == {"flags": [], "out_of_distribution": None}
+    image = nib.load(cases[0].images["FLAIR"])
+    scan = tmp_path / "sub-01_FLAIR.nii.gz"
+    nib.save(nib.Nifti1Image(np.asarray(image.dataobj)[:, :, ::-1], image.affine), scan)
+    assert predict_cohort(tiny_detector, scan, out=tmp_path / "out", device="cpu").done == ["sub-01"]
+    record = record_of_case(tmp_path / "out")
+    [flag] = record["quality"]["flags"]
+    assert flag["name"] == "upside down"
+    assert flag["value"] < flag["limit"]
+    assert f"sub-01: {flag['sentence']}" in caplog.messages
+    assert "quality" not in record["notes"]
+    assert "out_of_distribution" not in record["notes"]
+
+
+def test_a_scan_unlike_the_training_is_said_to_be(
+    cases: list[Case], tiny_detector: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    found = predict_case(load_detector(tiny_detector, "cpu"), cases[0])
+    for distance, warned in ((3.0, False), (4.5, True)):
+        caplog.clear()
+        familiarity = {"distance": distance, "limit": 4.0}
+        noted = replace(found, notes=found.notes | {"out_of_distribution": familiarity})
+        assert with_quality(noted, cases[0], ("FLAIR",)).notes["quality"]["out_of_distribution"] == familiarity
+        assert ("sub-01: unlike the scans of the training: distance 4.5, limit 4.0" in caplog.messages) == warned
+
+
+def record_of_case(folder: Path) -> dict[str, Any]:
+    return dict(json.loads((folder / "sub-01/anat/sub-01_desc-anomaly_probseg.json").read_text()))
 
 
 def test_a_table_of_the_components_of_the_mask(predicted: Path) -> None:

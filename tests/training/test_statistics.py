@@ -9,14 +9,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from scipy.spatial.distance import mahalanobis
 from tiny import prepared_cases
 
 from hybriduad.core.types import Batch
+from hybriduad.detector.familiarity import case_features
 from hybriduad.detector.inference import Detector, SliceMaps
 from hybriduad.detector.loading import load_detector
 from hybriduad.detector.thresholds import PARTS
 from hybriduad.networks.baselines import asymmetry_map
 from hybriduad.reconstructors._base import Reconstructor
+from hybriduad.scan.preparation import Prepared
 from hybriduad.scan.slices import slices_of
 from hybriduad.training import statistics
 from hybriduad.training.samples import SlicePool, build_pool
@@ -137,6 +140,31 @@ def test_the_reference_features_are_those_of_the_reconstructor(tiny_detector: Pa
     torch.testing.assert_close(tensors["feature_mean"], torch.cat(features).mean(dim=0), atol=1e-4, rtol=0)
 
 
+def test_the_distances_are_those_of_cases_that_the_covariance_is_not_of(tiny_detector: Path, pool: SlicePool) -> None:
+    """Of unseen cases where there are enough, else of each training case against the slices of the others."""
+    detector = load_detector(tiny_detector, "cpu")
+    assert detector.reconstructor is not None
+
+    def mean_of(prepared: Prepared) -> np.ndarray:
+        found = case_features(detector.reconstructor, prepared, detector.seed, "cpu")
+        assert found is not None
+        return found.astype(np.float64).mean(axis=0)
+
+    unseen = [replace(case, image=np.clip(case.image * 0.5, -1, 1)) for case in pool.prepared]
+    tensors = reference_statistics(detector, pool, unseen=unseen)
+    inverse = np.linalg.inv(tensors["feature_covariance"].numpy().astype(np.float64))
+    expected = [mahalanobis(mean_of(case), tensors["feature_mean"].numpy(), inverse) for case in unseen]
+    np.testing.assert_allclose(tensors["case_distances"].numpy(), expected, rtol=1e-3)
+
+    alone = reference_statistics(detector, pool, unseen=unseen[:2])
+    others = reference_statistics(detector, SlicePool(pool.prepared, tuple(s for s in pool.healthy if s[0] != 1)))
+    assert "case_distances" not in others, "of two cases no limit"
+    inverse = np.linalg.inv(others["feature_covariance"].numpy().astype(np.float64))
+    expected = mahalanobis(mean_of(pool.prepared[1]), others["feature_mean"].numpy(), inverse)
+    assert float(alone["case_distances"][1]) == pytest.approx(expected, rel=1e-3)
+    assert len(alone["case_distances"]) == 3
+
+
 def test_a_family_without_features_leaves_no_reference_features(
     tiny_detector: Path, pool: SlicePool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -144,5 +172,5 @@ def test_a_family_without_features_leaves_no_reference_features(
     with_features = reference_statistics(detector, pool)
     monkeypatch.setattr(type(detector.reconstructor), "features", Reconstructor.features)
     without = reference_statistics(detector, pool)
-    assert set(with_features) - set(without) == {"feature_mean", "feature_covariance"}
+    assert set(with_features) - set(without) == {"feature_mean", "feature_covariance", "case_distances"}
     assert all(torch.equal(with_features[name], values) for name, values in without.items())
