@@ -130,6 +130,7 @@ def fit_reconstructor(
     out: options.Out,
     overrides: options.Overrides,
     data_licence: options.Licence = "not stated",
+    brain: options.Brain = None,
     device: options.Device = "auto",
     cache: options.Cache = None,
     overwrite: options.Overwrite = False,
@@ -147,6 +148,7 @@ def fit_reconstructor(
             cohort,
             out=out,
             overrides=overrides,
+            brain=brain,
             device=device,
             cache=cache,
             overwrite=overwrite,
@@ -166,6 +168,7 @@ def fit_detector(
     init: options.Init = None,
     limit: options.Limit = None,
     data_licence: options.Licence = "not stated",
+    brain: options.Brain = None,
     device: options.Device = "auto",
     cache: options.Cache = None,
     overwrite: options.Overwrite = False,
@@ -186,6 +189,7 @@ def fit_detector(
             init=init,
             limit=limit,
             overrides=overrides,
+            brain=brain,
             device=device,
             cache=cache,
             overwrite=overwrite,
@@ -202,6 +206,7 @@ def calibrate(
     out: options.Out,
     rules: options.Rules,
     split: options.SplitName = None,
+    brain: options.Brain = None,
     device: options.Device = "auto",
     cache: options.Cache = None,
     overwrite: options.Overwrite = False,
@@ -211,7 +216,7 @@ def calibrate(
     from hybriduad.evaluation import calibration
 
     calibrated = calibration.calibrate(
-        bundle, cohort, out=out, rules=rules, split=split, device=device, cache=cache, overwrite=overwrite
+        bundle, cohort, out=out, rules=rules, split=split, brain=brain, device=device, cache=cache, overwrite=overwrite
     )
     _say_bundle(calibrated)
 
@@ -226,6 +231,7 @@ def predict(
     rule: options.Rule = None,
     split: options.SplitName = None,
     contrast: options.Contrast = None,
+    brain: options.Brain = None,
     device: options.Device = "auto",
     cache: options.Cache = None,
     overwrite: options.Overwrite = False,
@@ -247,6 +253,7 @@ def predict(
             rule=rule,
             contrast=contrast,
             split=split,
+            brain=brain,
             device=device,
             cache=cache,
             overwrite=overwrite,

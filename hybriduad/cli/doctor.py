@@ -18,6 +18,7 @@ from hybriduad.core.errors import HybridUADError
 from hybriduad.detector.bundle import INTENDED_USE, verify
 from hybriduad.detector.device import resolve_device, resolve_precision
 from hybriduad.detector.loading import load_detector
+from hybriduad.scan.strippers import STRIPPERS
 
 FRAGILE = {"nilearn": "nilearn", "simpleitk": "SimpleITK", "torchio": "torchio", "torchvision": "torchvision"}
 """Distribution -> module; imported, not only looked up, since versions that do not fit together fail there."""
@@ -40,6 +41,7 @@ def examine(bundles: Iterable[str | Path] = ()) -> list[Finding]:
         Finding("python", f"{platform.python_version()} on {platform.platform()}"),
         *_packages(),
         *_machine(),
+        _strippers(),
         *_shipped_configs(),
         *(_bundle(Path(folder)) for folder in bundles),
     ]
@@ -85,6 +87,15 @@ def _memory() -> str:
     page = os.sysconf("SC_PAGE_SIZE")
     free, total = (page * os.sysconf(name) / 2**30 for name in ("SC_AVPHYS_PAGES", "SC_PHYS_PAGES"))
     return f"{free:.1f} of {total:.1f} GiB free"
+
+
+def _strippers() -> Finding:
+    """What a new bundle finds the brains of heads by."""
+    names = [f"{s.distribution} {s.version}" for s in STRIPPERS.values() if s.version]
+    packages = ", ".join(names) or "none of " + ", ".join(s.distribution for s in STRIPPERS.values())
+    return Finding(
+        "brain extraction", f"{packages} installed; a new bundle uses {names[0] if names else 'our estimate'}"
+    )
 
 
 def _shipped_configs() -> list[Finding]:

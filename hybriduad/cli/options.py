@@ -141,6 +141,15 @@ Overrides = Annotated[list[str], _repeated("--set", metavar="KEY=VALUE", help="A
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Do it anew, in place of what is in --out.")]
 Cache = Annotated[Path | None, typer.Option("--cache", help="Folder for prepared volumes, shared by runs.")]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:1.")]
+Brain = Annotated[
+    str | None,
+    typer.Option(
+        "--brain",
+        metavar="WAY",
+        help="How the brain of a head without a mask is found: estimate, deepbet, hd-bet, auto (what is installed), or "
+        "a command with {in} and {out}. [default: as the bundle says; of a new bundle auto]",
+    ),
+]
 SplitName = Annotated[
     Literal["train", "validation", "test"] | None, typer.Option("--split", help="Only the cases of this split.")
 ]

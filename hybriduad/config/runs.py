@@ -16,6 +16,8 @@ TrainingLevels = Literal["inference", "all"]
 """Which noise levels stage 2 sees reconstructions of: those that inference uses, or all that stage 1 was trained on."""
 Target = Literal["mask", "visibility"]
 """What the segmenter learns of a painted slice: its mask, or how visible its anomaly is at each voxel, in [0, 1]."""
+BrainWay = Literal["auto", "estimate", "deepbet", "hd-bet", "command"]
+"""How the brain of a head is found that has no mask: by what is installed, our own estimate, a package, a command."""
 MEDIAN_MM = 11.5
 """Side of the median filter's window: 5 pixels of 2.3 mm, those of the shipped grid."""
 
@@ -76,12 +78,32 @@ class Train(Strict):
 
 
 class Anatomy(Strict):
-    """What is read from a cohort and on which grid."""
+    """What is read from a cohort and on which grid.
+
+    ``brain``: how the brain of a head is found that has no mask; a list is a command with ``{in}`` and ``{out}``. In a
+    config that leaves it out, a new bundle takes what is installed and states it; in a bundle, it is the estimate. The
+    command itself is never written: a bundle from elsewhere must not say what to run here.
+    """
 
     contrasts: tuple[str, ...] = Field(min_length=1)
     space: Literal["native"] = "native"
     size: int = Field(96, ge=32)
     lesion_margin_mm: float = Field(10.0, ge=0)
+    brain: BrainWay | None = Field(None, exclude_if=lambda way: way is None)
+    brain_command: tuple[str, ...] = Field((), exclude=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _list_is_command(cls, data: Any) -> Any:
+        if isinstance(data, dict) and isinstance(data.get("brain"), list | tuple):
+            return data | {"brain": "command", "brain_command": data["brain"]}
+        return data
+
+    @model_validator(mode="after")
+    def _has_both_files(self) -> Anatomy:
+        if self.brain_command and not all(any(f in a for a in self.brain_command) for f in ("{in}", "{out}")):
+            raise ValueError("a brain command holds {in} and {out}, as in mri_synthstrip -i {in} -m {out}")
+        return self
 
     @model_validator(mode="after")
     def _known(self) -> Anatomy:

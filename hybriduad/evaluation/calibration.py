@@ -26,6 +26,7 @@ from hybriduad.evaluation.histograms import read_histograms, write_histograms
 from hybriduad.evaluation.rules import DEFAULT
 from hybriduad.evaluation.rules._base import Finding, Observation
 from hybriduad.prediction.case import predict_case
+from hybriduad.scan.brain_ways import brain_name, chosen
 from hybriduad.scan.cache import PreparedCache
 from hybriduad.training.resuming import REQUEST, Workshop
 
@@ -42,6 +43,7 @@ def calibrate(
     split: Split | None = None,
     cache: str | Path | None = None,
     overwrite: bool = False,
+    brain: str | None = None,
 ) -> Bundle:
     """Find the cutoffs of masks, for each part of a bundle by each rule, on the grid of each scan; writes a new bundle.
 
@@ -55,6 +57,8 @@ def calibrate(
         split: the cases of that split; by default "validation" where the cohort has splits, else all.
         cache: folder for prepared volumes that several runs share.
         overwrite: calibrate anew and, when the new bundle is complete, replace the old in ``out``.
+        brain: how the brains of heads are found, as :func:`hybriduad.scan.brain_ways.chosen` takes it: the thresholds
+            hold for such brains, and the new bundle states it. By default as ``bundle`` says.
 
     Raises:
         ConfigError: an unknown rule or option, a rule that lacks an option, or other work in ``out``.
@@ -65,7 +69,9 @@ def calibrate(
     asked = read_rules(rules)
     parent = bundles.verify(bundle)
     cases = _cases(cohort, split)
-    workshop = Workshop(Path(out), _request(parent, cases, asked), overwrite=overwrite)
+    anatomy = chosen(parent.anatomy, brain)
+    request = _request(parent, cases, asked) | ({} if brain is None else {"brain": brain_name(anatomy)})
+    workshop = Workshop(Path(out), request, overwrite=overwrite)
     if (finished := workshop.finished) is not None:
         return finished
     contrasts = parent.anatomy.contrasts
@@ -73,6 +79,7 @@ def calibrate(
     failed = check_unseen(cases, seen, contrasts)
     folder = workshop.open()
     detector = load_detector(parent.folder, device)
+    detector.anatomy = anatomy
     store = PreparedCache(cache) if cache is not None else None
     used: dict[str, str] = {}
     observed: list[Observation] = []
@@ -105,6 +112,8 @@ def calibrate(
     record = dict(parent.record)
     record["thresholds"] = {"default": asked[0].name, "rules": record["thresholds"]["rules"] | entries}
     record["identities"] = record["identities"] | used
+    if brain is not None:
+        record["anatomy"] = anatomy.model_dump(mode="json")
 
     def save(ready: Path) -> None:
         # Without the request of the fit: this folder already holds that of the calibration.

@@ -9,6 +9,7 @@ from hybriduad.detector import loading
 from hybriduad.detector.inference import Detector
 from hybriduad.prediction.case import predict_case
 from hybriduad.prediction.quality import with_quality
+from hybriduad.scan.brain_ways import chosen
 
 
 class CaseDetector(Detector):
@@ -27,20 +28,22 @@ class CaseDetector(Detector):
         return with_quality(predict_case(self, case, rule=rule), case, self.anatomy.contrasts)
 
 
-def load_detector(bundle: str | Path, device: str = "auto") -> CaseDetector:
+def load_detector(bundle: str | Path, device: str = "auto", brain: str | None = None) -> CaseDetector:
     """Load a detector's bundle, or a reconstructor's, whose map alone is then the score.
 
     Args:
         bundle: the model folder.
         device: "auto" (the first CUDA device, else the CPU), "cpu", "cuda", "cuda:1".
+        brain: how the brains of heads are found, as :func:`hybriduad.scan.brain_ways.chosen` takes it; by default as
+            the bundle says.
 
     Raises:
         BundleError: no bundle there, or a damaged bundle.
-        ConfigError: an unusable device.
+        ConfigError: an unusable device, or a way to the brain that is not installed.
     """
     loaded = loading.load_detector(bundle, device)
     return CaseDetector(
-        anatomy=loaded.anatomy,
+        anatomy=chosen(loaded.anatomy, brain),
         direction=loaded.direction,
         reconstructor=loaded.reconstructor,
         segmenter=loaded.segmenter,

@@ -24,6 +24,7 @@ from hybriduad.prediction.files import (
     write_case,
 )
 from hybriduad.prediction.quality import with_quality
+from hybriduad.scan.brain_ways import brain_name, chosen, is_plausible
 from hybriduad.scan.cache import PreparedCache
 
 log = logging.getLogger(__name__)
@@ -43,6 +44,7 @@ def predict_cohort(
     cache: str | Path | None = None,
     overwrite: bool = False,
     contrast: str | None = None,
+    brain: str | None = None,
 ) -> Outcome:
     """Predict every case of a cohort into a BIDS derivative folder; a case that was done before is kept.
 
@@ -56,9 +58,11 @@ def predict_cohort(
         split: only the cases of that split.
         cache: folder for prepared volumes that several runs share.
         overwrite: predict again what another bundle or other options left in ``out``.
+        brain: how the brains of heads are found, as :func:`hybriduad.scan.brain_ways.chosen` takes it; by default as
+            the bundle says, for which alone its thresholds hold.
 
     Raises:
-        ConfigError: unknown maps, or other predictions in ``out``.
+        ConfigError: unknown maps, a way to the brain that is not installed, or other predictions in ``out``.
         DataError: the cohort cannot be read, has no case of the split, or cases of one name in two data sets.
         BundleError: an unusable bundle.
     """
@@ -69,9 +73,10 @@ def predict_cohort(
         mend = "predict each data set into a folder of its own"
         raise DataError("cases of one name in different data sets", where=cohort, got=twins, mend=mend)
     detector = load_detector(bundle, device)
+    detector.anatomy = chosen(detector.anatomy, brain)
     threshold = detector.thresholds.of("score", rule)
     folder = Path(out)
-    begin_folder(folder, model, wanted, rule, overwrite)
+    begin_folder(folder, model, wanted, rule, overwrite, brain and brain_name(detector.anatomy))
     if threshold is None and "mask" in wanted:
         known = f"the rule {rule or detector.thresholds.default} has no threshold for the score"
         why = known if detector.thresholds.values else "the bundle has no threshold yet"
@@ -96,6 +101,11 @@ def predict_cohort(
                 log.warning("%s lacks %s of the brain: less sure there", case.name, ", ".join(parts))
             if not prediction.notes["orientation_stated"]:
                 log.warning("%s states no orientation in its header: taken as running left, forward, up", case.name)
+            found = prediction.notes["brain"]
+            if case.brain is None and not is_plausible(found["volume_ml"]):
+                log.warning(
+                    "%s has a brain of %.0f ml (%s): look at it", case.name, found["volume_ml"], found["method"]
+                )
             write_case(folder, case, prediction, wanted, model, rule or detector.thresholds.default, began)
         except Exception as error:  # no error of a case ends the others
             outcome.failed[case.name] = reason_of(error)

@@ -78,14 +78,18 @@ def record_of(folder: Path, case: Case) -> Path:
     return folder / _place(case) / f"{case.name}_{SUFFIXES['score']}.json"
 
 
-def begin_folder(folder: Path, model: Bundle, maps: Sequence[str], rule: str | None, overwrite: bool) -> None:
+def begin_folder(
+    folder: Path, model: Bundle, maps: Sequence[str], rule: str | None, overwrite: bool, brain: str | None = None
+) -> None:
     """Make the predictions folder, or check that the folder there is of the same request and version.
+
+    ``brain``: how brains are found, where that was asked for and not left to the model.
 
     Raises:
         ConfigError: it holds other predictions and ``overwrite`` is not set, or something else.
     """
     path = folder / MODEL
-    request = {"maps": list(maps), "rule": rule, "bundle": model.digest}
+    request = {"maps": list(maps), "rule": rule, "bundle": model.digest} | ({} if brain is None else {"brain": brain})
     if path.is_file():
         try:
             stated = json.loads(path.read_text())
@@ -93,6 +97,7 @@ def begin_folder(folder: Path, model: Bundle, maps: Sequence[str], rule: str | N
         except (ValueError, KeyError):
             asked, number = {}, None
         same = all(key in asked and asked[key] == value for key, value in request.items())
+        same = same and asked.get("brain") == brain
         if same and number == FORMAT:
             return
         if not overwrite:
@@ -101,7 +106,7 @@ def begin_folder(folder: Path, model: Bundle, maps: Sequence[str], rule: str | N
                 raise ConfigError(
                     "predictions of another version", where=folder, got=f"format {number}", expected=FORMAT, mend=mend
                 )
-            what = difference({key: asked.get(key) for key in request}, request)
+            what = difference({key: asked.get(key) for key in ({"brain"} & asked.keys()) | request.keys()}, request)
             raise ConfigError("other predictions in the same place", where=folder, got=what, mend=mend)
         # All files go, so that a folder never mixes two models, not even when this run is stopped.
         for suffix in (*SUFFIXES.values(), LESIONS):

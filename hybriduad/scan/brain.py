@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from scipy import ndimage
 
@@ -41,9 +43,16 @@ def _background(data: np.ndarray, head: np.ndarray) -> tuple[float, bool]:
     return value, float((outside == value).mean()) > MASKED
 
 
-def find_brain(data: np.ndarray, head: np.ndarray, spacing_mm: Spacing, slice_axis: int) -> tuple[np.ndarray, str]:
+def find_brain(
+    data: np.ndarray,
+    head: np.ndarray,
+    spacing_mm: Spacing,
+    slice_axis: int,
+    outline: Callable[[], tuple[np.ndarray, str] | None] = lambda: None,
+) -> tuple[np.ndarray, str]:
     """The brain (X, Y, Z) bool of a scan in RAS and the method: the whole head if the scan is stripped.
 
+    ``outline`` is asked where it is not, and our own estimate is made where that gives None.
     The mask is empty where no brain is found, or where the head is smaller than a few millimetres.
     """
     shape = _work_shape(data.shape, spacing_mm)
@@ -54,6 +63,8 @@ def find_brain(data: np.ndarray, head: np.ndarray, spacing_mm: Spacing, slice_ax
     _, constant = _background(data, head)
     if is_stripped(depth_profile(small, inside, (x, y, z), slice_axis), constant):
         return head, "non-zero voxels of a stripped scan"
+    if (outlined := outline()) is not None:
+        return outlined
     brain = estimate_brain(small, inside, (x, y, z)).astype(np.float32)
     return (_resize(brain, data.shape) >= 0.5) & head, "surface fitted between brain and skull"
 

@@ -16,6 +16,7 @@ import numpy as np
 from hybriduad.config.runs import Anatomy
 from hybriduad.core.errors import DataError
 from hybriduad.core.types import Case
+from hybriduad.scan.brain_ways import brain_key
 from hybriduad.scan.digests import file_digest, mask_files
 from hybriduad.scan.grid import Grid
 from hybriduad.scan.preparation import FORMAT, Prepared, prepare
@@ -140,4 +141,6 @@ def _cache_key(case: Case, anatomy: Anatomy, direction: str | None) -> str:
             digests[name] = None  # at most the grid of this image would have been used
     labels = [case.mask_labels(kind) for kind in mask_files(case)]
     config = [FORMAT, list(anatomy.contrasts), anatomy.space, anatomy.size, reference, direction, labels, digests]
+    if case.brain is None and (way := brain_key(anatomy)):
+        config.append(way)
     return hashlib.sha256(json.dumps(config).encode()).hexdigest()[:32]

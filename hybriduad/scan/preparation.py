@@ -14,7 +14,7 @@ from hybriduad.config.runs import Anatomy
 from hybriduad.core.errors import DataError
 from hybriduad.core.types import Case
 from hybriduad.scan.brain import find_brain, find_head
-from hybriduad.scan.brain_surface import Spacing
+from hybriduad.scan.brain_ways import outline_brain
 from hybriduad.scan.digests import mask_files
 from hybriduad.scan.grid import (
     WHITE,
@@ -95,7 +95,8 @@ class Prepared:
 def prepare(case: Case, anatomy: Anatomy, direction: str | None = None) -> Prepared:
     """Bring a case to the model grid of ``anatomy``; a pure function of the files.
 
-    The reference scan gives the grid, the head and, without a mask, the brain. It need not be a contrast of
+    The reference scan gives the grid, the head and, without a mask, the brain: what is left of a stripped scan, else
+    found as ``anatomy.brain`` says (:mod:`hybriduad.scan.brain_ways`). It need not be a contrast of
     ``anatomy``: a reference that the model does not know gives these alone, and the others are resampled to it.
     ``direction`` (sagittal, coronal or axial) is the acquisition direction that a bundle was trained on.
 
@@ -103,6 +104,7 @@ def prepare(case: Case, anatomy: Anatomy, direction: str | None = None) -> Prepa
         DataError: the case has none of the contrasts, was acquired in another direction, a mask is on none of its
             grids, no brain is found, or a file cannot be used (:mod:`hybriduad.scan.volumes`,
             :mod:`hybriduad.scan.refusals`).
+        ConfigError: what is to find the brain is not installed.
     """
     names = anatomy.contrasts
     if not any(name in case.images for name in names):
@@ -131,7 +133,7 @@ def prepare(case: Case, anatomy: Anatomy, direction: str | None = None) -> Prepa
     }
     h, w = in_plane(axis)
     head = find_head(slices[reference])
-    brain, method = _brain(slices[reference], head, masks.get("brain"), spacing, axis, case)
+    brain, method = _brain(image, axis, head, masks.get("brain"), case, anatomy)
     head |= brain
     corner, step = cover(head, (spacing[h], spacing[w]), anatomy.size, MARGIN_MM)
     inside = {name: brain & covered[name] if name in covered else brain for name in slices}
@@ -239,14 +241,21 @@ def _lacking(inside: dict[str, np.ndarray], brain: np.ndarray) -> dict[str, floa
 
 
 def _brain(
-    data: np.ndarray, head: np.ndarray, given: np.ndarray | None, spacing_mm: Spacing, axis: int, case: Case
+    image: Image, axis: int, head: np.ndarray, given: np.ndarray | None, case: Case, anatomy: Anatomy
 ) -> tuple[np.ndarray, str]:
-    """The brain in slices (H, W, S), and where it comes from."""
+    """The brain in slices (H, W, S), and where it comes from: a mask, a stripped scan, or as ``anatomy`` says."""
     if given is not None:
         brain, method = given, "given mask"
     else:
-        estimate, method = find_brain(np.moveaxis(data, -1, axis), np.moveaxis(head, -1, axis), spacing_mm, axis)
-        brain = to_slices(estimate, axis)
+        data, affine, _ = to_ras(image)
+        found, method = find_brain(
+            np.asarray(data, dtype=np.float32),
+            np.moveaxis(head, -1, axis),
+            spacing_of(affine),
+            axis,
+            lambda: outline_brain(image, anatomy, case.name),
+        )
+        brain = to_slices(found, axis)
     if not brain.any():
         raise DataError("no brain found", where=case.name, got=method, mend="check the scan, or give a brain mask")
     return brain, method

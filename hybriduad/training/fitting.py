@@ -26,6 +26,7 @@ from hybriduad.detector.inference import Detector
 from hybriduad.detector.loading import load_reconstructor, load_weights
 from hybriduad.networks.segmenter import Segmenter
 from hybriduad.reconstructors._base import FeatureReconstructor, Reconstructor
+from hybriduad.scan.brain_ways import ESTIMATE, brain_name, chosen, chosen_to_fit
 from hybriduad.scan.digests import file_digest
 from hybriduad.training.data import (
     contrast_summary,
@@ -66,6 +67,7 @@ def fit_reconstructor(
     cache: str | Path | None = None,
     overwrite: bool = False,
     data_licence: str = "not stated",
+    brain: str | None = None,
 ) -> Bundle:
     """Stage 1: learn healthy anatomy from healthy scans and from lesion-free slices of annotated scans.
 
@@ -79,9 +81,11 @@ def fit_reconstructor(
         overwrite: train anew and, when the new bundle is complete, replace the old in ``out``; a training of the same
             request that was stopped there continues all the same.
         data_licence: of the cohort, stated in the bundle.
+        brain: how the brains of heads are found, as :func:`hybriduad.scan.brain_ways.chosen` takes it; stated in the
+            bundle. By default what ``anatomy.brain`` says, else what is installed.
 
     Raises:
-        ConfigError: an unusable config, or other work in ``out``.
+        ConfigError: an unusable config, a way to the brain that is not installed, or other work in ``out``.
         DataError: no usable case, no healthy slice, or a loss that is not finite.
     """
     run: ReconstructorRun = configs.load(config, list(overrides), kind="reconstructor")
@@ -97,7 +101,7 @@ def fit_reconstructor(
         model.load_pretrained(model.pretrained)
     return _fit(
         run,
-        run.anatomy,
+        chosen_to_fit(run.anatomy, brain),
         cohort,
         Place(Path(out), device, Path(cache) if cache is not None else None, overwrite, data_licence),
         task=ReconstructionTask(run, model),
@@ -118,12 +122,14 @@ def fit_detector(
     cache: str | Path | None = None,
     overwrite: bool = False,
     data_licence: str = "not stated",
+    brain: str | None = None,
 ) -> Bundle:
     """Stage 2 and few-label fine-tuning: learn to outline lesions, synthetic, labelled or both, as ``mix`` says.
 
     Args:
         config: path or name of a shipped config of kind ``detector``.
         cohort, out, overrides, device, cache, overwrite, data_licence: as in :func:`fit_reconstructor`.
+        brain: as there; by default as the bundle that is started from says.
         reconstructor: stage 1's bundle; with neither it nor ``init`` the segmenter sees the image alone.
         init: a detector's bundle to continue from; its reconstructor and segmenter layout are taken over, and its
             residual unless another is stated. With ``train.steps=0`` its weights stay: the same networks under another
@@ -158,7 +164,7 @@ def fit_detector(
     source = parent or stage1
     if run.residual is None and source is not None:
         run = run.model_copy(update={"residual": source.residual})  # resolved, so that a child bundle keeps it too
-    anatomy = _anatomy(run, source)
+    anatomy = _anatomy(run, source, brain)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(rng.fold(run.seed, "weights"))
         segmenter = Segmenter(run.segmenter, len(anatomy.contrasts))
@@ -217,7 +223,7 @@ def _fit(
         raise ConfigError("no training at all", got="train.steps 0", expected="1 or more, or a detector as --init")
     cases = training_cases(cohort)
     pretrained = reconstructor.pretrained if segmenter is None and reconstructor is not None else None
-    request = _request(run, cases, parents, limit, pretrained)
+    request = _request(run, anatomy, cases, parents, limit, pretrained)
     workshop = Workshop(place.out, request, overwrite=place.overwrite)
     if (finished := workshop.finished) is not None:
         return finished
@@ -229,6 +235,7 @@ def _fit(
     labelled = labelled_cases(data, limit, run.seed) if run.mix.labelled > 0 else ()
     health = [case.health for case in data.cases]
     pool = build_pool(data.prepared, health, lesion_margin_mm=anatomy.lesion_margin_mm, labelled=labelled)
+    log.info("brains of heads without a mask: by %s", brain_name(anatomy))
     log.info(
         "training on %s: %d cases, %d healthy slices, %d labelled cases with %d slices, %d steps of %d in %s",
         device,
@@ -319,33 +326,39 @@ def _check_residual(run: ReconstructorRun | DetectorRun, model: Reconstructor | 
         )
 
 
-def _anatomy(run: DetectorRun, source: Bundle | None) -> Anatomy:
+def _anatomy(run: DetectorRun, source: Bundle | None, brain: str | None) -> Anatomy:
     if source is not None:
         if run.anatomy is not None:
             raise ConfigError("anatomy stated twice", mend="leave it out: it comes from the bundle that is given")
-        return source.anatomy
+        return chosen(source.anatomy, brain)
     if run.anatomy is None:
         raise ConfigError(
             "no anatomy", mend="give --reconstructor or --init, or 'anatomy' for a segmenter of the image"
         )
-    return run.anatomy
+    return chosen_to_fit(run.anatomy, brain)
 
 
 def _request(
     run: ReconstructorRun | DetectorRun,
+    anatomy: Anatomy,
     cases: Sequence[Case],
     parents: Sequence[Bundle],
     limit: int | None,
     pretrained: Path | None,
 ) -> dict[str, Any]:
-    """What identifies a training: the config, the cases with the content of their files, the parents, the limit, and
-    the content of the file of weights that the config may name."""
-    return ({} if pretrained is None else {"pretrained": file_digest(pretrained)}) | {
-        "config": run.model_dump(mode="json", serialize_as_any=True),
-        "cohort": cohort_digest(cases),
-        "parents": [parent.digest for parent in parents],
-        "limit": limit,
-    }
+    """What identifies a training: the config, the cases with the content of their files, the parents, the limit, what
+    outlines brains unless that is our estimate, and the content of the file of weights that the config may name."""
+    outliner = {"brain": way} if (way := brain_name(anatomy)) != ESTIMATE else {}
+    return (
+        outliner
+        | ({} if pretrained is None else {"pretrained": file_digest(pretrained)})
+        | {
+            "config": run.model_dump(mode="json", serialize_as_any=True),
+            "cohort": cohort_digest(cases),
+            "parents": [parent.digest for parent in parents],
+            "limit": limit,
+        }
+    )
 
 
 def _draw_samples(path: Path, stream: SampleStream, detector: Detector) -> None:

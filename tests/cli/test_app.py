@@ -313,6 +313,7 @@ def test_fit_reconstructor_hands_everything_over(monkeypatch: pytest.MonkeyPatch
     assert kwargs == {
         "out": Path("o"),
         "overrides": ["train.steps=3", "seed=1"],
+        "brain": None,
         "device": "cpu",
         "cache": tmp_path,
         "overwrite": True,
@@ -368,6 +369,7 @@ def test_fit_detector_hands_everything_over(monkeypatch: pytest.MonkeyPatch) -> 
         "reconstructor": None,
         "init": Path("det"),
         "limit": 7,
+        "brain": None,
         "device": "auto",
         "cache": None,
         "overwrite": False,
@@ -396,6 +398,7 @@ def test_calibrate_hands_everything_over(monkeypatch: pytest.MonkeyPatch) -> Non
         "out": Path("o"),
         "rules": ["false-positives:false_positive_ml=0.5,per=scan", "best-dice"],
         "split": "validation",
+        "brain": None,
         "device": "auto",
         "cache": None,
         "overwrite": False,
@@ -419,7 +422,10 @@ def test_predict_writes_the_default_maps_unless_told(monkeypatch: pytest.MonkeyP
     _, kwargs = handed(monkeypatch, "hybriduad.prediction.cohort.predict_cohort", *common)
     assert (kwargs["maps"], kwargs["contrast"], kwargs["rule"]) == (DEFAULT_MAPS, "FLAIR", "best-dice")
     _, kwargs = handed(monkeypatch, "hybriduad.prediction.cohort.predict_cohort", *common, "--maps", "all")
-    assert kwargs["maps"] == ["all"]
+    assert (kwargs["maps"], kwargs["brain"]) == (["all"], None)
+    command = "strip -i {in} -o {out}"
+    _, kwargs = handed(monkeypatch, "hybriduad.prediction.cohort.predict_cohort", *common, "--brain", command)
+    assert kwargs["brain"] == command
 
 
 @pytest.mark.usefixtures("given")

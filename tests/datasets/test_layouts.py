@@ -312,6 +312,14 @@ class TestBids:
         both = [f"sub-01/ses-{i}/anat/sub-01_ses-{i}_FLAIR.nii.gz" for i in (1, 2)]
         assert [case.lesion for case in bids(tmp_path / "two", *both, mask)] == [None, None]
 
+    def test_brains_of_other_pipelines_go_by_session(self, tmp_path: Path) -> None:
+        scans = [f"sub-01/ses-{i}/anat/sub-01_ses-{i}_FLAIR.nii.gz" for i in (1, 2, 3)]
+        brains = [f"derivatives/prep/sub-01/ses-{i}/anat/sub-01_ses-{i}_desc-brain_mask.nii.gz" for i in (1, 2)]
+        elsewhere = "derivatives/prep/sub-01/ses-3/anat/sub-01_ses-3_space-MNI152NLin2009cAsym_desc-brain_mask.nii.gz"
+        of_all = "derivatives/prep/sub-01/anat/sub-01_desc-brain_mask.nii.gz"
+        found = [case.brain for case in bids(tmp_path, *scans, *brains, elsewhere, of_all)]
+        assert found == [*(tmp_path / brain for brain in brains), None]
+
     def test_predictions_and_other_spaces_are_not_truth(self, tmp_path: Path) -> None:
         (case,) = bids(
             tmp_path,
