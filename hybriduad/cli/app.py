@@ -11,7 +11,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from hybriduad.cli import options, tools
+from hybriduad.cli import operating, options, tools
 from hybriduad.core.errors import ConfigError, HybridUADError, unusable
 
 
@@ -333,7 +333,10 @@ def paint(
     _say_outcome(paint_cohort(config, cohort, out=out, overrides=overrides, overwrite=overwrite))
 
 
-for verb in (tools.anomalies, tools.benchmark, tools.speed, tools.demo, tools.show, tools.doctor):
+for verb in (
+    *(operating.blind_spots, operating.operating_point),
+    *(tools.anomalies, tools.benchmark, tools.speed, tools.demo, tools.show, tools.doctor),
+):
     app.command()(verb)
 
 

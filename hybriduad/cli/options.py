@@ -91,6 +91,12 @@ Predictions = Annotated[
         help="Folder made by predict; with --maps all every map is evaluated beside the score.",
     ),
 ]
+BlindSpots = Annotated[
+    Path,
+    typer.Argument(
+        metavar="BLIND_SPOTS", callback=_there("blind spots", "a folder made by blind-spots"), help="Of that bundle."
+    ),
+]
 Layout = Annotated[
     str, typer.Argument(metavar="LAYOUT", help=f"csv (a manifest) or {', '.join(plugins.names('datasets'))}.")
 ]
@@ -202,6 +208,11 @@ Rule = Annotated[str | None, typer.Option("--rule", help="Calibrated rule that m
 
 By = Annotated[list[str], _repeated("--by", metavar="COLUMN", help="Also the figures by this column; repeat.")]
 Draws = Annotated[int, typer.Option("--draws", min=1, help="Of the bootstrap over subjects.")]
+
+Versions = Annotated[
+    int, typer.Option("--versions", min=1, help="Painted versions of each scan, a lesion of every size in each.")
+]
+FalseLesions = Annotated[float, typer.Option("--false-lesions", min=0, help="Of a healthy scan, on average.")]
 
 AllowLeakage = Annotated[
     bool, typer.Option("--allow-leakage", help="Go on where cases were used to make the model, and say so.")

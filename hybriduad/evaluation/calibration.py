@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -104,9 +104,20 @@ def calibrate(
             raise
         entries[rule.name] = finding.to_json() | {"region": REGION, "provenance": provenance}
         log.info("%s: %s", rule.name, ", ".join(f"{part} {said(cutoff)}" for part, cutoff in finding.cutoffs.items()))
+    return write_calibrated(workshop, parent, entries, asked[0].name, used)
+
+
+def write_calibrated(
+    workshop: Workshop, parent: Bundle, entries: Mapping[str, Any], default: str, used: Mapping[str, str]
+) -> Bundle:
+    """Finish a workshop with a copy of ``parent`` that has more rules.
+
+    ``entries`` are those of the rules, of which ``default`` becomes the default; ``used`` are the identities of those
+    who they were found on.
+    """
     record = dict(parent.record)
-    record["thresholds"] = {"default": asked[0].name, "rules": record["thresholds"]["rules"] | entries}
-    record["identities"] = record["identities"] | used
+    record["thresholds"] = {"default": default, "rules": record["thresholds"]["rules"] | dict(entries)}
+    record["identities"] = record["identities"] | dict(used)
 
     def save(ready: Path) -> None:
         # Without the request of the fit: this folder already holds that of the calibration.

@@ -32,6 +32,8 @@ VERBS = [
     "evaluate",
     "compare",
     "paint",
+    "blind-spots",
+    "operating-point",
     "anomalies",
     "benchmark",
     "speed",
