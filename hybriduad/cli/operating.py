@@ -16,6 +16,7 @@ def blind_spots(
     rule: options.Rule = None,
     split: options.SplitName = None,
     seed: options.Seed = 0,
+    labelled: options.Labelled = None,
     device: options.Device = "auto",
     overwrite: options.Overwrite = False,
     verbose: options.Verbose = False,
@@ -35,6 +36,7 @@ def blind_spots(
         rule=rule,
         split=split,
         seed=seed,
+        labelled=labelled,
         device=device,
         overwrite=overwrite,
     )

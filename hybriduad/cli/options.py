@@ -212,6 +212,10 @@ Draws = Annotated[int, typer.Option("--draws", min=1, help="Of the bootstrap ove
 Versions = Annotated[
     int, typer.Option("--versions", min=1, help="Painted versions of each scan, a lesion of every size in each.")
 ]
+Labelled = Annotated[
+    str | None,
+    typer.Option("--labelled", callback=_there(*COHORT), help="Cases whose real lesions are looked for beside."),
+]
 FalseLesions = Annotated[float, typer.Option("--false-lesions", min=0, help="Of a healthy scan, on average.")]
 
 AllowLeakage = Annotated[

@@ -11,6 +11,7 @@ from scipy.stats import binomtest
 
 from hybriduad.core.charts import Panel, Series, charts
 from hybriduad.core.drawing import new_figure, save_figure
+from hybriduad.evaluation.real_lesions import real_words
 from hybriduad.evaluation.tables import write_json
 from hybriduad.evaluation.threshold_curve import LEAST_ML, Curve, curve_of
 from hybriduad.scan.volumes import write_atomically
@@ -36,7 +37,7 @@ ALMOST_NOTHING = 0.1
 FEWEST = 5
 """A recall of fewer lesions is in the table, but in no sentence."""
 WORST = 5
-"""How many of the worst places are named."""
+"""How many of the worst places are named, of sizes of which something is found."""
 UNCALIBRATED = 1.0
 """False lesions a healthy scan at which a bundle without a threshold is looked at."""
 NOT_REAL = (
@@ -45,14 +46,21 @@ NOT_REAL = (
 )
 
 
-def write_report(folder: Path, records: Sequence[Mapping[str, Any]], rule: str, calibrated_on: bool) -> str:
+def write_report(
+    folder: Path,
+    records: Sequence[Mapping[str, Any]],
+    rule: str,
+    calibrated_on: int,
+    real: Sequence[Mapping[str, Any]] = (),
+) -> str:
     """Write everything about ``records`` beside them, and return ``blind-spots.md``.
 
     ``rule`` cut the masks, "" where the bundle has no threshold: then the figures are at the lowest threshold with
-    :data:`UNCALIBRATED` false lesions a healthy scan. ``calibrated_on``: the bundle was calibrated on some people.
+    :data:`UNCALIBRATED` false lesions a healthy scan. ``calibrated_on``: so many records are of people whom the bundle
+    was calibrated on. ``real``: the records of labelled cases, of :mod:`hybriduad.evaluation.real_lesions`.
     """
     curve = curve_of(records)
-    found, marked, where, false = _at_threshold(records, curve, rule)
+    found, marked, where, false, at = _at_threshold(records, curve, rule)
     lesions = [
         {"case": record["case"], **lesion, "found": bool(hit), "marked_before": bool(before)}
         for (record, lesion), hit, before in zip(
@@ -61,9 +69,12 @@ def write_report(folder: Path, records: Sequence[Mapping[str, Any]], rule: str, 
     ]
     rows = recall_rows(lesions)
     sentences = _sentences(rows, where, false, len(records), lesions)
+    if real:
+        sentences.append(real_words(real, at))
     if calibrated_on:
         sentences.append(
-            "The bundle was calibrated before; if on these controls, false lesions in new healthy scans are more."
+            f"The bundle was calibrated on {calibrated_on} of these scans: expect more false lesions in other healthy "
+            "scans. What is found of lesions hardly depends on that."
         )
     _write_tsv(folder / LESIONS, lesions)
     _write_tsv(folder / f"{RECALL}.tsv", rows)
@@ -123,22 +134,23 @@ def _mean(values: np.ndarray) -> float | None:
 
 def _at_threshold(
     records: Sequence[Mapping[str, Any]], curve: Curve, rule: str
-) -> tuple[np.ndarray, np.ndarray, str, float]:
-    """Which lesions are found, which places were marked before, at which threshold in words; false lesions a scan."""
+) -> tuple[np.ndarray, np.ndarray, str, float, float | None]:
+    """Which lesions are found, which places were marked before, at which threshold in words; false lesions a scan, and
+    the threshold where it is not that of the masks."""
     lesions = [lesion for record in records for lesion in record["lesions"]]
     if rule:
         thresholds = sorted({float(record["threshold"]) for record in records})
         span = f"{thresholds[0]:.4g}" + (f" to {thresholds[-1]:.4g} by scan" if len(thresholds) > 1 else "")
         found, marked = (np.array([lesion[key] for lesion in lesions]) for key in ("found", "marked_before"))
         false = float(np.mean([record["false_in_mask"] for record in records]))
-        return found, marked, f"the threshold of the rule {rule} ({span})", false
+        return found, marked, f"the threshold of the rule {rule} ({span})", false, None
     everyone = np.ones(len(curve.false), bool)
     index = curve.lowest(UNCALIBRATED, everyone)
     at = float(curve.thresholds[-1 if index is None else index])
     marked = np.array([lesion["marked_at"] >= at for lesion in lesions])
     false = float(curve.false[:, -1 if index is None else index].mean())
     words = f"{at:.4g}, for want of a calibration the lowest with {UNCALIBRATED:g} false lesion a healthy scan"
-    return curve.found[:, -1 if index is None else index], marked, words, false
+    return curve.found[:, -1 if index is None else index], marked, words, false, at
 
 
 def _sentences(
@@ -159,12 +171,15 @@ def _sentences(
         listed = ", ".join(f"{part['contrast']} {_share(part)}" for part in parts)
         loud = "**Almost none found.** " if row["recall"] < ALMOST_NOTHING <= total["recall"] else ""
         said.append(f"{loud}{row['size_ml']} ml: {_share(row)}; {listed}.")
-    places = [row for row in chosen("size_ml", "front", "height") if row["lesions"] >= FEWEST]
-    worst = sorted(places, key=lambda row: (row["recall"], -row["lesions"]))[:WORST]
+    usual = {row["size_ml"]: row["recall"] for row in chosen("size_ml")}
+    places = [
+        row
+        for row in chosen("size_ml", "front", "height")
+        if row["lesions"] >= FEWEST and row["recall"] < usual[row["size_ml"]] >= ALMOST_NOTHING
+    ]
     said += [
         f"At this threshold, {row['size_ml']} ml lesions in the {row['front']} {row['height']} third: {_share(row)}."
-        for row in worst
-        if row["recall"] < total["recall"]
+        for row in sorted(places, key=lambda row: (row["recall"], -row["lesions"]))[:WORST]
     ]
     already = sum(bool(lesion["marked_before"]) for lesion in lesions)
     if already:

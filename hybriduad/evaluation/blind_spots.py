@@ -31,8 +31,10 @@ from hybriduad.detector.bundle import Bundle, verify
 from hybriduad.detector.inference import Detector
 from hybriduad.detector.loading import load_detector
 from hybriduad.evaluation.blind_spot_report import REPORT, write_report
+from hybriduad.evaluation.real_lesions import FOLDER, real_records
 from hybriduad.evaluation.threshold_curve import LEAST_ML, heights, is_hit
-from hybriduad.metrics.clusters import cluster_peak, labelled, least_voxels
+from hybriduad.metrics.clusters import cluster_peak, least_voxels
+from hybriduad.metrics.clusters import labelled as components
 from hybriduad.prediction.case import predict_case
 from hybriduad.scan.halves import left_half, side_of
 from hybriduad.scan.volumes import Image, read_volume, spacing_of, to_ras, write_atomically, write_volume
@@ -58,6 +60,7 @@ def find_blind_spots(
     seed: int = 0,
     split: Split | None = None,
     device: str = "auto",
+    labelled: str | Path | None = None,
     overwrite: bool = False,
 ) -> Outcome:
     """Paint lesions into healthy scans, predict them and say what is found; a control that was done before is kept.
@@ -75,10 +78,13 @@ def find_blind_spots(
         seed: of the lesions.
         split: only the cases of that split.
         device: "auto", "cpu", "cuda", "cuda:1".
+        labelled: a cohort whose cases with a lesion mask are predicted too: what of their lesions is found is said
+            beside.
         overwrite: replace what another request left in ``out``.
 
     Raises:
-        LeakageError: a control was used to fit the bundle: of learnt scans it says nothing.
+        LeakageError: a control was used to fit the bundle, of which it says nothing, or a labelled case to fit or
+            calibrate it.
         ConfigError: a rule that was not calibrated, or something else in ``out``.
         DataError: no healthy case, cases of one name, or none that could be used.
         BundleError: an unusable bundle.
@@ -94,8 +100,10 @@ def find_blind_spots(
     _begin(folder, {"format": FORMAT, **request}, overwrite)
     seen = {digest: role for digest, role in model.used.items() if role != "calibrate"}
     failed = check_unseen(cases, seen, model.anatomy.contrasts)
-    trial = _Trial(model, load_detector(model.folder, device), rule, versions, seed, folder)
+    detector = load_detector(model.folder, device)
+    trial = _Trial(model, detector, rule, versions, seed, folder)
     outcome = Outcome(folder, failed={name: reason for (_, name), reason in failed.items()})
+    real = [] if labelled is None else real_records(model, detector, rule, labelled, folder, outcome.failed)
     records = []
     for case in [case for case in cases if case.name not in outcome.failed]:
         began = time.perf_counter()
@@ -116,14 +124,10 @@ def find_blind_spots(
     shutil.rmtree(folder / WORK, ignore_errors=True)
     if not any(record["lesions"] for record in records):
         raise DataError("no control could be painted into", where=cohort, got=next(iter(outcome.failed.values()), None))
-    calibrated_on = any(role == "calibrate" for role in model.used.values())
-    write_report(folder, records, chosen_rule(model, rule), calibrated_on)
+    chosen = "" if model.thresholds.of("score", rule) is None else rule or model.thresholds.default
+    known_people = sum(bool(record["identities"].keys() & model.used) for record in records)
+    write_report(folder, records, chosen, known_people, real)
     return outcome
-
-
-def chosen_rule(model: Bundle, rule: str | None) -> str:
-    """The rule that cuts the masks of the score; "" where the bundle has no threshold for it."""
-    return "" if model.thresholds.of("score", rule) is None else rule or model.thresholds.default
 
 
 def _begin(folder: Path, request: Mapping[str, Any], overwrite: bool) -> None:
@@ -135,13 +139,18 @@ def _begin(folder: Path, request: Mapping[str, Any], overwrite: bool) -> None:
             if not overwrite:
                 what, mend = difference(asked, request), "choose another folder, or --overwrite"
                 raise ConfigError("other blind spots in the same place", where=folder, got=what, mend=mend)
-            shutil.rmtree(folder / CASES, ignore_errors=True)
+            _clear(folder)
         elif overwrite:
-            shutil.rmtree(folder / CASES, ignore_errors=True)
+            _clear(folder)
     elif folder.is_dir() and any(folder.iterdir()):
         raise ConfigError("output folder holds something else", where=folder, mend="name an empty or new folder")
     (folder / CASES).mkdir(parents=True, exist_ok=True)
     write_atomically(path, json.dumps(request, indent=1, sort_keys=True).encode())
+
+
+def _clear(folder: Path) -> None:
+    for name in (CASES, FOLDER):
+        shutil.rmtree(folder / name, ignore_errors=True)
 
 
 @dataclass(frozen=True)
@@ -191,7 +200,7 @@ class _Trial:
             "person": [case.dataset, case.subject],
             "identities": identities([clean_case], "calibrate", self.model.anatomy.contrasts),
             "false": false,
-            "false_in_mask": None if clean.mask is None else len(labelled(clean.mask)[1]),
+            "false_in_mask": None if clean.mask is None else len(components(clean.mask)[1]),
             "threshold": clean.threshold,
             "peak": cluster_peak(score, brain, voxels),
             "lesions": lesions,

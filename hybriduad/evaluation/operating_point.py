@@ -21,6 +21,7 @@ from hybriduad.detector.controls import Controls
 from hybriduad.detector.thresholds import Sized, encoded
 from hybriduad.evaluation.blind_spots import read_records
 from hybriduad.evaluation.calibration import write_calibrated
+from hybriduad.evaluation.real_lesions import read_real, real_words
 from hybriduad.evaluation.threshold_curve import LEAST_ML, Curve, curve_of
 from hybriduad.training.planned_lesions import SIZES_ML
 from hybriduad.training.resuming import Workshop
@@ -84,6 +85,8 @@ def choose_operating_point(
         raise DataError("no threshold with so few false lesions", where=blind_spots, got=got, expected=false_lesions)
     chosen, honest = _point(curve, sizes, index), _cross_fitted(curve, sizes, false_lesions)
     text = _said(curve, sizes, chosen, honest, false_lesions)
+    if real := read_real(Path(blind_spots)):
+        text += f"\n{real_words(real, chosen.threshold)}"
     if (finished := workshop.finished) is not None:
         return finished, text
     peaks = [max(r["peak"] for r in records if r["person"] == list(who)) for who in sorted(_people(records))]
@@ -146,7 +149,7 @@ def _said(curve: Curve, sizes: np.ndarray, chosen: Point, honest: Point | None, 
     everyone = np.ones(len(curve.false), bool)
     limits = sorted({*SHOWN, false_lesions})
     indices = dict.fromkeys(index for limit in limits if (index := curve.lowest(limit, everyone)) is not None)
-    lines = ["threshold  false lesions  " + "  ".join(f"{size:>7}" for size in ("all", *(f"{s} ml" for s in SIZES)))]
+    lines = ["threshold  false lesions  " + "  ".join(f"{size:>10}" for size in ("all", *(f"{s} ml" for s in SIZES)))]
     for index in indices:
         point = _point(curve, sizes, index)
         mark = "  <- chosen" if point.threshold == chosen.threshold else ""
@@ -164,4 +167,4 @@ def _said(curve: Curve, sizes: np.ndarray, chosen: Point, honest: Point | None, 
 
 
 def _cells(point: Point) -> str:
-    return "  ".join("    n/a" if value is None else f"{value:7.0%}" for value in point.recall.values())
+    return "  ".join("       n/a" if value is None else f"{value:10.0%}" for value in point.recall.values())

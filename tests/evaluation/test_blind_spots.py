@@ -21,7 +21,7 @@ from hybriduad.core.errors import ConfigError, DataError, LeakageError
 from hybriduad.core.types import Case, Prediction
 from hybriduad.detector import bundle as bundles
 from hybriduad.detector.thresholds import Sized
-from hybriduad.evaluation import blind_spots
+from hybriduad.evaluation import blind_spots, real_lesions
 from hybriduad.evaluation.blind_spots import find_blind_spots
 from hybriduad.evaluation.operating_point import choose_operating_point
 from hybriduad.evaluation.threshold_curve import LEVELS, WIDEST, curve_of, heights
@@ -148,8 +148,56 @@ def test_controls_that_will_not_do(tiny_detector: Path, tiny_cohort: Path, contr
     bundles.write_record(tmp_path / "fitted", record)
     with pytest.raises(LeakageError, match=r"sub-02.*role fit"):
         find_blind_spots(tmp_path / "fitted", controls, out=tmp_path / "c", device="cpu")
+    labelled = {"labelled": tmp_path / "fitted.csv", "out": tmp_path / "e", "device": "cpu", "versions": 1}
+    write_manifest(sick, tmp_path / "fitted.csv")
+    scan = read_cohort(controls)[0].images["FLAIR"]
+    record["identities"] = identities(sick, "calibrate")
+    bundles.write_record(tmp_path / "fitted", record)
+    with pytest.raises(LeakageError, match=r"sub-01.*role calibrate"):  # else its recall would be no honest figure
+        find_blind_spots(tmp_path / "fitted", controls, **labelled)
+    with pytest.raises(DataError, match="no labelled case"):
+        find_blind_spots(tiny_detector, controls, **labelled | {"labelled": scan, "out": tmp_path / "f"})
     with pytest.raises(ConfigError, match="uncalibrated rule"):
         find_blind_spots(tiny_detector, controls, out=tmp_path / "d", rule="expected-dice", device="cpu")
+
+
+def test_real_lesions_are_said_beside_and_chose_nothing(
+    tiny_detector: Path, tiny_cohort: Path, controls: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the verb: of a lesion of two, by a detector that marks the place of the first at .8."""
+    first = read_cohort(tiny_cohort)[0]
+    truth = read_mask(first.lesion).data
+    seen = oracle(controls, sees=True)
+    calls: list[str] = []
+
+    def predict(detector: Any, case: Case, **options: Any) -> Prediction:
+        if case.health == "healthy":
+            return seen(detector, case, **options)
+        calls.append(case.name)
+        brain = read_mask(case.brain)
+        score = np.where(truth & brain.data, np.float32(0.8), np.float32(0.0))
+        return Prediction(brain.data, score=score, mask=score >= 0.6, threshold=0.6, grid=brain.grid)
+
+    monkeypatch.setattr(blind_spots, "predict_case", predict)
+    monkeypatch.setattr(real_lesions, "predict_case", predict)
+    write_manifest([first], tmp_path / "labelled.csv")
+    arguments = ["blind-spots", tiny_detector, controls, "--out", tmp_path / "b", "--versions", 1, "--device", "cpu"]
+    plain = CliRunner().invoke(app, [str(part) for part in arguments])
+    assert plain.exit_code == 0, plain.output
+    assert "real lesions" not in plain.stdout
+    for _ in range(2):
+        result = CliRunner().invoke(app, [str(part) for part in [*arguments, "--labelled", tmp_path / "labelled.csv"]])
+        assert result.exit_code == 0, result.output
+        assert "2 kept, 0 failed" in result.stdout
+        said = next(line for line in result.stdout.splitlines() if line.startswith("Found of the real lesions"))
+        volume = truth.sum() * 0.2
+        assert f"of 1 labelled cases, which chose no threshold: {real_lesions.size_of(volume)} ml 100% (1 of 1)" in said
+    assert calls == ["sub-01"]  # kept
+    _, text = choose_operating_point(tiny_detector, tmp_path / "b", out=tmp_path / "n", false_lesions=0)
+    assert said in text
+    assert [real_lesions.size_of(ml) for ml in (0.1, 0.29, 0.3, 9.9, 10.0)] == [
+        *("0.1-0.3", "0.1-0.3", "0.3-1", "3-10", "over 10")
+    ]
 
 
 @pytest.mark.parametrize("voxels", [1, 8])
