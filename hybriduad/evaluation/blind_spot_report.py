@@ -161,9 +161,10 @@ def _sentences(
         return [row for row in rows if {key for key in KEYS if row[key] != "all"} == set(keys)]
 
     (total,) = chosen()
+    scans = "healthy scans" if controls > 1 else "healthy scan"
     said = [
-        f"{total['lesions']} lesions painted into {controls} healthy scans, at {where}; in the scans as they are "
-        f"{false:.2g} false lesions each."
+        f"{total['lesions']} lesions painted into {controls} {scans}, at {where}; as it is, a scan has {false:.2g} "
+        "false lesions."
     ]
     if total["recall"] < ALMOST_NOTHING:
         said.insert(0, f"**THIS DETECTOR WOULD FIND ALMOST NOTHING: {_share(total)} of the painted lesions.**")
