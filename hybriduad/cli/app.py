@@ -10,7 +10,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from hybriduad.cli import neighbours, options, tools
+from hybriduad.cli import neighbours, operating, options, tools
 from hybriduad.cli.outcome import say_outcome as _say_outcome
 from hybriduad.core.errors import ConfigError, HybridUADError, unusable
 
@@ -340,9 +340,11 @@ def paint(
     _say_outcome(paint_cohort(config, cohort, out=out, overrides=overrides, overwrite=overwrite))
 
 
-for exchanged in (neighbours.import_dicom, neighbours.fill, neighbours.dicom_seg):
-    app.command()(exchanged)
-for verb in (tools.report, tools.anomalies, tools.benchmark, tools.speed, tools.demo, tools.show, tools.doctor):
+for verb in (
+    *(neighbours.import_dicom, neighbours.fill, neighbours.dicom_seg),
+    *(operating.blind_spots, operating.operating_point),
+    *(tools.report, tools.anomalies, tools.benchmark, tools.speed, tools.demo, tools.show, tools.doctor),
+):
     app.command()(verb)
 
 

@@ -101,6 +101,12 @@ Scores = Annotated[
     Path | None,
     typer.Option("--scores", callback=_there("scores", "a folder made by evaluate"), help="Folder made by evaluate."),
 ]
+BlindSpots = Annotated[
+    Path,
+    typer.Argument(
+        metavar="BLIND_SPOTS", callback=_there("blind spots", "a folder made by blind-spots"), help="Of that bundle."
+    ),
+]
 Layout = Annotated[
     str, typer.Argument(metavar="LAYOUT", help=f"csv (a manifest) or {', '.join(plugins.names('datasets'))}.")
 ]
@@ -222,6 +228,15 @@ Rule = Annotated[str | None, typer.Option("--rule", help="Calibrated rule that m
 
 By = Annotated[list[str], _repeated("--by", metavar="COLUMN", help="Also the figures by this column; repeat.")]
 Draws = Annotated[int, typer.Option("--draws", min=1, help="Of the bootstrap over subjects.")]
+
+Versions = Annotated[
+    int, typer.Option("--versions", min=1, help="Painted versions of each scan, a lesion of every size in each.")
+]
+Labelled = Annotated[
+    str | None,
+    typer.Option("--labelled", callback=_there(*COHORT), help="Cases whose real lesions are looked for beside."),
+]
+FalseLesions = Annotated[float, typer.Option("--false-lesions", min=0, help="Of a healthy scan, on average.")]
 
 AllowLeakage = Annotated[
     bool, typer.Option("--allow-leakage", help="Go on where cases were used to make the model, and say so.")

@@ -193,7 +193,8 @@ class Detector:
         intensity = baselines.pop("witness")
         assert intensity is not None  # a volume with a contrast has one
         score = self.fuse(anomaly, probability, intensity, baselines["asymmetry"])
-        threshold = self.thresholds.threshold("score", score[brain], rule)
+        voxel_ml = math.prod(prepared.spacing_mm) / 1000
+        mask, threshold = self.thresholds.mask("score", score, brain, voxel_ml, rule)
         return Prediction(
             brain=brain,
             score=score,
@@ -202,7 +203,7 @@ class Detector:
             uncertainty=_volume([part.uncertainty for part in maps], indices, brain.shape),
             **baselines,
             reconstruction=self._pseudo_healthy(prepared, maps, indices),
-            mask=None if threshold is None else (score >= threshold) & brain,
+            mask=mask,
             threshold=threshold,
             notes=dict(prepared.notes)
             | {

@@ -1,7 +1,8 @@
 """The cutoffs of a bundle's masks: for each part of a prediction and each rule, a threshold or a calibration.
 
-A rule gives one threshold for all scans, or a calibration from score to the probability of a lesion, from which
-each scan gets the threshold of the mask that maximises its expected Dice (RankSEG, Dai and Li, JMLR 24, 2023).
+A rule gives one threshold for all scans, with or without a least volume of what reaches it, or a calibration from score
+to the probability of a lesion, from which each scan gets the threshold of the mask that maximises its expected Dice
+(RankSEG, Dai and Li, JMLR 24, 2023).
 """
 
 from __future__ import annotations
@@ -9,13 +10,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 from scipy.special import expit, logit
 
 from hybriduad.core.errors import BundleError, ConfigError
 from hybriduad.core.types import Part
+from hybriduad.metrics.clusters import large_clusters, least_voxels
 
 PARTS: tuple[str, ...] = get_args(Part)
 """The maps of a prediction that a threshold can be calibrated for."""
@@ -81,8 +83,32 @@ class Calibration:
         return stated if self.below == EMPTY else stated | {"below": self.below}
 
 
-Cutoff = float | Calibration
-"""What a mask is cut by: the threshold of all scans, or what gives each scan its threshold."""
+@dataclass(frozen=True)
+class Sized:
+    """The ``threshold`` of all scans, and the least volume in ml, per lesion or per scan, that must reach it.
+
+    Of what reaches it a mask keeps the components of at least ``least_ml`` (``per`` "lesion"), or all if it is as much
+    together, else nothing (``per`` "scan").
+    """
+
+    threshold: float
+    least_ml: float
+    per: Literal["lesion", "scan"]
+
+    def kept(self, mask: np.ndarray, voxel_ml: float) -> np.ndarray:
+        """What is left of a mask (X, Y, Z) of voxels of ``voxel_ml``."""
+        voxels = least_voxels(self.least_ml, voxel_ml)
+        if self.per == "lesion":
+            return large_clusters(mask, voxels)
+        return mask if mask.sum() >= voxels else np.zeros_like(mask)
+
+    def to_json(self) -> dict[str, float | str]:
+        """As in ``bundle.json``."""
+        return {"threshold": self.threshold, "least_ml": self.least_ml, "per": self.per}
+
+
+Cutoff = float | Calibration | Sized
+"""What a mask is cut by: the threshold of all scans, what gives each scan its threshold, or one with a least volume."""
 
 
 def said(cutoff: Cutoff) -> str:
@@ -91,16 +117,27 @@ def said(cutoff: Cutoff) -> str:
         line = f"expit({cutoff.slope:.3g} logit(score) {cutoff.intercept:+.3g})"
         kept = "empty" if cutoff.below == EMPTY else f"at {cutoff.below:.3g}"
         return f"{line}, {kept} up to an expected Dice of {cutoff.floor:.3g}"
+    if isinstance(cutoff, Sized):
+        return f"{cutoff.threshold:.4g}, at least {cutoff.least_ml:g} ml a {cutoff.per}"
     return f"{cutoff:.4g}"
 
 
 def scan_threshold(cutoff: Cutoff, scores: np.ndarray) -> float:
     """The threshold of a scan; ``scores`` are those of its brain's voxels, in any order and shape."""
+    if isinstance(cutoff, Sized):
+        return cutoff.threshold
     return cutoff.threshold(scores) if isinstance(cutoff, Calibration) else cutoff
 
 
+def scan_mask(cutoff: Cutoff, scores: np.ndarray, brain: np.ndarray, voxel_ml: float) -> tuple[np.ndarray, float]:
+    """The mask (X, Y, Z) bool of a scan and its threshold; ``scores`` (X, Y, Z) count inside ``brain`` alone."""
+    threshold = scan_threshold(cutoff, scores[brain])
+    mask = (scores >= threshold) & brain
+    return (cutoff.kept(mask, voxel_ml) if isinstance(cutoff, Sized) else mask), threshold
+
+
 def cutoffs_of(entry: Mapping[str, Any]) -> dict[str, Cutoff]:
-    """The cutoffs of a rule by part, from its entry in ``bundle.json``: ``values``, ``calibrations``, or both.
+    """The cutoffs of a rule by part, from its entry in ``bundle.json``: ``values``, ``calibrations``, ``sized``.
 
     Raises:
         BundleError: an entry that holds something else.
@@ -113,6 +150,11 @@ def cutoffs_of(entry: Mapping[str, Any]) -> dict[str, Cutoff]:
             if not (slope > 0 and math.isfinite(intercept) and below > 0):  # a score of 0 is in no mask
                 raise ValueError(f"slope {slope}, intercept {intercept}, below {below}")
             cutoffs[part] = Calibration(slope, intercept, floor, below)
+        for part, values in entry.get("sized", {}).items():
+            sized = Sized(float(values["threshold"]), float(values["least_ml"]), values["per"])
+            if not (sized.threshold > 0 and sized.least_ml >= 0 and sized.per in ("lesion", "scan")):
+                raise ValueError(f"{sized}")
+            cutoffs[part] = sized
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise BundleError(
             "thresholds that cannot be read", got=repr(error), mend="calibrate the bundle anew"
@@ -122,9 +164,11 @@ def cutoffs_of(entry: Mapping[str, Any]) -> dict[str, Cutoff]:
 
 def encoded(cutoffs: Mapping[str, Cutoff]) -> dict[str, dict[str, Any]]:
     """What :func:`cutoffs_of` reads, as JSON."""
-    constant = {part: cutoff for part, cutoff in cutoffs.items() if not isinstance(cutoff, Calibration)}
+    constant = {part: cutoff for part, cutoff in cutoffs.items() if not isinstance(cutoff, Calibration | Sized)}
     calibrations = {part: cutoff.to_json() for part, cutoff in cutoffs.items() if isinstance(cutoff, Calibration)}
-    return ({"values": constant} if constant else {}) | ({"calibrations": calibrations} if calibrations else {})
+    sized = {part: cutoff.to_json() for part, cutoff in cutoffs.items() if isinstance(cutoff, Sized)}
+    entries: dict[str, dict[str, Any]] = {"values": constant, "calibrations": calibrations, "sized": sized}
+    return {name: entry for name, entry in entries.items() if entry}
 
 
 @dataclass(frozen=True)
@@ -162,11 +206,13 @@ class Thresholds:
         """
         return self.by_part(rule).get(part)
 
-    def threshold(self, part: str, scores: np.ndarray, rule: str | None = None) -> float | None:
-        """The threshold of a part for the scan whose brain's voxels have these ``scores``; ``None`` without any.
+    def mask(
+        self, part: str, scores: np.ndarray, brain: np.ndarray, voxel_ml: float, rule: str | None = None
+    ) -> tuple[np.ndarray, float] | tuple[None, None]:
+        """The mask of a part and its threshold, as :func:`scan_mask`; ``None`` twice without any calibration.
 
         Raises:
             ConfigError: a rule that was not calibrated.
         """
         cutoff = self.of(part, rule)
-        return None if cutoff is None else scan_threshold(cutoff, scores)
+        return (None, None) if cutoff is None else scan_mask(cutoff, scores, brain, voxel_ml)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from hybriduad.detector.thresholds import PARTS, said
 from hybriduad.evaluation.histograms import read_histograms, write_histograms
 from hybriduad.evaluation.rules import DEFAULT
 from hybriduad.evaluation.rules._base import Finding, Observation
+from hybriduad.metrics.clusters import cluster_peak, least_voxels
 from hybriduad.prediction.case import predict_case
 from hybriduad.scan.brain_ways import brain_name, chosen
 from hybriduad.scan.cache import PreparedCache
@@ -81,6 +82,7 @@ def calibrate(
     detector = load_detector(parent.folder, device)
     detector.anatomy = anatomy
     store = PreparedCache(cache) if cache is not None else None
+    least_ml = {rule.least_ml for rule in asked if rule.least_ml is not None}
     used: dict[str, str] = {}
     observed: list[Observation] = []
     for number, case in enumerate(cases):
@@ -88,7 +90,7 @@ def calibrate(
             continue
         try:
             known = identities([case], "calibrate", contrasts)
-            observed.append(_observed(folder / "cases" / f"{number}.npz", detector, case, store))
+            observed.append(_observed(folder / "cases" / f"{number}.npz", detector, case, store, least_ml))
             used |= known
         except Exception as error:  # no error of a case ends the others
             failed[identity] = reason_of(error)
@@ -109,11 +111,27 @@ def calibrate(
             raise
         entries[rule.name] = finding.to_json() | {"region": REGION, "provenance": provenance}
         log.info("%s: %s", rule.name, ", ".join(f"{part} {said(cutoff)}" for part, cutoff in finding.cutoffs.items()))
+    changes = {"anatomy": anatomy.model_dump(mode="json")} if brain is not None else {}
+    return write_calibrated(workshop, parent, entries, asked[0].name, used, changes)
+
+
+def write_calibrated(
+    workshop: Workshop,
+    parent: Bundle,
+    entries: Mapping[str, Any],
+    default: str,
+    used: Mapping[str, str],
+    changes: Mapping[str, Any] | None = None,
+) -> Bundle:
+    """Finish a workshop with a copy of ``parent`` that has more rules.
+
+    ``entries`` are those of the rules, of which ``default`` becomes the default; ``used`` are the identities of those
+    who they were found on; ``changes`` what else of the record is another.
+    """
     record = dict(parent.record)
-    record["thresholds"] = {"default": asked[0].name, "rules": record["thresholds"]["rules"] | entries}
-    record["identities"] = record["identities"] | used
-    if brain is not None:
-        record["anatomy"] = anatomy.model_dump(mode="json")
+    record["thresholds"] = {"default": default, "rules": record["thresholds"]["rules"] | dict(entries)}
+    record["identities"] = record["identities"] | dict(used)
+    record |= changes or {}
 
     def save(ready: Path) -> None:
         # Without the request of the fit: this folder already holds that of the calibration.
@@ -133,6 +151,12 @@ class Rule:
     def name(self) -> str:
         """As on the command line and in bundles."""
         return self.config.name
+
+    @property
+    def least_ml(self) -> float | None:
+        """The size of the clusters whose peaks it needs of lesion-free cases; None if it needs none."""
+        needed = getattr(plugins.load("rules", self.name), "NEEDS_PEAKS", False)
+        return float(self.config.least_ml) if needed else None  # type: ignore[attr-defined]
 
     def find(self, observed: Sequence[Observation]) -> Finding:
         """The rule's cutoffs, and how good they are on these cases.
@@ -182,24 +206,38 @@ def _request(parent: Bundle, cases: Sequence[Case], rules: Sequence[Rule]) -> di
     return {"parents": [parent.digest], "cohort": cohort_digest(cases), "calibrate": asked}
 
 
-def _observed(path: Path, detector: Detector, case: Case, store: PreparedCache | None) -> Observation:
+def _observed(
+    path: Path, detector: Detector, case: Case, store: PreparedCache | None, least_ml: Collection[float]
+) -> Observation:
     """The observation of a case, predicted now or read from an earlier call that was stopped."""
     if not path.is_file():
         prediction = predict_case(detector, case, cache=store)
         truth = read_truth(case, prediction.brain, prediction.grid, detector.direction)
-        histograms = {}
+        histograms, peaks = {}, {}
         for part in PARTS:
             if (values := getattr(prediction, part)) is not None:
                 scores = truth.scores(values)
                 histograms[f"whole/{part}"] = truth.histogram(scores)
                 histograms[f"clear/{part}"] = truth.clear_histogram(scores)
-        write_histograms(path, histograms, voxel_ml=truth.voxel_ml, slices=int(truth.clear.sum()))
+                for volume in least_ml if not truth.lesion.any() else ():
+                    inside = truth.brain & truth.region
+                    peaks[_peak(volume, part)] = cluster_peak(scores, inside, least_voxels(volume, truth.voxel_ml))
+        write_histograms(path, histograms, voxel_ml=truth.voxel_ml, slices=int(truth.clear.sum()), **peaks)
     stored, numbers = read_histograms(path)
     whole, clear = (
         {name.removeprefix(kind): histogram for name, histogram in stored.items() if name.startswith(kind)}
         for kind in ("whole/", "clear/")
     )
-    return Observation((case.dataset, case.subject), numbers["voxel_ml"], int(numbers["slices"]), whole, clear)
+    heights = {
+        volume: {part: numbers[_peak(volume, part)] for part in whole if _peak(volume, part) in numbers}
+        for volume in least_ml
+    }
+    return Observation((case.dataset, case.subject), numbers["voxel_ml"], int(numbers["slices"]), whole, clear, heights)
+
+
+def _peak(least_ml: float, part: str) -> str:
+    """What the peak of a part is called in the file of an observation."""
+    return f"peak/{least_ml!r}/{part}"
 
 
 def _only_top(top: Path, names: set[str]) -> Callable[[str, list[str]], set[str]]:

@@ -16,7 +16,7 @@ import torch
 from hybriduad.cohort.truth import Truth, read_truth
 from hybriduad.core.errors import DataError
 from hybriduad.core.types import Case
-from hybriduad.detector.thresholds import PARTS, Cutoff, encoded, scan_threshold
+from hybriduad.detector.thresholds import PARTS, Cutoff, encoded, scan_mask
 from hybriduad.evaluation.histograms import read_histograms, write_histograms
 from hybriduad.evaluation.outlines import outline_figures
 from hybriduad.metrics import ScoreHistogram, match_lesions, scan_score
@@ -135,8 +135,8 @@ def evaluate_case(folder: Path, record: Mapping[str, Any], case: Case, cutoffs: 
         histograms[part] = truth.histogram(scores)
         systems[part] = _ranked(histograms[part]) | {"scan_score": scan_score(scores[truth.region], truth.voxel_ml)}
         if (cutoff := cutoffs.get(part)) is not None:
-            threshold = scan_threshold(cutoff, values[brain.data])
-            mask = (scores >= threshold) & truth.brain & truth.region
+            whole, threshold = scan_mask(cutoff, values, brain.data, truth.voxel_ml)
+            mask = truth.crop(whole) & truth.region
             detection = match_lesions(mask, truth.lesion)
             systems[part] |= outline_figures(mask, detection, truth, threshold)
             coverage[part] = detection.lesions.shares

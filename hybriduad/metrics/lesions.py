@@ -16,6 +16,7 @@ import numpy as np
 from scipy import ndimage
 
 from hybriduad.core.errors import DataError
+from hybriduad.metrics.clusters import labelled
 from hybriduad.metrics.voxels import as_masks, ratio
 
 SIZES = ("under_1ml", "1_to_10ml", "over_10ml")
@@ -32,7 +33,10 @@ class LesionCounts(NamedTuple):
 
 
 class Component(NamedTuple):
-    """One component of a mask; ``x, y, z`` is its centroid in voxels, scores are over its voxels."""
+    """One component of a mask; ``x, y, z`` is its centroid in voxels, scores are over its voxels.
+
+    ``label`` is its number in :func:`hybriduad.metrics.clusters.labelled`.
+    """
 
     number: int
     voxels: int
@@ -42,12 +46,7 @@ class Component(NamedTuple):
     z: float
     mean_score: float
     maximum_score: float
-
-
-def _components(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Labels, and the voxels of each component."""
-    labels, count = ndimage.label(mask, structure=ndimage.generate_binary_structure(mask.ndim, mask.ndim))
-    return labels, np.bincount(labels.ravel(), minlength=count + 1)[1:]
+    label: int
 
 
 @dataclass(frozen=True)
@@ -100,7 +99,7 @@ class Detection:
 
 
 def _overlaps(mask: np.ndarray, other: np.ndarray) -> Overlaps:
-    labels, sizes = _components(mask)
+    labels, sizes = labelled(mask)
     return Overlaps(sizes, np.bincount(labels[other], minlength=len(sizes) + 1)[1:])
 
 
@@ -155,7 +154,7 @@ def component_table(mask: np.ndarray, score: np.ndarray, spacing_mm: Sequence[fl
             got=f"mask {inside.shape}, score {np.shape(score)}, spacing {tuple(spacing_mm)}",
             expected="(X, Y, Z) twice and three spacings",
         )
-    labels, sizes = _components(inside)
+    labels, sizes = labelled(inside)
     index = np.arange(1, len(sizes) + 1)
     if not len(index):
         return []
@@ -174,6 +173,7 @@ def component_table(mask: np.ndarray, score: np.ndarray, spacing_mm: Sequence[fl
             z=float(centroids[2][i]),
             mean_score=float(means[i]),
             maximum_score=float(maxima[i]),
+            label=i + 1,
         )
         for number, i in enumerate(np.argsort(-sizes, kind="stable").tolist(), start=1)
     ]

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from hybriduad.metrics.clusters import least_voxels
 from hybriduad.metrics.intervals import DRAWS, Interval, draw_subjects, interval_of
 
 LEAST_ML = 0.1
@@ -28,8 +29,12 @@ def scan_score(scores: np.ndarray, voxel_ml: float) -> float:
     values = np.ravel(scores)
     if not values.size:
         return math.nan
-    voxels = min(values.size, max(1, math.ceil(round(LEAST_ML / voxel_ml, 6))))
-    return float(np.partition(values, values.size - voxels)[values.size - voxels])
+    return highest_reached(values, min(values.size, least_voxels(LEAST_ML, voxel_ml)))
+
+
+def highest_reached(values: np.ndarray, count: int) -> float:
+    """The largest value that at least ``count`` of ``values`` (N,) reach, 1 <= count <= N."""
+    return float(np.partition(values, values.size - count)[values.size - count])
 
 
 def scan_auroc(trials: Iterable[Sequence[Scan]], *, draws: int = DRAWS, seed: int = 0) -> Interval:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -14,6 +15,7 @@ from hybriduad.scan.cache import PreparedCache
 from hybriduad.scan.grid import intensity_from_model, restore
 from hybriduad.scan.preparation import Prepared, prepare, scan_on_grid
 from hybriduad.scan.slices import enough_brain
+from hybriduad.scan.volumes import spacing_of
 
 
 def predict_case(
@@ -63,7 +65,8 @@ def on_scan_grid(
         return np.where(brain, np.clip(restore(carried, prepared.grid, order=1), 0.0, 1.0), 0.0).astype(np.float32)
 
     score = back(prediction.score)
-    threshold = None if score is None else detector.thresholds.threshold("score", score[brain], rule)
+    voxel_ml = math.prod(spacing_of(prepared.grid.volume.affine)) / 1000
+    mask, threshold = (None, None) if score is None else detector.thresholds.mask("score", score, brain, voxel_ml, rule)
     return replace(
         prediction,
         brain=brain,
@@ -74,7 +77,7 @@ def on_scan_grid(
         asymmetry=back(prediction.asymmetry),
         uncertainty=back(prediction.uncertainty),
         reconstruction=_pseudo_healthy(prediction, prepared, case, detector, brain),
-        mask=None if score is None or threshold is None else (score >= threshold) & brain,
+        mask=mask,
         threshold=threshold,
         grid=prepared.grid.volume,
         notes=prediction.notes | {"shown": case.shown_contrast(detector.anatomy.contrasts)},

@@ -15,15 +15,15 @@ from hybriduad.core.errors import ConfigError, DataError
 from hybriduad.core.requests import difference
 from hybriduad.core.types import Case, Prediction
 from hybriduad.detector.bundle import Bundle, versions
-from hybriduad.metrics import component_table
+from hybriduad.prediction.confidence import confidence_of, lesion_table
 from hybriduad.scan.digests import file_digest
 from hybriduad.scan.volumes import VolumeGrid, write_atomically, write_volume
 
-FORMAT = 2
+FORMAT = 3
 """Part of a folder's request and of every record: raised whenever a prediction would hold other numbers or files, so
 that a folder never mixes predictions of two versions."""
-READABLE = (1, FORMAT)
-"""Formats that can be evaluated: the first has no asymmetry."""
+READABLE = (1, 2, FORMAT)
+"""Formats that can be evaluated: the first has no asymmetry, and the first two do not say how far to trust them."""
 SUFFIXES = {
     "score": "desc-anomaly_probseg",
     "probability": "desc-segmenter_probseg",
@@ -56,7 +56,13 @@ ABOUT = """# Anomaly maps by hybriduad
 
 Research use only: not a medical device, not for diagnosis or treatment. For each case in `sub-*/`, on the grid of its
 scan: scores in [0, 1], 0 outside the brain, and where the model was calibrated a mask. `model.json` says which model
-made them and at which thresholds; the JSON file beside each score is the record of that case.
+made them and at which thresholds; the JSON file beside each score is the record of that case. Its `confidence` says
+what the threshold promises, and how unusual the scan is among healthy controls (`scan_p`).
+
+`*_lesions.tsv` lists the components of the mask: centroids in millimetres of the scan's affine, the side of the mid
+plane of the brain mask, and, where the bundle has healthy controls, `p`: (1 + controls with a cluster as high) /
+(1 + controls). In a healthy person like the controls the chance that any lesion has a p of a or less is a at most. `q`
+(Benjamini and Hochberg's over the scan's lesions) is descriptive: the lesions share the person and the controls.
 """
 
 
@@ -188,8 +194,10 @@ def write_case(
             kind = {"mask": "Lesion", "brain": "Brain"}.get(part)
             content = {"Description": f"{CONTENT[part]}; hybriduad, research use only"}
             _write_json(place / f"{case.name}_{suffix}.json", shared | content | ({"Type": kind} if kind else {}))
+    thresholds = model.record["thresholds"]
     if "mask" in written and prediction.mask is not None and prediction.score is not None:
-        write_atomically(place / f"{case.name}_{LESIONS}", _lesions(prediction.mask, prediction.score, grid).encode())
+        table = lesion_table(thresholds, prediction.mask, prediction.score, prediction.brain, grid)
+        write_atomically(place / f"{case.name}_{LESIONS}", table.encode())
     _write_json(
         record_of(folder, case),
         shared
@@ -203,6 +211,7 @@ def write_case(
             "parts": written,
             "threshold": prediction.threshold,
             "rule": rule or None,
+            "confidence": confidence_of(thresholds, rule, prediction),
             "seconds": round(time.perf_counter() - began, 3),
             "versions": versions(),
             "inputs": _inputs(case, contrasts),
@@ -210,17 +219,6 @@ def write_case(
             "notes": {name: note for name, note in prediction.notes.items() if name != "quality"},
         },
     )
-
-
-def _lesions(mask: np.ndarray, score: np.ndarray, grid: VolumeGrid) -> str:
-    """A line for each component of the mask (26 neighbours), the largest first; centroids in the scan's millimetres."""
-    lines = ["number\tvolume_ml\tx_mm\ty_mm\tz_mm\tmean_score\tmaximum_score"]
-    spacing = np.linalg.norm(grid.affine[:3, :3], axis=0).tolist()
-    for row in component_table(mask, score, spacing):
-        place = grid.affine[:3, :3] @ (row.x, row.y, row.z) + grid.affine[:3, 3]
-        where = "\t".join(f"{value:.1f}" for value in place)
-        lines.append(f"{row.number}\t{row.volume_ml:.3f}\t{where}\t{row.mean_score:.4f}\t{row.maximum_score:.4f}")
-    return "\n".join(lines) + "\n"
 
 
 def _place(case: Case) -> Path:

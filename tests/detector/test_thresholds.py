@@ -13,13 +13,22 @@ from tiny import prepared_cases
 
 from hybriduad.core.errors import BundleError
 from hybriduad.detector.loading import load_detector
-from hybriduad.detector.thresholds import EMPTY, Calibration, Thresholds, cutoffs_of, encoded, said
+from hybriduad.detector.thresholds import (
+    EMPTY,
+    Calibration,
+    Sized,
+    Thresholds,
+    cutoffs_of,
+    encoded,
+    said,
+    scan_mask,
+)
 
 CALIBRATION = Calibration(slope=2.0, intercept=-1.5, floor=0.2)
 
 
-def test_both_forms_come_back_from_json() -> None:
-    cutoffs = {"score": CALIBRATION, "map": 0.3}
+def test_all_forms_come_back_from_json() -> None:
+    cutoffs = {"score": CALIBRATION, "map": 0.3, "intensity": Sized(0.4, 0.1, "lesion")}
     entry = json.loads(json.dumps(encoded(cutoffs) | {"figure": "Dice"}))
     assert cutoffs_of(entry) == cutoffs
     record = {"default": "a", "rules": {"a": entry, "b": {"values": {"score": 0.5}}}}
@@ -39,6 +48,9 @@ def test_both_forms_come_back_from_json() -> None:
         {"calibrations": {"score": {"slope": 1.0, "intercept": 0.0, "floor": 0.2, "below": 0.0}}},
         {"calibrations": {"score": {"slope": 1.0, "intercept": 0.0, "floor": 0.2, "below": float("nan")}}},
         {"values": {"score": "high"}},
+        {"sized": {"score": {"threshold": 0.5, "least_ml": 0.1}}},
+        {"sized": {"score": {"threshold": 0.5, "least_ml": 0.1, "per": "slice"}}},
+        {"sized": {"score": {"threshold": 0.0, "least_ml": 0.1, "per": "scan"}}},
     ],
 )
 def test_others_are_refused(entry: dict) -> None:
@@ -80,3 +92,16 @@ def test_a_detector_cuts_its_mask_by_the_scan(tiny_detector: Path, tiny_cohort: 
         prediction.mask, (prediction.score >= np.float32(prediction.threshold)) & prediction.brain
     )
     assert 0 < prediction.mask.sum() < prediction.brain.sum()
+
+
+def test_what_is_smaller_than_the_least_volume_is_in_no_mask() -> None:
+    scores = np.zeros((8, 8, 8), np.float32)
+    scores[1, 1, 1:4], scores[6, 6, 6], scores[5, 5, 5] = 0.9, 0.9, 0.9  # the last two touch at a corner
+    brain = np.ones(scores.shape, bool)
+    brain[1, 1, 3] = False
+    assert scan_mask(0.5, scores, brain, 0.1)[0].sum() == 4
+    for least_ml, lesion, scan in ((0.1, 4, 4), (0.2, 4, 4), (0.25, 0, 4), (0.4, 0, 4), (0.41, 0, 0)):
+        for per, voxels in (("lesion", lesion), ("scan", scan)):
+            mask, threshold = scan_mask(Sized(0.5, least_ml, per), scores, brain, 0.1)
+            assert (int(mask.sum()), threshold) == (voxels, 0.5), (per, least_ml)
+    assert said(Sized(0.5, 0.1, "lesion")) == "0.5, at least 0.1 ml a lesion"

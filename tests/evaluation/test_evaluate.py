@@ -567,7 +567,8 @@ class TestFolders:
         place.write_text(json.dumps(json.loads(place.read_text()) | {"format": FORMAT + 1}))
         result = study.evaluate()
         assert len(result.done) == 3
-        assert re.search(r"of another version.*expected 2; predict again with --overwrite", result.failed["sub-02"])
+        mended = rf"of another version.*expected {FORMAT}; predict again with --overwrite"
+        assert re.search(mended, result.failed["sub-02"])
         del study.model["format"]
         study.write_model()
         with pytest.raises(DataError, match=r"predictions of another version in .*model\.json: got format None"):

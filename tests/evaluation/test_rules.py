@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -14,13 +15,15 @@ from tiny import generators
 
 from hybriduad.core import plugins
 from hybriduad.core.errors import DataError
-from hybriduad.detector.thresholds import EMPTY, Calibration, cutoffs_of, scan_threshold
+from hybriduad.detector.controls import Controls
+from hybriduad.detector.thresholds import EMPTY, Calibration, cutoffs_of, scan_mask, scan_threshold
 from hybriduad.evaluation.rules import best_dice, expected_dice
 from hybriduad.evaluation.rules import false_positives as false_positives_rule
 from hybriduad.evaluation.rules._base import Finding, Observation, Per
 from hybriduad.evaluation.rules._single import PLATEAU
 from hybriduad.evaluation.rules.expected_dice import _floor
 from hybriduad.metrics import ScoreHistogram
+from hybriduad.metrics.clusters import cluster_peak, labelled
 from hybriduad.metrics.histogram import key_edges, score_keys
 
 
@@ -35,16 +38,20 @@ def observation(
 ) -> Observation:
     alone = histogram(clear, np.zeros(clear.shape, dtype=bool))
     whole = {"score": histogram(scores, truth)}
-    return Observation(("hand", subject), voxel_ml, slices, whole, {"score": alone})
+    peaks = {0.1: {"score": cluster_peak(scores, np.ones(scores.shape, bool), 2)}}
+    return Observation(("hand", subject), voxel_ml, slices, whole, {"score": alone}, peaks)
 
 
 KINDS = ("whole", "clear")
+ALPHA = 0.3
+"""What three healthy people can promise."""
 
 
 def found_by(name: str, observed: list[Observation]) -> Finding:
     """What a rule finds; an option that it needs is 1."""
     module = plugins.load("rules", name)
     needed = {key: 1.0 for key, field in module.Config.model_fields.items() if field.is_required()}
+    needed |= {"alpha": ALPHA} if "alpha" in needed else {}
     finding = module.find(module.Config(name=name, **needed), observed)
     assert isinstance(finding, Finding)
     return finding
@@ -85,7 +92,8 @@ def study() -> list[Observation]:
         noise = np.random.default_rng(1000 + number).random(6000).astype(np.float32)
         part = histogram(np.where(truth, np.sqrt(noise), noise), truth)
         clear = dict.fromkeys(("score", "map"), case.clear["score"])
-        observed.append(replace(case, whole=case.whole | {"map": part}, clear=clear))
+        peaks = {0.1: dict.fromkeys(("score", "map"), case.peaks[0.1]["score"])}
+        observed.append(replace(case, whole=case.whole | {"map": part}, clear=clear, peaks=peaks))
     return observed
 
 
@@ -132,7 +140,11 @@ class TestContract:
     def test_a_part_that_not_every_case_has_gets_no_cutoff(self, name: str, study: list[Observation]) -> None:
         """As the asymmetry of a cohort of sagittal scans, some of a few slices."""
         more = [
-            replace(case, **{kind: getattr(case, kind) | {"asymmetry": getattr(case, kind)["score"]} for kind in KINDS})
+            replace(
+                case,
+                peaks={0.1: case.peaks[0.1] | {"asymmetry": case.peaks[0.1]["score"]}},
+                **{kind: getattr(case, kind) | {"asymmetry": getattr(case, kind)["score"]} for kind in KINDS},
+            )
             for case in study
         ]
         assert set(found_by(name, more).cutoffs) == {"score", "map", "asymmetry"}
@@ -260,6 +272,104 @@ class TestFalsePositives:
         for per in ("slice", "scan"):
             with pytest.raises(DataError, match=f"no lesion-free {per}"):
                 false_positives([sick], 0.1, per)
+
+
+class TestConformal:
+    """Promises of the conformal rules, of people drawn from a pool: those left out are exchangeable with the others."""
+
+    CONTROLS, POOL = 19, 60
+
+    @pytest.fixture(scope="class")
+    def people(self) -> list[tuple[Observation, np.ndarray]]:
+        """Healthy people whose scores differ far more between people than within; volumes (12, 12, 12) of 0.05 ml."""
+        pool = []
+        for number in range(self.POOL):
+            rng = np.random.default_rng(number)
+            scores = np.clip(rng.beta(1.5, 12, (12, 12, 12)) * rng.lognormal(0, 0.4), 0, 1).astype(np.float32)
+            truth = np.zeros(scores.shape, bool)
+            case = observation(str(number), scores, truth, scores, voxel_ml=0.05)
+            pool.append((replace(case, peaks={0.1: {"score": cluster_peak(scores, ~truth, 2)}}), scores))
+        return pool
+
+    def drawn(self, people: list, draws: int) -> Iterator[tuple[list[Observation], np.ndarray]]:
+        """Controls, and the scores of another person."""
+        rng = np.random.default_rng(0)
+        for _ in range(draws):
+            *chosen, new = rng.choice(self.POOL, self.CONTROLS + 1, replace=False)
+            yield [people[number][0] for number in chosen], people[new][1]
+
+    @pytest.mark.parametrize(("rule", "alpha"), [("scans", 0.05), ("scans", 0.2), ("lesions", 0.05), ("lesions", 0.2)])
+    def test_the_share_of_healthy_people_with_a_mask(self, rule: str, alpha: float, people: list) -> None:
+        module = plugins.load("rules", f"conformal-{rule}")
+        alarms = []
+        for controls, scores in self.drawn(people, 1000):
+            finding = module.find(module.Config(alpha=alpha), controls)
+            mask, _ = scan_mask(finding.cutoffs["score"], scores, np.ones(scores.shape, bool), 0.05)
+            alarms.append(mask.any())
+            assert finding.reached["score"] <= alpha
+        assert np.mean(alarms) == pytest.approx(alpha, abs=4 * np.sqrt(alpha * (1 - alpha) / 1000))
+
+    def test_the_mean_share_of_the_brain(self, people: list) -> None:
+        module = plugins.load("rules", "conformal-voxels")
+        shares = []
+        for controls, scores in self.drawn(people, 150):
+            threshold = module.find(module.Config(alpha=0.2), controls).cutoffs["score"]
+            shares.append((scores >= np.float32(threshold)).mean())
+        assert 0.13 < np.mean(shares) < 0.2 + 4 * np.std(shares) / np.sqrt(150)
+
+    def test_the_bundle_says_what_is_promised_and_remembers_the_controls(self, people: list) -> None:
+        module = plugins.load("rules", "conformal-lesions")
+        entry = module.find(module.Config(alpha=0.1), [case for case, _ in people[:19]]).to_json()
+        assert "19 controls" in entry["guarantee"]
+        assert (
+            "a share of 0.1 at most, on average over draws of controls, gets a mask that holds a lesion"
+            in (entry["guarantee"])
+        )
+        assert entry["limit"] == {"alpha": 0.1, "least_ml": 0.1}
+        controls = Controls.from_json(json.loads(json.dumps(entry["controls"])))
+        assert (controls.level, controls.people) == ("lesion", 19)
+        # A scan has a lesion in the mask if and only if its p is alpha at most, and so have its lesions.
+        cutoff, brain = cutoffs_of(entry)["score"], np.ones((12, 12, 12), bool)
+        found = 0
+        for _, scores in people[19:]:
+            mask, _ = scan_mask(cutoff, scores, brain, 0.05)
+            p = controls.scan_p("score", scores, brain, 0.05)
+            assert mask.any() == (p <= 0.1)
+            lesions = controls.lesion_p("score", scores, mask, 0.05).values()
+            assert all(value <= 0.1 for value in lesions)
+            assert not lesions or min(lesions) == p
+            found += mask.any()
+        assert found > 0
+        low = scores >= np.quantile(scores, 0.99)
+        below = controls.lesion_p("score", scores, low, 0.05)
+        assert len(below) == labelled(low)[1].size
+        assert [value for value, size in zip(below.values(), labelled(low)[1], strict=True) if size == 1] != []
+        assert all(value == 1 for value, size in zip(below.values(), labelled(low)[1], strict=True) if size == 1)
+
+    def test_of_several_scans_of_a_person_the_highest_counts(self, people: list) -> None:
+        module = plugins.load("rules", "conformal-scans")
+        cases = [case for case, _ in people[:20]]
+        twice = [replace(case, subject=cases[number // 2].subject) for number, case in enumerate(cases)]
+        finding = module.find(module.Config(alpha=0.1), twice)
+        assert (finding.cases, finding.subjects) == (20, 10)
+        peaks = [max(first, second) for first, second in zip(*[iter(self.peaks(cases))] * 2, strict=True)]
+        assert finding.facts["controls"]["peaks"]["score"] == sorted(peaks, reverse=True)
+        with pytest.raises(DataError, match="got 10 controls"):
+            module.find(module.Config(alpha=0.05), twice)
+
+    @staticmethod
+    def peaks(cases: list[Observation]) -> list[float]:
+        module = plugins.load("rules", "conformal-scans")
+        return [module.find(module.Config(alpha=0.5), [case]).facts["controls"]["peaks"]["score"][0] for case in cases]
+
+    @pytest.mark.parametrize("rule", ["scans", "lesions", "voxels"])
+    def test_what_cannot_be_promised_is_refused(self, rule: str, people: list) -> None:
+        module = plugins.load("rules", f"conformal-{rule}")
+        with pytest.raises(DataError, match=r"n healthy controls give alpha >= 1 / \(n \+ 1\): got 5 controls"):
+            module.find(module.Config(alpha=0.1), [case for case, _ in people[:5]])
+        sick = observation("s", *voxels(0, 100, 0.5), np.zeros(0), slices=0)
+        with pytest.raises(DataError, match="no healthy control to calibrate on: got 1 cases, all of them with a les"):
+            module.find(module.Config(alpha=0.1), [sick])
 
 
 def poisson_binomial_dice(p: np.ndarray, k: int) -> float:

@@ -89,7 +89,9 @@ def test_a_table_of_the_components_of_the_mask(predicted: Path) -> None:
     rows = (predicted / "sub-01/anat/sub-01_desc-anomaly_lesions.tsv").read_text().splitlines()
     names, first = (rows[number].split("\t") for number in (0, 1))
     assert len(rows) == 1 + count
-    row = {name: float(value) for name, value in zip(names, first, strict=True)}
+    row = {name: float(value) for name, value in zip(names[:7], first[:7], strict=True)}
+    assert (names[7:], first[8:]) == (["side", "p", "q"], ["n/a", "n/a"])
+    assert first[7] in ("left", "right", "both")
     largest = labels == 1 + np.bincount(labels.ravel())[1:].argmax()
     assert row["number"] == 1
     assert row["volume_ml"] == pytest.approx(largest.sum() * abs(np.linalg.det(mask.affine)) / 1000, abs=1e-3)

@@ -13,6 +13,10 @@ cases, weights every subject alike however many cases they have unless its figur
 
 Raises:
     DataError: the cases hold nothing that the rule can use, such as no lesion.
+
+A rule that says ``NEEDS_PEAKS = True`` has an option ``least_ml``: the observations of lesion-free cases then hold the
+peaks of clusters of that size. What it promises in words it puts into ``facts`` as ``guarantee``, and the controls that
+lesions and scans can be compared with as ``controls`` (:class:`hybriduad.detector.controls.Controls`).
 """
 
 from __future__ import annotations
@@ -38,7 +42,8 @@ class Observation:
     """What calibration keeps of a case: for each part its scores against the truth, and on lesion-free slices alone.
 
     ``whole`` counts the voxels of the region of :mod:`hybriduad.cohort.truth`, ``clear`` those in its lesion-free
-    slices, which are ``slices`` many; ``voxel_ml`` is the volume of a voxel of the scan.
+    slices, which are ``slices`` many; ``voxel_ml`` is the volume of a voxel of the scan. ``peaks``: for each least
+    volume in ml that a rule needs, and each part, the highest score that a cluster of at least so much reaches.
     """
 
     subject: tuple[str, str]
@@ -46,6 +51,7 @@ class Observation:
     slices: int
     whole: Mapping[str, ScoreHistogram]
     clear: Mapping[str, ScoreHistogram]
+    peaks: Mapping[float, Mapping[str, float]] = field(default_factory=dict)
 
     @property
     def has_lesion(self) -> bool:

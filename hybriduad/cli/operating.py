@@ -1,0 +1,72 @@
+"""The verbs that say what a bundle would miss, and choose what it is to find at which price."""
+
+from __future__ import annotations
+
+import typer
+
+from hybriduad.cli import options
+
+
+def blind_spots(
+    bundle: options.BundleFolder,
+    controls: options.Cohort,
+    *,
+    out: options.Out,
+    versions: options.Versions = 3,
+    rule: options.Rule = None,
+    split: options.SplitName = None,
+    seed: options.Seed = 0,
+    labelled: options.Labelled = None,
+    device: options.Device = "auto",
+    overwrite: options.Overwrite = False,
+    verbose: options.Verbose = False,
+) -> None:
+    """Say which lesions a bundle would miss.
+
+    Lesions of stated sizes, contrasts and places are painted into every case of COHORT whose health is "healthy", and
+    predicted. Exits with 3 if some cases failed; they are named at the end.
+    """
+    from hybriduad.evaluation.blind_spots import REPORT, find_blind_spots
+
+    outcome = find_blind_spots(
+        bundle,
+        controls,
+        out=out,
+        versions=versions,
+        rule=rule,
+        split=split,
+        seed=seed,
+        labelled=labelled,
+        device=device,
+        overwrite=overwrite,
+    )
+    typer.echo((out / REPORT).read_text(encoding="utf-8"), nl=False)
+    counts = [f"{len(outcome.done)} done", f"{len(outcome.kept)} kept", f"{len(outcome.failed)} failed"]
+    typer.echo(f"{', '.join(counts)}, in {outcome.out}")
+    for case, reason in outcome.failed.items():
+        typer.echo(f"failed: {case}: {reason}", err=True)
+    if outcome.failed:
+        raise typer.Exit(options.FAILED_CASES)
+
+
+def operating_point(
+    bundle: options.BundleFolder,
+    blind_spots: options.BlindSpots,
+    *,
+    out: options.Out,
+    false_lesions: options.FalseLesions,
+    overwrite: options.Overwrite = False,
+    verbose: options.Verbose = False,
+) -> None:
+    """Choose a threshold by its false lesions.
+
+    Prints false lesions a healthy scan against the recall of painted lesions, over thresholds, and writes the bundle
+    at the chosen point.
+    """
+    from hybriduad.evaluation.operating_point import choose_operating_point
+
+    chosen, said = choose_operating_point(
+        bundle, blind_spots, out=out, false_lesions=false_lesions, overwrite=overwrite
+    )
+    typer.echo(said)
+    typer.echo(f"{chosen.kind} {chosen.digest[:12]} in {chosen.folder}")

@@ -1,0 +1,271 @@
+"""What a detector would miss, before a lab commits: lesions painted into the lab's own healthy scans, and predicted.
+
+Each control is predicted as it is and in several painted versions of it; each version holds a lesion of every size, of
+varied contrast and place. What is found there says what is found of such lesions, not of any disease: real lesions are
+more varied than painted ones.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import shutil
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hybriduad.cohort.digest import cohort_digest
+from hybriduad.cohort.leakage import check_unseen, identities
+from hybriduad.cohort.manifest import read_cohort
+from hybriduad.core import rng
+from hybriduad.core.errors import ConfigError, DataError, reason_of
+from hybriduad.core.outcome import Outcome
+from hybriduad.core.requests import difference
+from hybriduad.core.types import Case, Prediction, Split
+from hybriduad.detector.bundle import Bundle, verify
+from hybriduad.detector.inference import Detector
+from hybriduad.detector.loading import load_detector
+from hybriduad.evaluation.blind_spot_report import REPORT, write_report
+from hybriduad.evaluation.real_lesions import FOLDER, real_records
+from hybriduad.evaluation.threshold_curve import LEAST_ML, heights, is_hit
+from hybriduad.metrics.clusters import cluster_peak, least_voxels
+from hybriduad.metrics.clusters import labelled as components
+from hybriduad.prediction.case import predict_case
+from hybriduad.scan.halves import left_half, side_of
+from hybriduad.scan.volumes import Image, read_volume, spacing_of, to_ras, write_atomically, write_volume
+from hybriduad.training.native_volume import NativeVolume, native_volume
+from hybriduad.training.planned_lesions import FRONT, HEIGHT, SIZES_ML, Placed, paint_wishes, wishes
+
+__all__ = ["REPORT", "find_blind_spots", "read_records"]
+
+log = logging.getLogger(__name__)
+
+FORMAT = 1
+"""Part of a folder's request: raised whenever the same request would paint other lesions or count otherwise."""
+REQUEST, CASES, WORK = "request.json", "cases", "work"
+
+
+def find_blind_spots(
+    bundle: str | Path,
+    cohort: str | Path,
+    *,
+    out: str | Path,
+    versions: int = 3,
+    rule: str | None = None,
+    seed: int = 0,
+    split: Split | None = None,
+    device: str = "auto",
+    labelled: str | Path | None = None,
+    overwrite: bool = False,
+) -> Outcome:
+    """Paint lesions into healthy scans, predict them and say what is found; a control that was done before is kept.
+
+    A pure function of bundle, controls and seed. ``out`` holds ``lesions.tsv`` (a line a painted lesion),
+    ``recall.tsv`` and ``recall.json`` (by size, contrast and place), ``recall.png``, ``curve.tsv`` (over thresholds)
+    and ``blind-spots.md``, which says it in sentences; ``cases/`` is what the operating point is chosen from.
+
+    Args:
+        bundle: a detector's folder, or a reconstructor's.
+        cohort: manifest CSV, BIDS folder or one image; cases whose ``health`` is not "healthy" are left out.
+        out: the folder.
+        versions: how many painted versions of each control there are.
+        rule: which calibrated rule makes the masks; the bundle's default rule by default.
+        seed: of the lesions.
+        split: only the cases of that split.
+        device: "auto", "cpu", "cuda", "cuda:1".
+        labelled: a cohort whose cases with a lesion mask are predicted too: what of their lesions is found is said
+            beside.
+        overwrite: replace what another request left in ``out``.
+
+    Raises:
+        LeakageError: a control was used to fit the bundle, of which it says nothing, or a labelled case to fit or
+            calibrate it.
+        ConfigError: a rule that was not calibrated, or something else in ``out``.
+        DataError: no healthy case, cases of one name, or none that could be used.
+        BundleError: an unusable bundle.
+    """
+    model, folder = verify(bundle), Path(out)
+    model.thresholds.by_part(rule)
+    cases = [case for case in read_cohort(cohort, split=split) if case.health == "healthy"]
+    if not cases:
+        raise DataError("no healthy case to paint into", where=cohort, expected="cases with health 'healthy'")
+    if len({case.name for case in cases}) < len(cases):
+        raise DataError("cases of one name", where=cohort, mend="look at one data set at a time")
+    request = {"bundle": model.digest, "rule": rule, "versions": versions, "seed": seed, "cohort": cohort_digest(cases)}
+    _begin(folder, {"format": FORMAT, **request}, overwrite)
+    seen = {digest: role for digest, role in model.used.items() if role != "calibrate"}
+    failed = check_unseen(cases, seen, model.anatomy.contrasts)
+    detector = load_detector(model.folder, device)
+    trial = _Trial(model, detector, rule, versions, seed, folder)
+    outcome = Outcome(folder, failed={name: reason for (_, name), reason in failed.items()})
+    real = [] if labelled is None else real_records(model, detector, rule, labelled, folder, outcome.failed)
+    records = []
+    for case in [case for case in cases if case.name not in outcome.failed]:
+        began = time.perf_counter()
+        try:
+            path = folder / CASES / f"{case.name}.json"
+            known = path.is_file()
+            if not known:
+                write_atomically(path, json.dumps(trial.record(case), indent=1).encode())
+            records.append(json.loads(path.read_text(encoding="utf-8")))
+        except Exception as error:  # no error of a case ends the others
+            outcome.failed[case.name] = reason_of(error)
+            log.error("%s failed: %s", case.name, outcome.failed[case.name])
+            log.debug("traceback of %s", case.name, exc_info=True)
+            continue
+        (outcome.kept if known else outcome.done).append(case.name)
+        found = [lesion["found_at"] > 0 for lesion in records[-1]["lesions"]]
+        log.info("%s: %d lesions painted, %.1f s", case.name, len(found), time.perf_counter() - began)
+    shutil.rmtree(folder / WORK, ignore_errors=True)
+    if not any(record["lesions"] for record in records):
+        raise DataError("no control could be painted into", where=cohort, got=next(iter(outcome.failed.values()), None))
+    chosen = "" if model.thresholds.of("score", rule) is None else rule or model.thresholds.default
+    known_people = sum(bool(record["identities"].keys() & model.used) for record in records)
+    write_report(folder, records, chosen, known_people, real)
+    return outcome
+
+
+def _begin(folder: Path, request: Mapping[str, Any], overwrite: bool) -> None:
+    """Make the folder, or check that what is there is of the same request."""
+    path = folder / REQUEST
+    if path.is_file():
+        asked = json.loads(path.read_text(encoding="utf-8"))
+        if asked != request:
+            if not overwrite:
+                what, mend = difference(asked, request), "choose another folder, or --overwrite"
+                raise ConfigError("other blind spots in the same place", where=folder, got=what, mend=mend)
+            _clear(folder)
+        elif overwrite:
+            _clear(folder)
+    elif folder.is_dir() and any(folder.iterdir()):
+        raise ConfigError("output folder holds something else", where=folder, mend="name an empty or new folder")
+    (folder / CASES).mkdir(parents=True, exist_ok=True)
+    write_atomically(path, json.dumps(request, indent=1, sort_keys=True).encode())
+
+
+def _clear(folder: Path) -> None:
+    for name in (CASES, FOLDER):
+        shutil.rmtree(folder / name, ignore_errors=True)
+
+
+@dataclass(frozen=True)
+class _Trial:
+    """The same detector and lesions for every control."""
+
+    model: Bundle
+    detector: Detector
+    rule: str | None
+    versions: int
+    seed: int
+    folder: Path
+
+    def record(self, case: Case) -> dict[str, Any]:
+        """What becomes of a control: false lesions in it, and each lesion that is painted into it."""
+        contrasts = tuple(name for name in self.model.anatomy.contrasts if name in case.images)
+        reference = case.reference_contrast(self.model.anatomy.contrasts)
+        chosen = contrasts if reference in contrasts else (*contrasts, reference)
+        clean_case = replace(case, images={name: case.images[name] for name in chosen}, reference=reference)
+        volume = native_volume(clean_case, chosen)
+        clean = predict_case(self.detector, clean_case, rule=self.rule)
+        generator = rng.numpy_rng(self.seed, "blind spots", case.dataset, case.name)
+        planned = wishes(self.versions, generator)
+        painted = [paint_wishes(volume, chosen, wanted, generator) for wanted in planned]
+        score, brain = _score(clean), clean.brain
+        voxels = least_voxels(LEAST_ML, math.prod(spacing_of(clean.grid.affine)) / 1000)
+        masks = [volume.on_scan(lesion.mask) for _, placed in painted for lesion in placed]
+        before, false = heights(score, brain, masks, voxels)
+        lesions: list[dict[str, Any]] = []
+        for number, (corruption, placed) in enumerate(painted):
+            work = self.folder / WORK / case.name
+            work.mkdir(parents=True, exist_ok=True)
+            images = {}
+            for index, name in enumerate(chosen):
+                scan = read_volume(case.images[name])
+                images[name] = work / f"{number}_{name}.nii.gz"
+                write_volume(images[name], volume.scan_with(corruption, scan, index), scan.grid)
+            prediction = predict_case(self.detector, replace(clean_case, images=images), rule=self.rule)
+            shutil.rmtree(work)
+            shown = [volume.on_scan(lesion.mask) for lesion in placed]
+            reached, _ = heights(_score(prediction), prediction.brain, shown, voxels)
+            for lesion, mask, at in zip(placed, shown, reached, strict=True):
+                marked_at = before[len(lesions)]
+                lesions.append(_described(lesion, mask, volume, number, at, marked_at, prediction, clean))
+        return {
+            "case": case.name,
+            "person": [case.dataset, case.subject],
+            "identities": identities([clean_case], "calibrate", self.model.anatomy.contrasts),
+            "false": false,
+            "false_in_mask": None if clean.mask is None else len(components(clean.mask)[1]),
+            "threshold": clean.threshold,
+            "peak": cluster_peak(score, brain, voxels),
+            "lesions": lesions,
+        }
+
+
+def _score(prediction: Prediction) -> np.ndarray:
+    if prediction.score is None:
+        raise DataError("prediction without a score")
+    return prediction.score
+
+
+def _described(
+    lesion: Placed,
+    mask: np.ndarray,
+    volume: NativeVolume,
+    version: int,
+    found_at: float,
+    marked_at: float,
+    prediction: Prediction,
+    clean: Prediction,
+) -> dict[str, Any]:
+    """A painted lesion as in a record; ``mask`` is on the scan's grid."""
+    left = left_half(volume.brain)[lesion.mask].mean()
+    place = np.argwhere(to_ras(Image(mask, volume.grid))[0]).mean(axis=0)
+    x, y, z = volume.grid.affine_ras[:3, :3] @ place + volume.grid.affine_ras[:3, 3]
+    low, high = SIZES_ML[lesion.wish.size]
+    found = marked = None
+    if prediction.mask is not None and clean.mask is not None:
+        marked = is_hit(clean.mask, mask)
+        found = is_hit(prediction.mask, mask) and not marked
+    return {
+        "version": version,
+        "size_ml": f"{low:g}-{high:g}",
+        "volume_ml": round(lesion.volume_ml, 4),
+        "contrast": lesion.wish.contrast,
+        "change": round(lesion.change, 4),
+        "front": FRONT[lesion.front],
+        "height": HEIGHT[lesion.height],
+        "side": side_of(float(left)),
+        "x_mm": round(float(x), 1),
+        "y_mm": round(float(y), 1),
+        "z_mm": round(float(z), 1),
+        "found_at": found_at,
+        "marked_at": marked_at,
+        "found": found,
+        "marked_before": marked,
+    }
+
+
+def read_records(folder: str | Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """The request and the records of a folder of blind spots.
+
+    Raises:
+        DataError: it holds none, or of another version.
+    """
+    folder = Path(folder)
+    try:
+        request = json.loads((folder / REQUEST).read_text(encoding="utf-8"))
+        records = [json.loads(path.read_text(encoding="utf-8")) for path in sorted((folder / CASES).glob("*.json"))]
+        number = request["format"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        mend = "name a folder made by blind-spots"
+        raise DataError("no blind spots", where=folder, got=str(error), mend=mend) from error
+    if number != FORMAT or not records:
+        got = f"format {number}, {len(records)} controls"
+        raise DataError("blind spots of another version", where=folder, got=got, mend="run blind-spots again")
+    return request, records

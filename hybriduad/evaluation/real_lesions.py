@@ -1,0 +1,116 @@
+"""Real lesions of labelled cases beside painted ones: at which threshold each is found. They choose no threshold."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hybriduad.cohort.digest import cohort_digest
+from hybriduad.cohort.leakage import check_unseen
+from hybriduad.cohort.manifest import read_cohort
+from hybriduad.core.errors import DataError, reason_of
+from hybriduad.core.types import Case
+from hybriduad.detector.bundle import Bundle
+from hybriduad.detector.inference import Detector
+from hybriduad.evaluation.threshold_curve import LEAST_ML, heights, is_hit
+from hybriduad.metrics.clusters import labelled, least_voxels
+from hybriduad.prediction.case import predict_case
+from hybriduad.scan.preparation import mask_on_grid
+from hybriduad.scan.volumes import spacing_of, write_atomically
+from hybriduad.training.planned_lesions import SIZES_ML
+
+log = logging.getLogger(__name__)
+
+FOLDER = "labelled"
+OVER = f"over {SIZES_ML[-1][1]:g}"
+"""The class of size of lesions larger than any that is painted."""
+SIZES = (*(f"{low:g}-{high:g}" for low, high in SIZES_ML), OVER)
+
+
+def real_records(
+    model: Bundle, detector: Detector, rule: str | None, cohort: str | Path, folder: Path, failed: dict[str, str]
+) -> list[dict[str, Any]]:
+    """The records of the labelled cases of a cohort, kept in ``folder`` from call to call; ``failed`` gets the others.
+
+    Raises:
+        LeakageError: a case was used to fit or calibrate the bundle.
+        DataError: no labelled case, or cases of one name.
+    """
+    cases = [case for case in read_cohort(cohort) if case.lesion is not None]
+    if not cases:
+        raise DataError("no labelled case", where=cohort, expected="cases with a lesion mask")
+    if len({case.name for case in cases}) < len(cases):
+        raise DataError("cases of one name", where=cohort, mend="look at one data set at a time")
+    contrasts = model.anatomy.contrasts
+    failed |= {name: reason for (_, name), reason in check_unseen(cases, model.used, contrasts).items()}
+    records = []
+    for case in [case for case in cases if case.name not in failed]:
+        try:
+            key = f"{model.digest} {rule} {cohort_digest([case])}"
+            path = folder / FOLDER / f"{case.name}.json"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            record = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+            if record.get("key") != key:
+                record = {"key": key, "case": case.name, "lesions": _lesions(detector, case, rule)}
+                write_atomically(path, json.dumps(record, indent=1).encode())
+                log.info("%s: %d real lesions", case.name, len(record["lesions"]))
+            records.append(record)
+        except Exception as error:  # no error of a case ends the others
+            failed[case.name] = reason_of(error)
+            log.error("%s failed: %s", case.name, failed[case.name])
+            log.debug("traceback of %s", case.name, exc_info=True)
+    return records
+
+
+def _lesions(detector: Detector, case: Case, rule: str | None) -> list[dict[str, Any]]:
+    """The lesions of a case of at least the smallest painted size, and the highest threshold at which each is found."""
+    prediction = predict_case(detector, case, rule=rule)
+    if prediction.score is None or case.lesion is None:
+        raise DataError("no score or no lesion mask", where=case.name)
+    truth = mask_on_grid(case.lesion, case, "lesion", prediction.grid)
+    if case.ignore is not None:
+        truth &= ~mask_on_grid(case.ignore, case, "ignore", prediction.grid)
+    voxel_ml = math.prod(spacing_of(prediction.grid.affine)) / 1000
+    labels, sizes = labelled(truth)
+    numbers = [number for number, size in enumerate(sizes, start=1) if size * voxel_ml >= SIZES_ML[0][0]]
+    masks = [labels == number for number in numbers]
+    reached, _ = heights(prediction.score, prediction.brain, masks, least_voxels(LEAST_ML, voxel_ml))
+    return [
+        {
+            "size_ml": size_of(float(sizes[number - 1]) * voxel_ml),
+            "volume_ml": round(float(sizes[number - 1]) * voxel_ml, 4),
+            "found_at": at,
+            "found": None if prediction.mask is None else is_hit(prediction.mask, mask),
+        }
+        for number, mask, at in zip(numbers, masks, reached, strict=True)
+    ]
+
+
+def size_of(volume_ml: float) -> str:
+    """The class of size of a lesion of at least the smallest painted size."""
+    return next((name for (_, high), name in zip(SIZES_ML, SIZES, strict=False) if volume_ml < high), OVER)
+
+
+def read_real(folder: Path) -> list[dict[str, Any]]:
+    """The records of labelled cases in a folder of blind spots; none where none were looked at."""
+    return [json.loads(path.read_text(encoding="utf-8")) for path in sorted((folder / FOLDER).glob("*.json"))]
+
+
+def real_words(records: Sequence[Mapping[str, Any]], threshold: float | None) -> str:
+    """What of the real lesions is found, by size, in a sentence: at a threshold, or without one in the masks."""
+    lesions = [lesion for record in records for lesion in record["lesions"]]
+    found = np.array([lesion["found"] if threshold is None else lesion["found_at"] >= threshold for lesion in lesions])
+    sizes = np.array([lesion["size_ml"] for lesion in lesions])
+    parts = [
+        f"{size} ml {found[sizes == size].mean():.0%} ({found[sizes == size].sum()} of {(sizes == size).sum()})"
+        for size in SIZES
+        if (sizes == size).any()
+    ]
+    listed = ", ".join(parts) or "none of a size that is painted"
+    return f"Found of the real lesions of {len(records)} labelled cases, which chose no threshold: {listed}."

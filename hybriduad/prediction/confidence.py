@@ -1,0 +1,91 @@
+"""How far to trust a prediction: p-values against the bundle's healthy controls, and what it promises, in words."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from hybriduad.core.types import Prediction
+from hybriduad.detector.controls import controls_of
+from hybriduad.metrics import component_table
+from hybriduad.metrics.clusters import labelled
+from hybriduad.metrics.conformal import false_discovery
+from hybriduad.scan.halves import left_half, side_of
+from hybriduad.scan.volumes import Image, VolumeGrid, from_ras, spacing_of, to_ras
+
+COLUMNS = ("number", "volume_ml", "x_mm", "y_mm", "z_mm", "mean_score", "maximum_score", "side", "p", "q")
+"""Of the table of lesions; ``p`` and ``q`` are n/a where the bundle has no controls to compare lesions with."""
+
+
+def confidence_of(thresholds: Mapping[str, Any], rule: str, prediction: Prediction) -> dict[str, Any]:
+    """The entry ``confidence`` of a case's record.
+
+    Args:
+        thresholds: those of ``bundle.json``.
+        rule: which of them cut the mask.
+        prediction: on the grid of the scan.
+
+    Returns:
+        ``scan_p``, the conformal p of the scan's score among the healthy controls, None without any; how many
+        ``controls`` that are; a ``statement`` of what the rule promises, or that it promises nothing.
+
+    Raises:
+        BundleError: controls that cannot be read.
+    """
+    controls = controls_of(thresholds, "score", ("scan", "lesion"))
+    promise = thresholds["rules"].get(rule, {}).get("guarantee")
+    statement = promise or (
+        f"No promise: {f'the rule {rule} gives' if rule else 'without a threshold there is'} none of false alarms in "
+        "healthy people; the conformal rules of 'hybriduad calibrate' do, from healthy controls."
+    )
+    if controls is None or prediction.score is None:
+        return {"scan_p": None, "controls": 0, "statement": statement}
+    p = controls.scan_p("score", prediction.score, prediction.brain, _voxel_ml(prediction.grid))
+    connected = "connected " if controls.level == "lesion" else ""
+    meaning = (
+        f" scan_p: (1 + controls whose highest {connected}{controls.least_ml:g} ml score as high) / (1 + controls); of "
+        "healthy people exchangeable with them a share of p at most has one as low."
+    )
+    return {"scan_p": p, "controls": controls.people, "statement": statement + meaning}
+
+
+def lesion_table(
+    thresholds: Mapping[str, Any], mask: np.ndarray, score: np.ndarray, brain: np.ndarray, grid: VolumeGrid
+) -> str:
+    """A line for each component of the mask (26 neighbours), the largest first, with :data:`COLUMNS`.
+
+    Arrays are (X, Y, Z) in the orientation of the file; centroids in the millimetres of the scan's affine. ``side``: of
+    the mid plane of the brain mask. ``p``: (1 + controls with a cluster as high) / (1 + controls), so that in a healthy
+    person the chance that any lesion has one of a or less is a at most. ``q``: Benjamini and Hochberg's over the
+    lesions of the scan; descriptive, since they share the person and the controls.
+
+    Raises:
+        BundleError: controls that cannot be read.
+    """
+    rows = component_table(mask, score, spacing_of(grid.affine))
+    controls = controls_of(thresholds, "score", ("lesion",))
+    p = controls.lesion_p("score", score, mask, _voxel_ml(grid)) if controls is not None else {}
+    q = false_discovery([p[row.label] for row in rows]) if p else []
+    left = _left_shares(mask, brain, grid) if rows else np.zeros(0)
+    lines = ["\t".join(COLUMNS)]
+    for index, row in enumerate(rows):
+        place = grid.affine[:3, :3] @ (row.x, row.y, row.z) + grid.affine[:3, 3]
+        cells = [f"{row.number}", f"{row.volume_ml:.3f}", *(f"{value:.1f}" for value in place)]
+        cells += [f"{row.mean_score:.4f}", f"{row.maximum_score:.4f}", side_of(left[row.label - 1])]
+        cells += [f"{p[row.label]:.4f}", f"{q[index]:.4f}"] if p else ["n/a", "n/a"]
+        lines.append("\t".join(cells))
+    return "\n".join(lines) + "\n"
+
+
+def _left_shares(mask: np.ndarray, brain: np.ndarray, grid: VolumeGrid) -> np.ndarray:
+    """(components,) the share of the voxels of each in the left half of the brain."""
+    left = from_ras(left_half(to_ras(Image(brain, grid))[0]), grid.orientation)
+    labels, sizes = labelled(mask)
+    return np.asarray(np.bincount(labels[left], minlength=len(sizes) + 1)[1:] / sizes)
+
+
+def _voxel_ml(grid: VolumeGrid) -> float:
+    return math.prod(spacing_of(grid.affine)) / 1000

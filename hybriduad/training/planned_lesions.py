@@ -1,0 +1,184 @@
+"""Lesions of a wanted size, contrast and place, painted in 3D into a healthy scan: what a detector is tried on.
+
+The shape is that of the generator ``lesion`` (:mod:`hybriduad.anomalies.lesion`), one focus, without core or mass
+effect. A place is a third of the brain's bounding box from back to front and from bottom to top: no anatomy.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from hybriduad.anomalies._base import present
+from hybriduad.anomalies._description import Lesion
+from hybriduad.anomalies._painting import bounding_box, middle, paint
+from hybriduad.core import plugins
+from hybriduad.core.types import Corruption
+from hybriduad.training.native_volume import NativeVolume
+from hybriduad.training.samples import covered
+
+log = logging.getLogger(__name__)
+
+SIZES_ML = ((0.1, 0.3), (0.3, 1.0), (1.0, 3.0), (3.0, 10.0))
+CONTRASTS = {"faint": 0.2, "clear": 0.4, "strong": 0.8}
+"""How much the middle of a lesion departs from its tissue; 0.8 on the model range is the brain's median intensity."""
+LEAST_CONTRAST = 0.1
+"""With less room than this to the end of the range a lesion is dark instead of bright, or the other way."""
+DARK = ("T1w", "T1wCE")
+"""Contrasts on which the lesions are darker than their tissue; they are brighter on all others."""
+FRONT, HEIGHT = ("posterior", "central", "anterior"), ("lower", "middle", "upper")
+APART_MM = 10.0
+"""Between the lesions of a scan."""
+TRIES = 6
+
+
+class Wish(NamedTuple):
+    """A lesion that is wanted: its class of :data:`SIZES_ML`, of :data:`CONTRASTS`, and the thirds of the brain."""
+
+    size: int
+    contrast: str
+    front: int
+    height: int
+
+
+class Placed(NamedTuple):
+    """A painted lesion: ``mask`` (X, Y, Z) bool in the volume, the thirds in which its centroid lies, ``volume_ml``,
+    and ``change``, the mean over its voxels of the largest change of a contrast, on the model range."""
+
+    wish: Wish
+    mask: np.ndarray
+    front: int
+    height: int
+    volume_ml: float
+    change: float
+
+
+def wishes(number: int, generator: np.random.Generator) -> list[list[Wish]]:
+    """The lesions of so many versions of a scan: one of each size in each, contrasts and places in turn."""
+    cells = [(int(cell) % 3, int(cell) // 3) for cell in generator.permutation(9)]
+    start, names = int(generator.integers(len(CONTRASTS))), list(CONTRASTS)
+    versions = []
+    for version in range(number):
+        taken = [cells[(len(SIZES_ML) * version + size) % 9] for size in range(len(SIZES_ML))]
+        versions.append(
+            [
+                Wish(size, names[(start + version + size) % len(names)], *taken[(size + version) % len(taken)])
+                for size in range(len(SIZES_ML))
+            ]
+        )
+    return versions
+
+
+def paint_wishes(
+    volume: NativeVolume, contrasts: Sequence[str], wanted: Sequence[Wish], generator: np.random.Generator
+) -> tuple[Corruption, list[Placed]]:
+    """Paint lesions into a volume, the largest first, apart from each other; a pure function of its arguments.
+
+    A wish that cannot be painted in :data:`TRIES` draws (no room in that third, or a lesion cut to another size) is
+    left out. ``contrasts`` names those of the volume, in order. Nothing changes outside lesion and ignore.
+    """
+    image, valid = np.array(volume.image), np.asarray(volume.valid)
+    brain = np.asarray(volume.brain) & valid.any(axis=0)
+    lesion, ignore = np.zeros(brain.shape, bool), np.zeros(brain.shape, bool)
+    voxels = np.argwhere(brain)
+    thirds = _thirds(voxels, brain)
+    placed: list[Placed] = []
+    taken: list[tuple[np.ndarray, float]] = []
+    for wish in sorted(wanted, key=lambda wish: -wish.size):
+        candidates = voxels[(thirds[:, 1] == wish.front) & (thirds[:, 2] == wish.height)]
+        low, high = np.log(SIZES_ML[wish.size])
+        for _ in range(TRIES):
+            diameter = (6 / math.pi * 1000 * math.exp(generator.uniform(low, high))) ** (1 / 3)
+            place = _place(candidates, taken, diameter, volume.spacing_mm, generator)
+            if place is None:
+                break
+            box = _around(place, brain.shape, diameter, volume.spacing_mm)
+            part, centre = image[:, *box], place - [span.start for span in box]
+            drawn = _drawn(wish, diameter, part, brain[box], centre, volume.spacing_mm, contrasts, generator)
+            corruption = covered(paint(drawn, part, brain[box], spacing_mm=volume.spacing_mm), part, valid[:, *box])
+            volume_ml = float(corruption.lesion.sum() * np.prod(volume.spacing_mm)) / 1000
+            if not SIZES_ML[wish.size][0] <= volume_ml < SIZES_ML[wish.size][1] or lesion[box][corruption.lesion].any():
+                continue
+            change = np.abs(corruption.image - part).max(axis=0)[corruption.lesion].mean()
+            image[:, *box] = corruption.image
+            mask = np.zeros_like(lesion)
+            mask[box] = corruption.lesion
+            lesion |= mask
+            ignore[box] |= corruption.ignore
+            _, front, height = _thirds(np.argwhere(mask).mean(axis=0), brain).tolist()
+            placed.append(Placed(wish, mask, front, height, volume_ml, float(change)))
+            taken.append((place, diameter / 2))
+            break
+        else:
+            log.debug("no lesion of %s ml could be painted there", SIZES_ML[wish.size])
+    return Corruption(image, lesion, lesion.astype(np.float32), ignore & ~lesion), placed
+
+
+def _thirds(places: np.ndarray, brain: np.ndarray) -> np.ndarray:
+    """(..., 3) int in 0 to 2: in which thirds of the brain's bounding box ``places`` (..., 3) in voxels lie."""
+    box = bounding_box(brain)
+    start, size = (np.array(values) for values in zip(*((s.start, s.stop - s.start) for s in box), strict=True))
+    return np.minimum(2, (3 * (places - start + 0.5) / size).astype(int))
+
+
+def _place(
+    candidates: np.ndarray,
+    taken: Sequence[tuple[np.ndarray, float]],
+    diameter_mm: float,
+    spacing_mm: Sequence[float],
+    generator: np.random.Generator,
+) -> np.ndarray | None:
+    """One of ``candidates`` (N, 3) that keeps apart from the centres and radii ``taken``; None if none is drawn."""
+    for _ in range(TRIES if len(candidates) else 0):
+        place = candidates[generator.integers(len(candidates))]
+        reach = [np.linalg.norm((place - other) * spacing_mm) - radius - diameter_mm / 2 for other, radius in taken]
+        if min(reach, default=APART_MM) >= APART_MM:
+            return np.asarray(place)
+    return None
+
+
+def _around(
+    place: np.ndarray, shape: Sequence[int], diameter_mm: float, spacing_mm: Sequence[float]
+) -> tuple[slice, ...]:
+    """The box around a place in which its lesion is painted, a margin for irregular shapes included."""
+    reach = [math.ceil((1.5 * diameter_mm + 8.0) / size) for size in spacing_mm]
+    return tuple(
+        slice(max(0, int(centre) - r), min(size, int(centre) + r + 1))
+        for centre, r, size in zip(place, reach, shape, strict=True)
+    )
+
+
+def _drawn(
+    wish: Wish,
+    diameter_mm: float,
+    image: np.ndarray,
+    brain: np.ndarray,
+    place: np.ndarray,
+    spacing_mm: tuple[float, float, float],
+    contrasts: Sequence[str],
+    generator: np.random.Generator,
+) -> Lesion:
+    """The description of a wanted lesion with its centre at ``place`` (3,), a voxel of ``brain`` (X, Y, Z)."""
+    plugin: Any = plugins.load("anomalies", "lesion")
+    strength = CONTRASTS[wish.contrast]
+    config = plugin.Config(
+        median_mm=diameter_mm,
+        ln_sigma=0.0,
+        diameter_mm=(diameter_mm, diameter_mm),
+        several=0.0,
+        softness_mm=(0.0, 1.0),
+        bright=tuple(0.0 if name in DARK else 1.0 for name in contrasts),
+        contrast=(strength, strength),
+        texture=(0.0, 0.3),
+        core=0.0,
+        mass_effect=0.0,
+    )
+    drawn: Lesion = plugin.draw(config, present(image), brain, generator, spacing_mm=spacing_mm)
+    box = bounding_box(brain)
+    centre = (place - [span.start for span in box] - middle(brain[box])) * spacing_mm
+    focus = drawn.foci[0].model_copy(update={"centre_mm": tuple(centre.tolist())})
+    return drawn.model_copy(update={"foci": (focus,), "least_contrast": LEAST_CONTRAST})
