@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 from scipy import ndimage
 
+from hybriduad.core.stopwatch import step
 from hybriduad.core.types import Case, Prediction
 from hybriduad.detector.inference import Detector
 from hybriduad.scan.cache import PreparedCache
@@ -16,7 +17,12 @@ from hybriduad.scan.slices import enough_brain
 
 
 def predict_case(
-    detector: Detector, case: Case, *, rule: str | None = None, cache: PreparedCache | None = None
+    detector: Detector,
+    case: Case,
+    *,
+    rule: str | None = None,
+    cache: PreparedCache | None = None,
+    prepared: Prepared | None = None,
 ) -> Prediction:
     """Predict one case on the grid and in the orientation of its reference scan.
 
@@ -27,16 +33,30 @@ def predict_case(
     brain it equals the scan in the contrast that is written (``notes["shown"]``,
     :meth:`hybriduad.core.types.Case.shown_contrast`), and is 0 in others.
 
+    ``prepared`` is what :func:`prepare_case` made of it ahead.
+
     Raises:
         DataError: the case cannot be prepared (:func:`hybriduad.scan.preparation.prepare`).
         ConfigError: a rule that was not calibrated.
     """
-    anatomy, direction = detector.anatomy, detector.direction
-    # Without the truth, so that a prediction does not depend on whether it is known.
+    prepared = prepared or prepare_case(detector, case, cache)
+    with step("maps"):
+        prediction = detector.predict_volume(prepared, rule=rule)
+    with step("restore"):
+        return on_scan_grid(prediction, prepared, case, detector, rule)
+
+
+def prepare_case(detector: Detector, case: Case, cache: PreparedCache | None = None) -> Prepared:
+    """A case on the model grid of a detector, without the truth: a prediction does not depend on whether it is known.
+
+    Raises:
+        DataError: as :func:`hybriduad.scan.preparation.prepare`.
+    """
     blind = replace(case, lesion=None, ignore=None, lesion_free={})
-    prepared = cache.get(blind, anatomy, direction) if cache else prepare(blind, anatomy, direction)
-    prediction = detector.predict_volume(prepared, rule=rule)
-    return on_scan_grid(prediction, prepared, case, detector, rule)
+    with step("prepare"):
+        if cache is not None:
+            return cache.get(blind, detector.anatomy, detector.direction)
+        return prepare(blind, detector.anatomy, detector.direction)
 
 
 def on_scan_grid(
