@@ -5,14 +5,13 @@ Nothing heavy is imported before a verb runs, so that ``--help`` answers at once
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import typer
 from typer.core import TyperGroup
 
-from hybriduad.cli import options, tools
-from hybriduad.core.errors import ConfigError, HybridUADError, unusable
+from hybriduad.cli import options, outcomes, tools
+from hybriduad.core.errors import HybridUADError, unusable
 
 
 class _Verbs(TyperGroup):
@@ -111,8 +110,8 @@ def index(
         layout,
         dataset,
         out,
-        split=_numbers(shares) or None,
-        fold=_fold(fold),
+        split=options.numbers(shares) or None,
+        fold=options.part(fold, "bad fold", "K/N, as 1/3"),
         stratify=stratify or None,
         seed=seed,
         overwrite=overwrite,
@@ -141,7 +140,7 @@ def fit_reconstructor(
     """
     from hybriduad.training import fitting
 
-    _say_bundle(
+    outcomes.say_bundle(
         fitting.fit_reconstructor(
             config,
             cohort,
@@ -177,7 +176,7 @@ def fit_detector(
     """
     from hybriduad.training import fitting
 
-    _say_bundle(
+    outcomes.say_bundle(
         fitting.fit_detector(
             config,
             cohort,
@@ -213,7 +212,7 @@ def calibrate(
     calibrated = calibration.calibrate(
         bundle, cohort, out=out, rules=rules, split=split, device=device, cache=cache, overwrite=overwrite
     )
-    _say_bundle(calibrated)
+    outcomes.say_bundle(calibrated)
 
 
 @app.command()
@@ -227,30 +226,42 @@ def predict(
     split: options.SplitName = None,
     contrast: options.Contrast = None,
     device: options.Device = "auto",
+    engine: options.Engine = None,
+    nprocs: options.Nprocs = None,
+    address: options.Address = None,
+    shard: options.Shard = None,
+    retry_failed: options.RetryFailed = False,
+    dry_run: options.DryRun = False,
     cache: options.Cache = None,
     overwrite: options.Overwrite = False,
+    log_json: options.LogJson = None,
     verbose: options.Verbose = False,
 ) -> None:
     """Find lesions in every case of a cohort.
 
-    Exits with 3 if some cases failed; they are named at the end.
+    Exits with 3 if some cases failed; they are named at the end. Stopped, the same command goes on: a case is done when
+    its record is there. One that failed for what is in its files is tried again when they change, or by --retry-failed.
     """
-    from hybriduad.prediction import cohort as prediction
-    from hybriduad.prediction.files import DEFAULT_MAPS
+    from hybriduad.cli import batch
 
-    _say_outcome(
-        prediction.predict_cohort(
-            bundle,
-            cohort,
-            out=out,
-            maps=maps or DEFAULT_MAPS,
-            rule=rule,
-            contrast=contrast,
-            split=split,
-            device=device,
-            cache=cache,
-            overwrite=overwrite,
-        )
+    batch.predict(
+        bundle,
+        cohort,
+        dry_run=dry_run,
+        log_json=log_json,
+        out=out,
+        maps=maps,
+        rule=rule,
+        contrast=contrast,
+        split=split,
+        device=device,
+        engine=engine,
+        nprocs=nprocs,
+        address=address,
+        shard=options.part(shard, "bad shard", "I/N, as 1/8"),
+        retry_failed=retry_failed,
+        cache=cache,
+        overwrite=overwrite,
     )
 
 
@@ -287,7 +298,7 @@ def evaluate(
         allow_leakage=allow_leakage,
         overwrite=overwrite,
     )
-    _say_outcome(outcome, outcome.missing)
+    outcomes.say_outcome(outcome, outcome.missing)
 
 
 @app.command()
@@ -330,47 +341,8 @@ def paint(
     """
     from hybriduad.training.painted_cohort import paint_cohort
 
-    _say_outcome(paint_cohort(config, cohort, out=out, overrides=overrides, overwrite=overwrite))
+    outcomes.say_outcome(paint_cohort(config, cohort, out=out, overrides=overrides, overwrite=overwrite))
 
 
 for verb in (tools.anomalies, tools.benchmark, tools.speed, tools.demo, tools.show, tools.doctor):
     app.command()(verb)
-
-
-def _numbers(assignments: list[str]) -> dict[str, float]:
-    """``["train=32", "test=10"]`` -> {name: number}, a fraction where it is written with a point."""
-    numbers: dict[str, float] = {}
-    for assignment in assignments:
-        name, _, number = assignment.partition("=")
-        try:
-            numbers[name] = float(number) if "." in number else int(number)
-        except ValueError as error:
-            raise ConfigError("bad share", got=repr(assignment), expected="NAME=32 or NAME=0.8") from error
-    return numbers
-
-
-def _fold(text: str | None) -> tuple[int, int] | None:
-    """``"1/3"`` -> (1, 3)."""
-    if text is None:
-        return None
-    number, _, count = text.partition("/")
-    if not (number.isdigit() and count.isdigit()):
-        raise ConfigError("bad fold", got=repr(text), expected="K/N, as 1/3")
-    return int(number), int(count)
-
-
-def _say_bundle(bundle: Any) -> None:
-    typer.echo(f"{bundle.kind} {bundle.digest[:12]} in {bundle.folder}")
-
-
-def _say_outcome(outcome: Any, missing: Sequence[str] = ()) -> None:
-    """Print how many cases are done, those without a prediction, and those that failed with their reasons."""
-    counts = [f"{len(outcome.done)} done", f"{len(outcome.kept)} kept", f"{len(outcome.failed)} failed"]
-    counts += [f"{len(missing)} without a prediction"] if missing else []
-    typer.echo(f"{', '.join(counts)}, in {outcome.out}")
-    if missing:
-        typer.echo(f"without a prediction: {', '.join(missing)}", err=True)
-    for case, reason in outcome.failed.items():
-        typer.echo(f"failed: {case}: {reason}", err=True)
-    if outcome.failed or missing:
-        raise typer.Exit(options.FAILED_CASES)

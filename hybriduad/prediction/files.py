@@ -91,32 +91,48 @@ def record_of(folder: Path, case: Case) -> Path:
     return folder / _place(case) / f"{case.name}_{SUFFIXES['score']}.json"
 
 
+def refusal(folder: Path, model: Bundle, maps: Sequence[str], rule: str | None) -> ConfigError | None:
+    """Why predictions of this request cannot be added to those of a folder; None where they can, or none are there."""
+    path = folder / MODEL
+    if not path.is_file():
+        return None
+    request = _request(model, maps, rule)
+    try:
+        stated = json.loads(path.read_text())
+        asked, number = stated["request"], stated.get("format")
+    except (ValueError, KeyError):
+        asked, number = {}, None
+    same = all(key in asked and asked[key] == value for key, value in request.items())
+    if same and number == FORMAT:
+        return None
+    mend = "choose another folder, or --overwrite"
+    if same:
+        return ConfigError(
+            "predictions of another version", where=folder, got=f"format {number}", expected=FORMAT, mend=mend
+        )
+    what = difference({key: asked.get(key) for key in request}, request)
+    return ConfigError("other predictions in the same place", where=folder, got=what, mend=mend)
+
+
+def _request(model: Bundle, maps: Sequence[str], rule: str | None) -> dict[str, Any]:
+    return {"maps": list(maps), "rule": rule, "bundle": model.digest}
+
+
 def begin_folder(folder: Path, model: Bundle, maps: Sequence[str], rule: str | None, overwrite: bool) -> None:
     """Make the predictions folder, or check that the folder there is of the same request and version.
+
+    Runs at the same time may begin a folder together: :data:`MODEL` is that of the first.
 
     Raises:
         ConfigError: it holds other predictions and ``overwrite`` is not set, or something else.
     """
     path = folder / MODEL
-    request = {"maps": list(maps), "rule": rule, "bundle": model.digest}
     if other := path.is_file():
-        try:
-            stated = json.loads(path.read_text())
-            asked, number = stated["request"], stated.get("format")
-        except (ValueError, KeyError):
-            asked, number = {}, None
-        same = all(key in asked and asked[key] == value for key, value in request.items())
-        if same and number == FORMAT:
-            _describe(folder)
-            return
+        error = refusal(folder, model, maps, rule)
+        if error is None:
+            return _describe(folder)
         if not overwrite:
-            mend = "choose another folder, or --overwrite"
-            if same:
-                raise ConfigError(
-                    "predictions of another version", where=folder, got=f"format {number}", expected=FORMAT, mend=mend
-                )
-            what = difference({key: asked.get(key) for key in request}, request)
-            raise ConfigError("other predictions in the same place", where=folder, got=what, mend=mend)
+            raise error
         # All files go, so that a folder never mixes two models, not even when this run is stopped.
         for suffix in (*SUFFIXES.values(), LESIONS):
             for old in folder.glob(f"sub-*/**/anat/*_{suffix}*"):
@@ -134,7 +150,7 @@ def begin_folder(folder: Path, model: Bundle, maps: Sequence[str], rule: str | N
         "contrasts": list(model.anatomy.contrasts),
         "used": model.used,
         "thresholds": model.record["thresholds"],
-        "request": request,
+        "request": _request(model, maps, rule),
     }
     if other:
         _write_json(path, content)
