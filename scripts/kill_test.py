@@ -97,7 +97,7 @@ def write_scans(folder: Path, scans: int, broken: int, spacing_mm: tuple[float, 
     manifest = write_cohort(
         folder / "phantoms", subjects=scans, seed=5, contrasts=("FLAIR",), pathology="mixed", spacing_mm=spacing_mm
     )
-    cases = [replace(case, lesion=None, health="unknown") for case in read_manifest(manifest)]
+    cases = [replace(case, lesion=None, health="unknown", lesion_free={}) for case in read_manifest(manifest)]
     faults: dict[str, str] = {}
     for turn in range(broken):
         place = (turn * scans + scans // 2) // broken

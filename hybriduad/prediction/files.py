@@ -67,7 +67,7 @@ made them and at which thresholds; the JSON file beside each score is the record
 FAILURES = "failures"
 """Folder of what failed, a file each."""
 GROUP = "desc-*_cases.*"
-IGNORED = (MODEL, "*.html", f"*_{LESIONS}", f"{FAILURES}/", "failures.tsv", GROUP)
+IGNORED = (MODEL, "*.html", f"*_{LESIONS}", f"{FAILURES}*", GROUP)
 """What is no part of BIDS."""
 ABANDONED_S = 600
 """Age from which on a file under a temporary name is nobody's: none is written for so long."""

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from hybriduad.core.errors import BundleError, ConfigError, HybridUADError
 from hybriduad.core.processes import limit_threads, usable_cores
 from hybriduad.core.types import Case
+from hybriduad.prediction.files import FAILURES
 from hybriduad.prediction.work import (
     Request,
     Result,
@@ -27,8 +30,8 @@ from hybriduad.prediction.work import (
 log = logging.getLogger(__name__)
 STORE_BYTES = 2**27
 """Of the object store of a cluster started here: no scan goes through it."""
-TRIES = 1
-"""How often a case is given to another actor after it took one with it."""
+TRIES = 2
+"""How often a case may take its actor with it: Ray alone would try it for ever."""
 
 
 def run(request: Request, cases: Sequence[Case], nprocs: int | None, address: str | None) -> Iterator[Result]:
@@ -82,11 +85,10 @@ def _through(ray: Any, request: Request, cases: Sequence[Case], nprocs: int | No
     rows = [{"place": place} for place in range(len(cases))]
     results = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
         _Actor,
-        fn_constructor_args=(request, tuple(cases)),
+        fn_constructor_args=(request, tuple(cases), time.time_ns()),
         batch_size=1,
         compute=ray.data.ActorPoolStrategy(size=actors),
         num_cpus=1,
-        max_task_retries=TRIES,
         **device,
     )
     missing = dict(enumerate(cases))
@@ -102,9 +104,9 @@ def _through(ray: Any, request: Request, cases: Sequence[Case], nprocs: int | No
 class _Actor:
     """Loads the model once; a fault of bundle or device is handed over with the first case, not raised for ever."""
 
-    def __init__(self, request: Request, cases: tuple[Case, ...]) -> None:
+    def __init__(self, request: Request, cases: tuple[Case, ...], run_number: int) -> None:
         limit_threads()
-        self.cases = cases
+        self.request, self.cases, self.run_number = request, cases, run_number
         self.fault: HybridUADError | None = None
         try:
             self.worker = Worker(request)
@@ -115,6 +117,25 @@ class _Actor:
         (place,) = (int(number) for number in batch["place"])
         if self.fault is not None:
             return {"place": [-1], "result": [self.fault]}
-        with warnings_collected() as collected:
+        with warnings_collected() as collected, self._begun(self.cases[place]) as tries:
+            if tries > TRIES:
+                gone = lost(self.request, self.cases[place], f"its actor ended {TRIES} times")
+                return {"place": [place], "result": [gone]}
             result = complete(self.worker, self.cases[place])
             return {"place": [place], "result": [with_warnings(result, collected)]}
+
+    @contextmanager
+    def _begun(self, case: Case) -> Iterator[int]:
+        """The how-manieth time this run begins a case: a file says so, which stays where the actor ends in it.
+
+        Named as what is half written, it is removed some day after the run was killed.
+        """
+        folder = self.request.out / FAILURES
+        folder.mkdir(exist_ok=True)
+        tries = 1 + len(list(folder.glob(f".{case.name}.{self.run_number}.*")))
+        (folder / f".{case.name}.{self.run_number}.{tries}").touch()
+        try:
+            yield tries
+        finally:
+            for marker in folder.glob(f".{case.name}.{self.run_number}.*"):
+                marker.unlink(missing_ok=True)

@@ -22,6 +22,7 @@ from typing import Any
 from hybriduad.core.errors import ConfigError, HybridUADError
 from hybriduad.core.processes import clean_start, end_with_parent, limit_threads, usable_cores
 from hybriduad.core.types import Case
+from hybriduad.detector.bundle import verify
 from hybriduad.prediction.work import (
     Ahead,
     Request,
@@ -65,7 +66,7 @@ class _Pool:
         self.request = request
         self.waiting, self.alone = deque(cases), deque[Case]()
         self.tries: Counter[str] = Counter()
-        self.context: Any = clean_start(["hybriduad.prediction.work"])
+        self.context: Any = clean_start(["hybriduad.prediction.work", *_libraries(request)])
         self.hands = [self._hire() for _ in range(workers)]
 
     def _hire(self) -> _Hand:
@@ -140,6 +141,14 @@ class _Pool:
             hand.process.join(timeout=30)
             if hand.process.is_alive():
                 hand.process.kill()
+
+
+def _libraries(request: Request) -> list[str]:
+    """Modules that the networks of a bundle import when they are built, which takes seconds."""
+    model = verify(request.bundle)
+    stage1 = model if model.kind == "reconstructor" else model.reconstructor
+    families = [f"hybriduad.reconstructors.{stage1.run.model.name}"] if stage1 is not None else []
+    return [*families, "segmentation_models_pytorch"] if model.kind == "detector" else families
 
 
 def _serve(link: Connection, request: Request) -> None:
