@@ -103,11 +103,11 @@ def run(stated: argparse.Namespace) -> None:
         raise ConfigError("output folder is the data set itself", got=stated.output_dir, mend=mend)
     if not stated.skip_bids_validation:
         validate(stated.bids_dir)
-    from hybriduad.datasets import bids
+    from hybriduad.core import plugins
     from hybriduad.prediction.cohort import predict_cohort
 
     root = stated.bids_dir.absolute()
-    cases = list(bids.cases(root, wanted=file_filter(stated.bids_filter_file)))
+    cases = list(plugins.load("datasets", "bids").cases(root, wanted=file_filter(stated.bids_filter_file)))
     for kind, prefix in (("participant", "sub-"), ("session", "ses-")):
         if labels := getattr(stated, f"{kind}_label"):
             cases = _chosen(cases, {"participant": "subject"}.get(kind, kind), [x.removeprefix(prefix) for x in labels])
