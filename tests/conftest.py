@@ -23,6 +23,8 @@ torch.set_num_threads(1)
 
 SLOWEST = (
     "test_fitting.py",
+    "test_kill_test.py",
+    "test_runners.py",
     "test_quality.py",
     "test_wheel.py",
     "test_paper.py",

@@ -10,9 +10,8 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from hybriduad.cli import neighbours, operating, options, tools
-from hybriduad.cli.outcome import say_outcome as _say_outcome
-from hybriduad.core.errors import ConfigError, HybridUADError, unusable
+from hybriduad.cli import neighbours, operating, options, outcomes, tools
+from hybriduad.core.errors import HybridUADError, unusable
 
 
 class _Verbs(TyperGroup):
@@ -111,8 +110,8 @@ def index(
         layout,
         dataset,
         out,
-        split=_numbers(shares) or None,
-        fold=_fold(fold),
+        split=options.numbers(shares) or None,
+        fold=options.part(fold, "bad fold", "K/N, as 1/3"),
         stratify=stratify or None,
         seed=seed,
         overwrite=overwrite,
@@ -142,7 +141,7 @@ def fit_reconstructor(
     """
     from hybriduad.training import fitting
 
-    _say_bundle(
+    outcomes.say_bundle(
         fitting.fit_reconstructor(
             config,
             cohort,
@@ -180,7 +179,7 @@ def fit_detector(
     """
     from hybriduad.training import fitting
 
-    _say_bundle(
+    outcomes.say_bundle(
         fitting.fit_detector(
             config,
             cohort,
@@ -218,7 +217,7 @@ def calibrate(
     calibrated = calibration.calibrate(
         bundle, cohort, out=out, rules=rules, split=split, brain=brain, device=device, cache=cache, overwrite=overwrite
     )
-    _say_bundle(calibrated)
+    outcomes.say_bundle(calibrated)
 
 
 @app.command()
@@ -233,31 +232,43 @@ def predict(
     contrast: options.Contrast = None,
     brain: options.Brain = None,
     device: options.Device = "auto",
+    engine: options.Engine = None,
+    nprocs: options.Nprocs = None,
+    address: options.Address = None,
+    shard: options.Shard = None,
+    retry_failed: options.RetryFailed = False,
+    dry_run: options.DryRun = False,
     cache: options.Cache = None,
     overwrite: options.Overwrite = False,
+    log_json: options.LogJson = None,
     verbose: options.Verbose = False,
 ) -> None:
     """Find lesions in every case of a cohort.
 
-    Exits with 3 if some cases failed; they are named at the end.
+    Exits with 3 if some cases failed; they are named at the end. Stopped, the same command goes on: a case is done when
+    its record is there. One that failed for what is in its files is tried again when they change, or by --retry-failed.
     """
-    from hybriduad.prediction import cohort as prediction
-    from hybriduad.prediction.files import DEFAULT_MAPS
+    from hybriduad.cli import batch
 
-    _say_outcome(
-        prediction.predict_cohort(
-            bundle,
-            cohort,
-            out=out,
-            maps=maps or DEFAULT_MAPS,
-            rule=rule,
-            contrast=contrast,
-            split=split,
-            brain=brain,
-            device=device,
-            cache=cache,
-            overwrite=overwrite,
-        )
+    batch.predict(
+        bundle,
+        cohort,
+        dry_run=dry_run,
+        log_json=log_json,
+        out=out,
+        maps=maps,
+        rule=rule,
+        contrast=contrast,
+        split=split,
+        brain=brain,
+        device=device,
+        engine=engine,
+        nprocs=nprocs,
+        address=address,
+        shard=options.part(shard, "bad shard", "I/N, as 1/8"),
+        retry_failed=retry_failed,
+        cache=cache,
+        overwrite=overwrite,
     )
 
 
@@ -294,7 +305,7 @@ def evaluate(
         allow_leakage=allow_leakage,
         overwrite=overwrite,
     )
-    _say_outcome(outcome, outcome.missing)
+    outcomes.say_outcome(outcome, outcome.missing)
 
 
 @app.command()
@@ -337,7 +348,7 @@ def paint(
     """
     from hybriduad.training.painted_cohort import paint_cohort
 
-    _say_outcome(paint_cohort(config, cohort, out=out, overrides=overrides, overwrite=overwrite))
+    outcomes.say_outcome(paint_cohort(config, cohort, out=out, overrides=overrides, overwrite=overwrite))
 
 
 for verb in (
@@ -346,29 +357,3 @@ for verb in (
     *(tools.report, tools.anomalies, tools.benchmark, tools.speed, tools.demo, tools.show, tools.doctor),
 ):
     app.command()(verb)
-
-
-def _numbers(assignments: list[str]) -> dict[str, float]:
-    """``["train=32", "test=10"]`` -> {name: number}, a fraction where it is written with a point."""
-    numbers: dict[str, float] = {}
-    for assignment in assignments:
-        name, _, number = assignment.partition("=")
-        try:
-            numbers[name] = float(number) if "." in number else int(number)
-        except ValueError as error:
-            raise ConfigError("bad share", got=repr(assignment), expected="NAME=32 or NAME=0.8") from error
-    return numbers
-
-
-def _fold(text: str | None) -> tuple[int, int] | None:
-    """``"1/3"`` -> (1, 3)."""
-    if text is None:
-        return None
-    number, _, count = text.partition("/")
-    if not (number.isdigit() and count.isdigit()):
-        raise ConfigError("bad fold", got=repr(text), expected="K/N, as 1/3")
-    return int(number), int(count)
-
-
-def _say_bundle(bundle: Any) -> None:
-    typer.echo(f"{bundle.kind} {bundle.digest[:12]} in {bundle.folder}")

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from hybriduad.cli import options
-from hybriduad.cli.outcome import say_outcome
+from hybriduad.cli.outcomes import say_outcome
 from hybriduad.core.errors import ConfigError, DataError
 
 

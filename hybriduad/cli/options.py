@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import logging
-import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 
 from hybriduad import __version__
+from hybriduad.cli.log import log as log
+from hybriduad.cli.log import set_up
 from hybriduad.core import plugins
 from hybriduad.core.errors import ConfigError, DataError
 from hybriduad.evaluation.rules import DEFAULT
 
-log = logging.getLogger("hybriduad")
 USER_ERROR, FAILED_CASES = 2, 3
 """Exit codes: something that the user can mend; some cases of a cohort failed or are missing, the others are done."""
 PICTURED = 6
@@ -26,21 +25,7 @@ PREDICTED = ("predictions", "a folder made by predict")
 
 
 def _set_up_logging(verbose: bool) -> bool:
-    """Log to stderr: readable in a terminal, plain lines elsewhere.
-
-    The log may hold personal data: names of cases and, in errors, paths of files and cells of a manifest.
-    """
-    handler: logging.Handler
-    if sys.stderr.isatty():
-        from rich.console import Console
-        from rich.logging import RichHandler
-
-        handler = RichHandler(console=Console(stderr=True), show_path=False)
-    else:
-        handler = logging.StreamHandler()
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%d %H:%M:%S"))
-    log.handlers[:] = [handler]
-    log.setLevel(logging.DEBUG if verbose else logging.INFO)
+    set_up(verbose)
     return verbose
 
 
@@ -76,6 +61,36 @@ def assigned(text: str, fault: str, expected: str) -> tuple[str, str]:
     if not (name and equals and value):
         raise ConfigError(fault, got=repr(text), expected=expected)
     return name, value
+
+
+def numbers(assignments: list[str]) -> dict[str, float]:
+    """``["train=32", "test=10"]`` -> {name: number}, a fraction where it is written with a point.
+
+    Raises:
+        ConfigError: no number.
+    """
+    shares: dict[str, float] = {}
+    for assignment in assignments:
+        name, _, number = assignment.partition("=")
+        try:
+            shares[name] = float(number) if "." in number else int(number)
+        except ValueError as error:
+            raise ConfigError("bad share", got=repr(assignment), expected="NAME=32 or NAME=0.8") from error
+    return shares
+
+
+def part(text: str | None, fault: str, expected: str) -> tuple[int, int] | None:
+    """``"1/3"`` -> (1, 3).
+
+    Raises:
+        ConfigError: ``fault``, where it is not of that form.
+    """
+    if text is None:
+        return None
+    number, _, count = text.partition("/")
+    if not (number.isdigit() and count.isdigit()):
+        raise ConfigError(fault, got=repr(text), expected=expected)
+    return int(number), int(count)
 
 
 Config = Annotated[str, typer.Argument(metavar="CONFIG", help="Path of a YAML file, or the name of a shipped config.")]
@@ -225,6 +240,35 @@ Maps = Annotated[
     ),
 ]
 Rule = Annotated[str | None, typer.Option("--rule", help="Calibrated rule that makes the mask.")]
+
+Engine = Annotated[
+    Literal["local", "processes", "ray"] | None,
+    typer.Option(
+        "--engine",
+        help="local: this process; processes: workers of one thread each; ray: a Ray cluster. "
+        "[default: processes where --nprocs is above 1, else local]",
+    ),
+]
+Nprocs = Annotated[
+    int | None, typer.Option("--nprocs", min=1, help="How many workers. [default: one a core; of ray one a device]")
+]
+Address = Annotated[
+    str | None,
+    typer.Option("--address", help="Of a Ray cluster. [default: RAY_ADDRESS, else one is started on this machine]"),
+]
+Shard = Annotated[
+    str | None,
+    typer.Option("--shard", metavar="I/N", help="Every n-th case from the i-th on; shards may run at the same time."),
+]
+RetryFailed = Annotated[
+    bool, typer.Option("--retry-failed", help="Also try cases again that failed and whose files are unchanged.")
+]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Only say what would be done, what is wrong with cases, and what it takes.")
+]
+LogJson = Annotated[
+    Path | None, typer.Option("--log-json", help="File that the log is added to, a JSON object a line.")
+]
 
 By = Annotated[list[str], _repeated("--by", metavar="COLUMN", help="Also the figures by this column; repeat.")]
 Draws = Annotated[int, typer.Option("--draws", min=1, help="Of the bootstrap over subjects.")]

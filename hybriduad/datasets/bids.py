@@ -18,7 +18,7 @@ from __future__ import annotations
 import csv
 import logging
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast, get_args
@@ -53,15 +53,17 @@ class _File:
     rank: tuple[int, int]
 
 
-def cases(root: str | Path) -> Iterator[Case]:
+def cases(root: str | Path, wanted: Callable[[dict[str, str], str], bool] | None = None) -> Iterator[Case]:
     """One case a subject, session and run; ``health`` is "lesion" where there is a lesion mask and nothing is stated.
+
+    ``wanted`` leaves scans out by the labels and the suffix of their file names.
 
     Raises:
         DataError: no scan of this layout; two files fit one contrast or mask of a case equally well; bad
             ``participants.tsv``.
     """
     root = Path(root)
-    image_paths = files(root, *_anat(""))
+    image_paths = [path for path in files(root, *_anat("")) if wanted is None or _wanted(path, wanted)]
     scans = _grouped(file for path in image_paths if (file := _image(path)))
     if not scans:
         raise DataError("no scan in BIDS layout", where=root, expected=LAYOUT)
@@ -98,6 +100,11 @@ def cases(root: str | Path) -> Iterator[Case]:
                 attributes=attributes,
                 lesion_free=twins,
             )
+
+
+def _wanted(path: Path, wanted: Callable[[dict[str, str], str], bool]) -> bool:
+    parsed = entities(path.name)
+    return parsed is None or wanted(*parsed)
 
 
 def _grouped(candidates: Iterable[_File]) -> dict[tuple[str, str], list[_File]]:

@@ -12,8 +12,10 @@ from torch import Tensor
 
 from hybriduad.config.runs import Anatomy, Fusion, Precision, Residual
 from hybriduad.core.errors import BundleError, DataError
+from hybriduad.core.stopwatch import step
 from hybriduad.core.types import Batch, Prediction
 from hybriduad.detector.familiarity import Reference, case_features
+from hybriduad.detector.memory import in_batches
 from hybriduad.detector.sharing import network_digest, result_of
 from hybriduad.detector.thresholds import Thresholds
 from hybriduad.networks.baselines import baseline_maps, intensity_map
@@ -166,7 +168,8 @@ class Detector:
         """The prediction of one case on the model grid (H, W, S).
 
         Slices with too little brain (:func:`hybriduad.scan.slices.enough_brain`) are not judged, since no such slice
-        was ever learnt from: their maps are 0, and ``notes`` says how many they are. ``reconstruction`` is
+        was ever learnt from: their maps are 0, and ``notes`` says how many they are. For want of memory fewer than
+        ``batch`` slices go through the networks at once, and ``notes`` says so. ``reconstruction`` is
         (C, H, W, S) in [-1, 1], equal to the image outside the brain.
 
         Raises:
@@ -179,8 +182,10 @@ class Detector:
         if not indices:
             mend = "give a brain mask that covers it, or leave the case out"
             raise DataError("no slice with enough brain", got=f"{brain.sum()} voxels of brain in all", mend=mend)
-        chunks = [indices[i : i + batch] for i in range(0, len(indices), batch)]
-        maps = [self.slice_maps(slices_of(prepared, chunk, self.seed)) for chunk in chunks]
+        with step("network"):
+            maps, fitting = in_batches(
+                indices, batch, lambda chunk: self.slice_maps(slices_of(prepared, list(chunk), self.seed))
+            )
         anomaly = _volume([part.map for part in maps], indices, brain.shape)
         if anomaly is not None:
             anomaly = median_filter_volume(anomaly, prepared.spacing_mm, judged, self.residual.median_mm)
@@ -206,6 +211,7 @@ class Detector:
             mask=mask,
             threshold=threshold,
             notes=dict(prepared.notes)
+            | ({"slices_at_once": fitting} if fitting < batch else {})
             | {
                 "slices_not_judged": int(brain.any(axis=(0, 1)).sum()) - len(indices),
                 "absent_contrasts": [

@@ -19,13 +19,14 @@ import numpy as np
 
 from hybriduad.cohort.manifest import write_manifest
 from hybriduad.core.errors import ConfigError
+from hybriduad.core.processes import usable_cores
 from hybriduad.core.types import Case
 from hybriduad.phantom.labelmaps import labelmap_of, labelmaps_in
 from hybriduad.phantom.lattice import Grid
 from hybriduad.phantom.pathology import MIXED, PATHOLOGIES, Pathology
 from hybriduad.phantom.signal import CONTRASTS, protocols
 from hybriduad.phantom.subject import describe, make_subject
-from hybriduad.phantom.workers import usable_cores, work_through
+from hybriduad.phantom.workers import work_through
 from hybriduad.scan.digests import file_digest
 from hybriduad.scan.volumes import VolumeGrid, write_atomically, write_volume
 

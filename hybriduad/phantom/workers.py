@@ -1,32 +1,22 @@
-"""Work on several processor cores: a pool of processes of one thread each, started afresh and without fork.
-
-A fork would copy the locks of torch's threads; forkserver (spawn where there is none) starts from a clean process.
-"""
+"""Work on several processor cores: a pool of processes of one thread each, started afresh and without fork."""
 
 from __future__ import annotations
 
 import multiprocessing
-import os
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from multiprocessing import connection
 from typing import TypeVar
 
 import torch
 from threadpoolctl import threadpool_limits
 
 from hybriduad.core.errors import ConfigError
+from hybriduad.core.processes import clean_start, end_with_parent, limit_threads
 
 Job = TypeVar("Job")
 MEND = "put the call under if __name__ == '__main__', or ask for one worker"
-
-
-def usable_cores() -> int:
-    """The processor cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def work_through(work: Callable[[Job], object], jobs: Sequence[Job], workers: int) -> Iterator[Job]:
@@ -47,10 +37,7 @@ def work_through(work: Callable[[Job], object], jobs: Sequence[Job], workers: in
         return
     if multiprocessing.parent_process() is not None:  # most likely a script that a worker imports and so runs again
         raise ConfigError("a process of a pool asks for a pool of its own", mend=MEND)
-    methods = multiprocessing.get_all_start_methods()
-    context = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
-    context.set_forkserver_preload([work.__module__])  # its imports take seconds, and so only once; spawn ignores it
-    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start)
+    pool = ProcessPoolExecutor(workers, mp_context=clean_start([work.__module__]), initializer=_start)
     try:
         for job, future in [(job, pool.submit(work, job)) for job in jobs]:
             future.result()
@@ -75,14 +62,5 @@ def _one_thread() -> Iterator[None]:
 
 
 def _start() -> None:
-    threadpool_limits(1)
-    torch.set_num_threads(1)
-    # A worker waits for jobs on a pipe that it holds open itself: it would outlive a parent that was killed.
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    connection.wait([parent.sentinel])
-    os._exit(1)
+    limit_threads()
+    end_with_parent()

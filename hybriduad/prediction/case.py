@@ -9,6 +9,7 @@ import numpy as np
 from scipy import ndimage
 
 from hybriduad.core.errors import DataError
+from hybriduad.core.stopwatch import step
 from hybriduad.core.types import Case, Prediction
 from hybriduad.detector.inference import Detector
 from hybriduad.scan.cache import PreparedCache
@@ -19,7 +20,12 @@ from hybriduad.scan.volumes import spacing_of
 
 
 def predict_case(
-    detector: Detector, case: Case, *, rule: str | None = None, cache: PreparedCache | None = None
+    detector: Detector,
+    case: Case,
+    *,
+    rule: str | None = None,
+    cache: PreparedCache | None = None,
+    prepared: Prepared | None = None,
 ) -> Prediction:
     """Predict one case on the grid and in the orientation of its reference scan.
 
@@ -30,21 +36,35 @@ def predict_case(
     brain it equals the scan in the contrast that is written (``notes["shown"]``,
     :meth:`hybriduad.core.types.Case.shown_contrast`), and is 0 in others.
 
+    ``prepared`` is what :func:`prepare_case` made of it ahead.
+
     Raises:
         DataError: the case cannot be prepared (:func:`hybriduad.scan.preparation.prepare`), or lacks a contrast whose
             absence its bundle never met in training (:attr:`hybriduad.detector.bundle.Bundle.needed`).
         ConfigError: a rule that was not calibrated.
     """
-    anatomy, direction = detector.anatomy, detector.direction
+    prepared = prepared or prepare_case(detector, case, cache)
+    with step("maps"):
+        prediction = detector.predict_volume(prepared, rule=rule)
+    with step("restore"):
+        return on_scan_grid(prediction, prepared, case, detector, rule)
+
+
+def prepare_case(detector: Detector, case: Case, cache: PreparedCache | None = None) -> Prepared:
+    """A case on the model grid of a detector, without the truth: a prediction does not depend on whether it is known.
+
+    Raises:
+        DataError: as :func:`hybriduad.scan.preparation.prepare`.
+    """
     if missing := [name for name in detector.needed if name not in case.images]:
         mend = "add that scan, or use a bundle that was fitted with contrast dropout (augmentation.absent above 0)"
-        got, expected = f"{sorted(case.images)} without {', '.join(missing)}", list(anatomy.contrasts)
+        got, expected = f"{sorted(case.images)} without {', '.join(missing)}", list(detector.anatomy.contrasts)
         raise DataError("contrast that the bundle needs", where=case.name, got=got, expected=expected, mend=mend)
-    # Without the truth, so that a prediction does not depend on whether it is known.
     blind = replace(case, lesion=None, ignore=None, lesion_free={})
-    prepared = cache.get(blind, anatomy, direction) if cache else prepare(blind, anatomy, direction)
-    prediction = detector.predict_volume(prepared, rule=rule)
-    return on_scan_grid(prediction, prepared, case, detector, rule)
+    with step("prepare"):
+        if cache is not None:
+            return cache.get(blind, detector.anatomy, detector.direction)
+        return prepare(blind, detector.anatomy, detector.direction)
 
 
 def on_scan_grid(

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import threading
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +16,7 @@ import numpy as np
 
 from hybriduad import __version__
 from hybriduad.core.errors import ConfigError, DataError
+from hybriduad.core.processes import peak_mb
 from hybriduad.core.requests import difference
 from hybriduad.core.types import Case, Prediction
 from hybriduad.detector.bundle import Bundle, versions
@@ -57,13 +62,21 @@ ABOUT = """# Anomaly maps by hybriduad
 Research use only: not a medical device, not for diagnosis or treatment. For each case in `sub-*/`, on the grid of its
 scan: scores in [0, 1], 0 outside the brain, and where the model was calibrated a mask. `model.json` says which model
 made them and at which thresholds; the JSON file beside each score is the record of that case. Its `confidence` says
-what the threshold promises, and how unusual the scan is among healthy controls (`scan_p`).
+what the threshold promises, and how unusual the scan is among healthy controls (`scan_p`). All cases in a
+table: `desc-anomaly_cases.tsv`; those that failed and why: `failures.tsv`.
 
 `*_lesions.tsv` lists the components of the mask: centroids in millimetres of the scan's affine, the side of the mid
 plane of the brain mask, and, where the bundle has healthy controls, `p`: (1 + controls with a cluster as high) /
 (1 + controls). In a healthy person like the controls the chance that any lesion has a p of a or less is a at most. `q`
 (Benjamini and Hochberg's over the scan's lesions) is descriptive: the lesions share the person and the controls.
 """
+FAILURES = "failures"
+"""Folder of what failed, a file each."""
+GROUP = "desc-*_cases.*"
+IGNORED = (MODEL, "*.html", f"*_{LESIONS}", f"{FAILURES}*", GROUP)
+"""What is no part of BIDS."""
+ABANDONED_S = 600
+"""Age from which on a file under a temporary name is nobody's: none is written for so long."""
 
 
 def wanted_parts(maps: Sequence[str]) -> tuple[str, ...]:
@@ -84,64 +97,125 @@ def record_of(folder: Path, case: Case) -> Path:
     return folder / _place(case) / f"{case.name}_{SUFFIXES['score']}.json"
 
 
+def refusal(
+    folder: Path, model: Bundle, maps: Sequence[str], rule: str | None, brain: str | None = None
+) -> ConfigError | None:
+    """Why predictions of this request cannot be added to those of a folder; None where they can, or none are there."""
+    path = folder / MODEL
+    if not path.is_file():
+        return None
+    request = _request(model, maps, rule, brain)
+    try:
+        stated = json.loads(path.read_text())
+        asked, number = stated["request"], stated.get("format")
+    except (ValueError, KeyError):
+        asked, number = {}, None
+    same = all(key in asked and asked[key] == value for key, value in request.items())
+    same = same and asked.get("brain") == brain
+    if same and number == FORMAT:
+        return None
+    mend = "choose another folder, or --overwrite"
+    if same:
+        return ConfigError(
+            "predictions of another version", where=folder, got=f"format {number}", expected=FORMAT, mend=mend
+        )
+    what = difference({key: asked.get(key) for key in ({"brain"} & asked.keys()) | request.keys()}, request)
+    return ConfigError("other predictions in the same place", where=folder, got=what, mend=mend)
+
+
+def _request(model: Bundle, maps: Sequence[str], rule: str | None, brain: str | None) -> dict[str, Any]:
+    stated = {} if brain is None else {"brain": brain}
+    return {"maps": list(maps), "rule": rule, "bundle": model.digest} | stated
+
+
 def begin_folder(
     folder: Path, model: Bundle, maps: Sequence[str], rule: str | None, overwrite: bool, brain: str | None = None
 ) -> None:
     """Make the predictions folder, or check that the folder there is of the same request and version.
 
+    Runs at the same time may begin a folder together: :data:`MODEL` is that of the first.
     ``brain``: how brains are found, where that was asked for and not left to the model.
 
     Raises:
         ConfigError: it holds other predictions and ``overwrite`` is not set, or something else.
     """
     path = folder / MODEL
-    request = {"maps": list(maps), "rule": rule, "bundle": model.digest} | ({} if brain is None else {"brain": brain})
-    if path.is_file():
-        try:
-            stated = json.loads(path.read_text())
-            asked, number = stated["request"], stated.get("format")
-        except (ValueError, KeyError):
-            asked, number = {}, None
-        same = all(key in asked and asked[key] == value for key, value in request.items())
-        same = same and asked.get("brain") == brain
-        if same and number == FORMAT:
-            return
+    if other := path.is_file():
+        error = refusal(folder, model, maps, rule, brain)
+        if error is None:
+            return _describe(folder)
         if not overwrite:
-            mend = "choose another folder, or --overwrite"
-            if same:
-                raise ConfigError(
-                    "predictions of another version", where=folder, got=f"format {number}", expected=FORMAT, mend=mend
-                )
-            what = difference({key: asked.get(key) for key in ({"brain"} & asked.keys()) | request.keys()}, request)
-            raise ConfigError("other predictions in the same place", where=folder, got=what, mend=mend)
+            raise error
         # All files go, so that a folder never mixes two models, not even when this run is stopped.
         for suffix in (*SUFFIXES.values(), LESIONS):
             for old in folder.glob(f"sub-*/**/anat/*_{suffix}*"):
-                old.unlink()
-    if folder.is_dir() and not path.is_file() and any(folder.iterdir()):
+                old.unlink(missing_ok=True)
+        for old in (*folder.glob(f"{FAILURES}/sub-*.json"), *folder.glob("failures.tsv"), *folder.glob(GROUP)):
+            old.unlink(missing_ok=True)
+    strangers = [entry for entry in folder.iterdir() if not _temporary(entry, MODEL)] if folder.is_dir() else []
+    if strangers and not other and not path.is_file():
         raise ConfigError("output folder holds something else", where=folder, mend="name an empty or new folder")
     folder.mkdir(parents=True, exist_ok=True)
+    content = {
+        "format": FORMAT,
+        "bundle": model.digest,
+        "kind": model.kind,
+        "contrasts": list(model.anatomy.contrasts),
+        "used": model.used,
+        "thresholds": model.record["thresholds"],
+        "request": _request(model, maps, rule, brain),
+    }
+    if other:
+        _write_json(path, content)
+    elif not _write_first(path, json.dumps(content, indent=1, sort_keys=True).encode()):  # another run was faster
+        return begin_folder(folder, model, maps, rule, overwrite=False, brain=brain)
+    return _describe(folder)
+
+
+def _describe(folder: Path) -> None:
+    """The files beside :data:`MODEL`, which is written first; what somebody added to them stays."""
     description = {
         "Name": "hybriduad anomaly maps (research use only)",
         "BIDSVersion": "1.10.0",
         "DatasetType": "derivative",
         "GeneratedBy": [{"Name": "hybriduad", "Version": __version__}],
     }
-    _write_json(folder / DESCRIPTION, description)
-    write_atomically(folder / README, ABOUT.encode())
-    write_atomically(folder / ".bidsignore", f"{MODEL}\n*.html\n*_{LESIONS}\n".encode())
-    _write_json(
-        path,
-        {
-            "format": FORMAT,
-            "bundle": model.digest,
-            "kind": model.kind,
-            "contrasts": list(model.anatomy.contrasts),
-            "used": model.used,
-            "thresholds": model.record["thresholds"],
-            "request": request,
-        },
-    )
+    if not (folder / DESCRIPTION).is_file():
+        _write_json(folder / DESCRIPTION, description)
+    if not (folder / README).is_file():
+        write_atomically(folder / README, ABOUT.encode())
+    ignored = folder / ".bidsignore"
+    there = ignored.read_text().splitlines() if ignored.is_file() else []
+    if more := [name for name in IGNORED if name not in there]:
+        write_atomically(ignored, "".join(f"{name}\n" for name in [*there, *more]).encode())
+
+
+def _write_first(path: Path, content: bytes) -> bool:
+    """Write a file that is not there yet, complete or not at all; whether this was the first of several runs."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
+    temporary.write_bytes(content)
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        return False
+    except OSError:  # a file system without links
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return True
+
+
+def remove_abandoned(folder: Path) -> None:
+    """Remove what killed runs left half written: files under temporary names that nobody has written to for a while."""
+    for path in [*folder.glob(".*"), *folder.glob(f"{FAILURES}/.*"), *folder.glob("sub-*/**/anat/.*")]:
+        with suppress(OSError):
+            if _temporary(path) and time.time() - path.stat().st_mtime > ABANDONED_S:
+                path.unlink()
+
+
+def _temporary(path: Path, name: str = ".+") -> bool:
+    """Whether a file is one that :func:`hybriduad.scan.volumes.write_atomically` makes aside, of a name if given."""
+    return re.fullmatch(rf"\.{name}\.\d+\.\d+", path.name) is not None
 
 
 def check_same_scan(record: Path, case: Case, contrasts: tuple[str, ...]) -> None:
@@ -210,9 +284,11 @@ def write_case(
             "bundle": model.digest,
             "parts": written,
             "threshold": prediction.threshold,
+            "peak_score": None if prediction.score is None else round(float(prediction.score.max()), 4),
             "rule": rule or None,
             "confidence": confidence_of(thresholds, rule, prediction),
             "seconds": round(time.perf_counter() - began, 3),
+            "memory_mb": round(peak_mb(), 1),
             "versions": versions(),
             "inputs": _inputs(case, contrasts),
             "quality": prediction.notes.get("quality"),

@@ -20,6 +20,7 @@ from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation
 from numpy.typing import DTypeLike
 
 from hybriduad.core.errors import DataError
+from hybriduad.core.stopwatch import step
 from hybriduad.core.types import Case
 from hybriduad.scan.nifti import (
     UNREADABLE,
@@ -130,6 +131,7 @@ def read_grid(path: str | Path) -> VolumeGrid:
         raise damaged(path, error) from error
 
 
+@step("read")
 def read_volume(path: str | Path, *, constant_ok: bool = False) -> Image:
     """Read a volume: (X, Y, Z) float32 in the file's orientation; a trailing axis of length 1 is squeezed.
 
@@ -187,6 +189,7 @@ def read_case_mask(path: Path, case: Case, kind: str) -> Image:
     return mask
 
 
+@step("write")
 def write_volume(path: str | Path, data: np.ndarray, like: VolumeGrid, dtype: DTypeLike = np.float32) -> None:
     """Write ``data`` (X, Y, Z) on the grid ``like`` as ``.nii`` or ``.nii.gz``; both transforms are copied bit by bit.
 

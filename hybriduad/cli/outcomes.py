@@ -1,4 +1,4 @@
-"""What became of a cohort, as the command line says it."""
+"""What verbs say at their end, and with which exit code they do."""
 
 from __future__ import annotations
 
@@ -10,8 +10,17 @@ import typer
 from hybriduad.cli import options
 
 
+def say_bundle(bundle: Any) -> None:
+    """Print what was made of a model."""
+    typer.echo(f"{bundle.kind} {bundle.digest[:12]} in {bundle.folder}")
+
+
 def say_outcome(outcome: Any, missing: Sequence[str] = ()) -> None:
-    """Print how many cases are done, those without a prediction, and those that failed with their reasons."""
+    """Print how many cases are done, those without a prediction, and those that failed with their reasons.
+
+    Raises:
+        Exit: with :data:`hybriduad.cli.options.FAILED_CASES`, if some failed or are missing.
+    """
     counts = [f"{len(outcome.done)} done", f"{len(outcome.kept)} kept", f"{len(outcome.failed)} failed"]
     counts += [f"{len(missing)} without a prediction"] if missing else []
     typer.echo(f"{', '.join(counts)}, in {outcome.out}")

@@ -1,0 +1,197 @@
+"""``predict`` over cohorts, and the BIDS App: options, exit codes, logs."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import pytest
+from rich.console import Console
+from typer.testing import CliRunner, Result
+
+from hybriduad import __version__
+from hybriduad.cli import bids as bids_app
+from hybriduad.cli import log
+from hybriduad.cli.app import app
+from hybriduad.cohort.manifest import read_cohort
+from hybriduad.core.errors import ConfigError, DataError
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+@pytest.fixture(scope="module")
+def data_set(tiny_cohort: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Raw BIDS: sub-01 with two sessions, of which the second has two acquisitions; sub-02 truncated."""
+    root = tmp_path_factory.mktemp("bids") / "raw"
+    scans = [case.images["FLAIR"] for case in read_cohort(tiny_cohort)]
+    names = ("sub-01/ses-1/anat/sub-01_ses-1_FLAIR", "sub-01/ses-2/anat/sub-01_ses-2_acq-fast_FLAIR")
+    for name in (*names, "sub-01/ses-2/anat/sub-01_ses-2_acq-slow_FLAIR", "sub-02/ses-1/anat/sub-02_ses-1_FLAIR"):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        image = nib.load(scans[0])
+        image.header.set_xyzt_units("mm", "sec")
+        nib.save(image, root / f"{name}.nii.gz")
+    broken = root / f"{'sub-02/ses-1/anat/sub-02_ses-1_FLAIR'}.nii.gz"
+    broken.write_bytes(broken.read_bytes()[:3000])
+    description = {"Name": "two people", "BIDSVersion": "1.10.0", "DatasetType": "raw"}
+    (root / "dataset_description.json").write_text(json.dumps(description))
+    (root / "README").write_text("Two phantoms.\n" * 10)
+    return root
+
+
+class TestPredict:
+    def test_a_shard_with_a_log_for_machines(self, tiny_cohort: Path, tiny_detector: Path, tmp_path: Path) -> None:
+        arguments = ("predict", tiny_detector, tiny_cohort, "--out", tmp_path / "out", "--device", "cpu")
+        planned = run(*arguments, "--shard", "3/3", "--dry-run")
+        assert planned.exit_code == 0, planned.output
+        assert planned.stdout.startswith("sub-03: to do\n1 to do, 0 done, 0 failed, 0 wrong")
+        assert not (tmp_path / "out").exists()
+        result = run(*arguments, "--shard", "3/3", "--log-json", tmp_path / "logs" / "3.jsonl")
+        assert result.exit_code == 0, result.output
+        assert "1 done, 0 kept, 0 failed" in result.stdout
+        (entry,) = [json.loads(line) for line in (tmp_path / "logs" / "3.jsonl").read_text().splitlines()]
+        assert entry["message"].startswith("sub-03 done in ")
+        assert (entry["level"], entry["result"]["case"], entry["result"]["status"]) == ("INFO", "sub-03", "done")
+        assert entry["result"]["seconds"]["network"] > 0
+        assert log.log.handlers == [handler for handler in log.log.handlers if not hasattr(handler, "baseFilename")]
+
+    @pytest.mark.parametrize(
+        ("options", "sentence"),
+        [
+            (("--shard", "2"), "bad shard: got '2', expected I/N, as 1/8"),
+            (("--shard", "0/2"), "no such shard: got 0/2"),
+            (("--engine", "local", "--nprocs", 2), "several workers in one process"),
+            (("--engine", "processes", "--address", "auto"), "address without a cluster"),
+        ],
+    )
+    def test_a_wrong_option_is_one_sentence(
+        self, options: tuple[Any, ...], sentence: str, tiny_cohort: Path, tiny_detector: Path, tmp_path: Path
+    ) -> None:
+        result = run("predict", tiny_detector, tiny_cohort, "--out", tmp_path / "out", *options)
+        assert result.exit_code == 2
+        assert result.stderr.startswith(f"hybriduad: {sentence}")
+
+    def test_a_bar_only_in_a_terminal(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        with log.bar() as watch:
+            assert watch is None
+        monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+        text = io.StringIO()
+        handler = logging.NullHandler()
+        handler.console = Console(file=text, force_terminal=True, width=100)  # type: ignore[attr-defined]
+        monkeypatch.setattr(log.log, "handlers", [handler])
+        with log.bar() as watch:
+            assert watch is not None
+            watch(None, 3, 12)
+        assert "3/12" in text.getvalue()
+
+
+def app_run(*arguments: object) -> int:
+    """The exit code."""
+    try:
+        bids_app.main([str(argument) for argument in arguments])
+    except SystemExit as end:
+        return int(end.code or 0)
+    return 0
+
+
+class TestBidsApp:
+    def test_both_levels(
+        self, data_set: Path, tiny_detector: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        out, chosen = tmp_path / "out", tmp_path / "filter.json"
+        chosen.write_text(json.dumps({"flair": {"acquisition": [None, "slow"]}}))
+        common = ("--bundle", tiny_detector, "--device", "cpu", "--bids-filter-file", chosen, "-w", tmp_path / "work")
+        alone = ("--participant-label", "sub-01", "--session_label", "1", "2")
+        assert app_run(data_set, out, "participant", *common, *alone) == 0
+        assert "2 done, 0 kept, 0 failed" in capsys.readouterr().out
+        records = sorted(path.name for path in out.rglob("*_desc-anomaly_probseg.json"))
+        assert records == [f"sub-01_ses-{number}_desc-anomaly_probseg.json" for number in (1, 2)]
+        assert list((tmp_path / "work").iterdir())
+        assert app_run(data_set, out, "participant", *common) == 3
+        said = capsys.readouterr()
+        assert "0 done, 2 kept, 1 failed" in said.out
+        assert said.err.splitlines()[-1].startswith("failed: sub-02_ses-1: damaged or truncated file")
+        (out / "desc-anomaly_cases.tsv").unlink()
+        assert app_run(data_set, out, "group") == 0
+        assert "3 cases in" in capsys.readouterr().out
+        rows = [line.split("\t")[:5] for line in (out / "desc-anomaly_cases.tsv").read_text().splitlines()[1:]]
+        assert rows[1] == ["sub-01_ses-2", "sub-01", "ses-2", "n/a", "done"]
+        assert rows[2] == ["sub-02_ses-1", "sub-02", "ses-1", "n/a", "failed"]
+        bids_app.validate(out)  # what was written is valid itself, the failed case and the tables included
+
+    def test_a_data_set_that_is_not_valid_is_refused_unless_told(self, data_set: Path, tmp_path: Path) -> None:
+        bids_app.validate(data_set)
+        wrong = Path(shutil.copytree(data_set, tmp_path / "wrong"))
+        (wrong / "sub-01/ses-1/anat/scan.nii.gz").write_bytes(b"")
+        with pytest.raises(DataError, match=r"the BIDS validator finds errors.*--skip-bids-validation"):
+            bids_app.validate(wrong)
+
+    def test_no_validator_is_said(
+        self, data_set: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        monkeypatch.setattr(bids_app, "VALIDATORS", ("no-such-validator",))
+        bids_app.validate(data_set)
+        assert "not validated: no no-such-validator here" in caplog.text
+
+    @pytest.mark.parametrize(
+        ("arguments", "sentence"),
+        [
+            (("nowhere", "o", "participant"), "no such data set: got nowhere"),
+            (("raw", "o", "participant"), "participant level without a model"),
+            (("raw", "raw", "participant", "--bundle", "b"), "output folder is the data set itself"),
+            (("raw", "o", "group"), "no predictions in o"),
+            (
+                ("raw", "o", "participant", "--bundle", "b", "--skip-bids-validation", "--participant-label", "7"),
+                "no such subject in the data set: got ['7'], expected some of ['01', '02']",
+            ),
+            (
+                ("raw", "o", "participant", "--bundle", "b", "--skip-bids-validation", "--session-label", "1", "9"),
+                "no such session in the data set: got ['9']",
+            ),
+        ],
+    )
+    def test_what_can_be_mended_is_one_sentence(
+        self,
+        arguments: tuple[str, ...],
+        sentence: str,
+        data_set: Path,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:
+        root = Path(shutil.copytree(data_set, tmp_path / "raw"))
+        (root / "sub-01/ses-2/anat/sub-01_ses-2_acq-fast_FLAIR.nii.gz").unlink()  # else two of a kind
+        monkeypatch.chdir(tmp_path)
+        assert app_run(*arguments) == 2
+        said = capsys.readouterr().err
+        assert said.startswith(f"hybriduad-bids: {sentence}")
+        assert said.count("\n") == 1
+
+    def test_filters(self, tmp_path: Path) -> None:
+        path = tmp_path / "filter.json"
+        assert bids_app.file_filter(None) is None
+        path.write_text(
+            json.dumps({"t1w": {"session": "01", "acquisition": None, "suffix": "T1w"}, "flair": {"run": 2}})
+        )
+        wanted = bids_app.file_filter(path)
+        assert wanted is not None
+        assert wanted({"sub": "1", "ses": "01"}, "T1w")
+        assert not wanted({"sub": "1", "ses": "02"}, "T1w")
+        assert not wanted({"sub": "1", "ses": "01", "acq": "fast"}, "T1w")
+        assert wanted({"sub": "1", "run": "2"}, "FLAIR")
+        assert wanted({"sub": "1"}, "T2w")
+        for content, sentence in (("[1]", "bad filter file"), ('{"t1w": {"colour": "red"}}', "unknown entities")):
+            path.write_text(content)
+            with pytest.raises(ConfigError, match=sentence):
+                bids_app.file_filter(path)
+
+    def test_version(self, capsys: pytest.CaptureFixture[str]) -> None:
+        assert app_run("--version") == 0
+        assert capsys.readouterr().out.strip() == f"hybriduad-bids {__version__}"
