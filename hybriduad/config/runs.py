@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
@@ -16,6 +17,13 @@ TrainingLevels = Literal["inference", "all"]
 """Which noise levels stage 2 sees reconstructions of: those that inference uses, or all that stage 1 was trained on."""
 Target = Literal["mask", "visibility"]
 """What the segmenter learns of a painted slice: its mask, or how visible its anomaly is at each voxel, in [0, 1]."""
+Space = Literal["native", "MNI152NLin2009aSym"]
+"""Where slices lie: those of the scan itself, or axial slices of the template that it is registered to."""
+NATIVE = "native"
+TEMPLATE_SPACING_MM = 2.0
+"""Side of a voxel in template space where none is stated: the default size covers the template's brain with it."""
+TEMPLATE_BRAIN_MM = 182.0
+"""The longest side of the template's brain, from front to back."""
 MEDIAN_MM = 11.5
 """Side of the median filter's window: 5 pixels of 2.3 mm, those of the shipped grid."""
 
@@ -75,12 +83,36 @@ class Train(Strict):
 
 
 class Anatomy(Strict):
-    """What is read from a cohort and on which grid."""
+    """What is read from a cohort and on which grid.
+
+    ``spacing_mm`` is the side of a voxel in template space, and is neither stated nor written in native space, where
+    ``size`` pixels cover the head of each scan.
+    """
 
     contrasts: tuple[str, ...] = Field(min_length=1)
-    space: Literal["native"] = "native"
+    space: Space = "native"
     size: int = Field(96, ge=32)
+    spacing_mm: float | None = Field(None, gt=0, allow_inf_nan=False, exclude_if=lambda spacing: spacing is None)
     lesion_margin_mm: float = Field(10.0, ge=0)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _template_spacing(cls, stated: Any) -> Any:
+        if isinstance(stated, dict) and stated.get("space", NATIVE) != NATIVE and stated.get("spacing_mm") is None:
+            return stated | {"spacing_mm": TEMPLATE_SPACING_MM}
+        return stated
+
+    @model_validator(mode="after")
+    def _covers_the_template(self) -> Anatomy:
+        if self.space == NATIVE and self.spacing_mm is not None:
+            raise ValueError("spacing_mm belongs to a template space: set space, or leave spacing_mm out")
+        if self.spacing_mm is not None and self.size * self.spacing_mm < TEMPLATE_BRAIN_MM:
+            raise ValueError(
+                f"size x spacing_mm must cover the {TEMPLATE_BRAIN_MM:g} mm of the template's brain, and "
+                f"{self.size} x {self.spacing_mm:g} mm do not: set spacing_mm to {TEMPLATE_BRAIN_MM / self.size:.2f} "
+                f"or more, or size to {math.ceil(TEMPLATE_BRAIN_MM / self.spacing_mm)} or more"
+            )
+        return self
 
     @model_validator(mode="after")
     def _known(self) -> Anatomy:

@@ -177,7 +177,7 @@ def _observed(path: Path, detector: Detector, case: Case, store: PreparedCache |
     """The observation of a case, predicted now or read from an earlier call that was stopped."""
     if not path.is_file():
         prediction = predict_case(detector, case, cache=store)
-        truth = read_truth(case, prediction.brain, prediction.grid, detector.direction)
+        truth = read_truth(case, prediction.brain, prediction.grid, prediction.notes["direction"])
         histograms = {}
         for part in PARTS:
             if (values := getattr(prediction, part)) is not None:

@@ -201,8 +201,9 @@ def write_case(
             "seconds": round(time.perf_counter() - began, 3),
             "versions": versions(),
             "inputs": _inputs(case, contrasts),
-            "notes": prediction.notes,
-        },
+            "notes": {name: note for name, note in prediction.notes.items() if name != "template"},
+        }
+        | ({"space": prediction.notes["template"]} if "template" in prediction.notes else {}),
     )
 
 
