@@ -6,7 +6,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from hybriduad.scan.registration import Field
-from hybriduad.scan.resampling import through_affine
+from hybriduad.scan.resampling import one_thread, through_affine
 
 WORK_MM = 4.0
 """Side of the cubes that the field is estimated on."""
@@ -25,11 +25,11 @@ def bias_field(scan: Field) -> np.ndarray:
     data, inside, affine = scan.cubes(WORK_MM, masked=False)
     signal = sitk.Cast((inside > 0.5) & (data > 0.05 * typical), sitk.sitkUInt8)
     n4 = sitk.N4BiasFieldCorrectionImageFilter()
-    n4.SetNumberOfThreads(1)
     n4.SetNumberOfControlPoints([CONTROL_POINTS] * 3)
     n4.SetMaximumNumberOfIterations(ITERATIONS)
-    n4.Execute(sitk.Maximum(data, 1e-3 * typical), signal)
-    logarithm = sitk.GetArrayFromImage(n4.GetLogBiasFieldAsImage(data)).transpose(2, 1, 0)
+    with one_thread():
+        n4.Execute(sitk.Maximum(data, 1e-3 * typical), signal)
+        logarithm = sitk.GetArrayFromImage(n4.GetLogBiasFieldAsImage(data)).transpose(2, 1, 0)
     index = np.linalg.inv(affine) @ scan.affine
     whole = through_affine(logarithm, index, scan.data.shape, linear=True)
     return np.asarray(np.exp(whole - np.median(whole[scan.inside])), dtype=np.float32)

@@ -15,7 +15,7 @@ import numpy as np
 import SimpleITK as sitk
 from scipy import ndimage
 
-from hybriduad.scan.resampling import through_affine
+from hybriduad.scan.resampling import one_thread, through_affine
 from hybriduad.scan.template import Template
 
 WORK_MM = 2.5
@@ -130,7 +130,6 @@ def _optimise(
     """Change ``transform`` for the better, coarse to fine; the metric's value at the end, the lower the
     better, and infinity where the two do not meet."""
     method = sitk.ImageRegistrationMethod()
-    method.SetNumberOfThreads(1)
     method.SetMetricAsMattesMutualInformation(BINS)
     method.SetMetricSamplingStrategy(method.NONE)
     if mask is not None:
@@ -151,7 +150,8 @@ def _optimise(
     method.SmoothingSigmasAreSpecifiedInPhysicalUnitsOff()
     method.SetInitialTransform(transform, inPlace=True)
     try:
-        method.Execute(fixed, moving)
+        with one_thread():
+            method.Execute(fixed, moving)
     except RuntimeError:  # the two do not meet from that start
         return math.inf
     return float(method.GetMetricValue())

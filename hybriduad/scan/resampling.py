@@ -2,9 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
+import threading
+from collections.abc import Iterator
+
 import numpy as np
 import SimpleITK as sitk
 from scipy import ndimage
+
+_LOCK = threading.Lock()
+
+
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """SimpleITK works on one thread, and then on as many as before: where threads add up what each of them found, the
+    last bits depend on how many they are, and a setting of one filter does not reach those within it."""
+    with _LOCK:
+        before = sitk.ProcessObject.GetGlobalDefaultNumberOfThreads()
+        sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
+        try:
+            yield
+        finally:
+            sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(before)
 
 
 def through_affine(

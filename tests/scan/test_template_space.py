@@ -19,7 +19,6 @@ from hybriduad.core.errors import ConfigError, DataError
 from hybriduad.core.types import Case, Prediction
 from hybriduad.phantom.subject import make_subject
 from hybriduad.prediction.case import _pseudo_healthy
-from hybriduad.prediction.case_detector import load_detector
 from hybriduad.prediction.cohort import predict_cohort
 from hybriduad.scan import bias_field, registration
 from hybriduad.scan.cache import PreparedCache, _cache_key
@@ -242,7 +241,7 @@ def test_the_config_states_a_spacing_in_template_space_alone():
 def test_a_bundle_trained_in_template_space_predicts_onto_the_grid_of_a_raw_scan(tiny_cohort, oblique, tmp_path):
     config = tmp_path / "config.yaml"
     config.write_text(json.dumps(RECONSTRUCTOR | {"anatomy": {"contrasts": ["FLAIR"]}}))
-    train = [replace(case, images={"FLAIR": case.images["FLAIR"]}) for case in read_cohort(tiny_cohort)[1:]]
+    train = [replace(case, images={"FLAIR": case.images["FLAIR"]}) for case in read_cohort(tiny_cohort)[2:]]
     write_manifest(train, tmp_path / "cohort.csv")
     overrides = [f"anatomy.{key}={value}" for key, value in SPACE.items()]
     bundle = fit_reconstructor(
@@ -270,5 +269,3 @@ def test_a_bundle_trained_in_template_space_predicts_onto_the_grid_of_a_raw_scan
     assert record["space"]["overlap"] > 0.85
     assert np.array(record["space"]["matrix"]).shape == (4, 4)
     assert record["notes"]["space"] == MNI
-    again = load_detector(bundle.folder, "cpu").predict(oblique)
-    np.testing.assert_array_equal(again.score, score.astype(np.float32))
