@@ -22,8 +22,10 @@ from hybriduad.scan.volumes import Image, VolumeGrid, spacing_of, to_ras
 
 FORMAT = 1
 """Part of the cache's key in template space: raised whenever :func:`place` or :func:`aligned` give other numbers."""
-OVERLAP = 0.80
-"""The least Dice of a scan's brain and the template's, where the scan has voxels."""
+OVERLAP = 0.88
+"""The least Dice of a scan's brain and the template's, where the scan has voxels. Of real scans (healthy, MS, tumours,
+white-matter lesions, with a skull and without) it was 0.91 to 0.97, and 0.84 to 0.87 of one that its header turns
+upside down, back to front, or onto another axis: an affine map brings any of these close to a brain's shape."""
 MOVED_MM = 0.7
 """Contrasts that lie closer to the reference than that stay as they are: interpolating would blur them for nothing."""
 
