@@ -33,7 +33,7 @@ APPS = LEVELS[8].split()
 """Rooms that users call: the command line alone imports the others, and inside its verbs."""
 ONLY_USERS = {
     "nibabel": {"scan.nifti", "scan.volumes"},
-    "SimpleITK": {"scan.preparation"},
+    "SimpleITK": {"scan.resampling", "scan.registration", "scan.bias_field"},
     "torchio": {"training.augmentation"},
     "lightning": {"training.loop", "training.tasks"},
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
@@ -18,6 +19,13 @@ Target = Literal["mask", "visibility"]
 """What the segmenter learns of a painted slice: its mask, or how visible its anomaly is at each voxel, in [0, 1]."""
 BrainWay = Literal["auto", "estimate", "deepbet", "hd-bet", "command"]
 """How the brain of a head is found that has no mask: by what is installed, our own estimate, a package, a command."""
+Space = Literal["native", "MNI152NLin2009aSym"]
+"""Where slices lie: those of the scan itself, or axial slices of the template that it is registered to."""
+NATIVE = "native"
+TEMPLATE_SPACING_MM = 2.0
+"""Side of a voxel in template space where none is stated: the default size covers the template's brain with it."""
+TEMPLATE_BRAIN_MM = 182.0
+"""The longest side of the template's brain, from front to back."""
 MEDIAN_MM = 11.5
 """Side of the median filter's window: 5 pixels of 2.3 mm, those of the shipped grid."""
 
@@ -83,11 +91,14 @@ class Anatomy(Strict):
     ``brain``: how the brain of a head is found that has no mask; a list is a command with ``{in}`` and ``{out}``. In a
     config that leaves it out, a new bundle takes what is installed and states it; in a bundle, it is the estimate. The
     command itself is never written: a bundle from elsewhere must not say what to run here.
+    ``spacing_mm`` is the side of a voxel in template space, and is neither stated nor written in native space, where
+    ``size`` pixels cover the head of each scan.
     """
 
     contrasts: tuple[str, ...] = Field(min_length=1)
-    space: Literal["native"] = "native"
+    space: Space = "native"
     size: int = Field(96, ge=32)
+    spacing_mm: float | None = Field(None, gt=0, allow_inf_nan=False, exclude_if=lambda spacing: spacing is None)
     lesion_margin_mm: float = Field(10.0, ge=0)
     brain: BrainWay | None = Field(None, exclude_if=lambda way: way is None)
     brain_command: tuple[str, ...] = Field((), exclude=True)
@@ -103,6 +114,25 @@ class Anatomy(Strict):
     def _has_both_files(self) -> Anatomy:
         if self.brain_command and not all(any(f in a for a in self.brain_command) for f in ("{in}", "{out}")):
             raise ValueError("a brain command holds {in} and {out}, as in mri_synthstrip -i {in} -m {out}")
+        return self
+
+    @model_validator(mode="before")
+    @classmethod
+    def _template_spacing(cls, stated: Any) -> Any:
+        if isinstance(stated, dict) and stated.get("space", NATIVE) != NATIVE and stated.get("spacing_mm") is None:
+            return stated | {"spacing_mm": TEMPLATE_SPACING_MM}
+        return stated
+
+    @model_validator(mode="after")
+    def _covers_the_template(self) -> Anatomy:
+        if self.space == NATIVE and self.spacing_mm is not None:
+            raise ValueError("spacing_mm belongs to a template space: set space, or leave spacing_mm out")
+        if self.spacing_mm is not None and self.size * self.spacing_mm < TEMPLATE_BRAIN_MM:
+            raise ValueError(
+                f"size x spacing_mm must cover the {TEMPLATE_BRAIN_MM:g} mm of the template's brain, and "
+                f"{self.size} x {self.spacing_mm:g} mm do not: set spacing_mm to {TEMPLATE_BRAIN_MM / self.size:.2f} "
+                f"or more, or size to {math.ceil(TEMPLATE_BRAIN_MM / self.spacing_mm)} or more"
+            )
         return self
 
     @model_validator(mode="after")

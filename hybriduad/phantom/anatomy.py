@@ -7,19 +7,16 @@ its maps are sharpened (fourth power, renormalised) and warped by smooth random 
 from __future__ import annotations
 
 import functools
-import importlib.resources
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 import torch
 from scipy import ndimage
 
-from hybriduad.core.errors import DataError
 from hybriduad.core.rng import numpy_rng
 from hybriduad.phantom.lattice import Grid, resample, smooth_field
-from hybriduad.scan.volumes import read_volume, to_ras
+from hybriduad.scan.template import read_map
 
 DISPLACEMENT_MM = {4: 2.6, 8: 2.4, 16: 1.9, 32: 0.85}
 """Control points an axis, and the standard deviation of the displacement at that scale in mm along each axis."""
@@ -69,11 +66,9 @@ def template() -> Template:
     Raises:
         DataError: this version of nilearn does not carry the maps.
     """
-    folder = importlib.resources.files("nilearn") / "datasets" / "data"
     maps = {}
     for name in ("t1", "gm", "wm"):
-        with importlib.resources.as_file(folder / f"mni_icbm152_{name}_tal_nlin_sym_09a_converted.nii.gz") as path:
-            maps[name], affine = _read_map(path)
+        maps[name], affine = read_map(name)
     mask = ndimage.binary_fill_holes(maps["t1"] > 0)
     grey, white = maps["gm"] * mask, maps["wm"] * mask
     csf = np.clip(mask - grey - white, 0, 1)
@@ -84,15 +79,6 @@ def template() -> Template:
     step = (slice(None, None, PLACE_MM),) * 3
     place = place_of(mask[step], _ventricles(mask[step], csf[step]))
     return Template(torch.from_numpy(tissue), place, origin, origin + middle, sharpness=4.0)
-
-
-def _read_map(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    try:
-        data, affine, _ = to_ras(read_volume(path))
-    except DataError as error:
-        mend = "install the nilearn version of requirements.lock"
-        raise DataError("no usable ICBM 2009a map in nilearn", where=path, got=str(error), mend=mend) from error
-    return data / data.max(), affine
 
 
 def place_of(mask: np.ndarray, ventricle: np.ndarray) -> torch.Tensor:

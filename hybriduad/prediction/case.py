@@ -131,5 +131,12 @@ def _pseudo_healthy(
         if not prepared.present[index]:
             continue
         inside = intensity_from_model(prediction.reconstruction[index], prepared.grid, index)
-        result[index] = np.where(brain, restore(inside, prepared.grid, order=1), outside.get(name, np.float32(0)))
+        around = outside.get(name, np.float32(0))
+        if prepared.bias is None:
+            result[index] = np.where(brain, restore(inside, prepared.grid, order=1), around)
+        else:  # around the brain the model grid is empty: nothing of that is mixed in
+            shaded = np.where(prediction.brain, inside * prepared.bias[index], np.float32(0))
+            share = restore(prediction.brain.astype(np.float32), prepared.grid, order=1)
+            shown = restore(shaded, prepared.grid, order=1) / np.maximum(share, np.float32(0.01))
+            result[index] = np.where(brain & (share > 0.01), shown, around)
     return result

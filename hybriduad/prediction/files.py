@@ -292,8 +292,9 @@ def write_case(
             "versions": versions(),
             "inputs": _inputs(case, contrasts),
             "quality": prediction.notes.get("quality"),
-            "notes": {name: note for name, note in prediction.notes.items() if name != "quality"},
-        },
+            "notes": {name: note for name, note in prediction.notes.items() if name not in ("quality", "template")},
+        }
+        | ({"space": prediction.notes["template"]} if "template" in prediction.notes else {}),
     )
 
 

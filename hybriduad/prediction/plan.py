@@ -13,6 +13,7 @@ from typing import Literal
 
 import torch
 
+from hybriduad.config.runs import NATIVE
 from hybriduad.core.errors import DataError
 from hybriduad.core.processes import peak_mb, usable_cores
 from hybriduad.core.types import BACKGROUND, Batch, Case, Split
@@ -142,7 +143,8 @@ def _checked(case: Case, model: Bundle) -> VolumeGrid:
     direction = Grid(
         grids[reference], _axis(grids[reference]), model.anatomy.size, (0.0, 0.0), (1.0, 1.0), ()
     ).direction
-    if direction != (expected := model.record["direction"]):
+    expected = model.record["direction"]
+    if model.anatomy.space == NATIVE and direction != expected:
         raise DataError("another acquisition direction", where=case.name, got=direction, expected=expected)
     if case.brain is not None:
         check_mask_grid(case.brain, read_grid(case.brain), case.images, "brain")

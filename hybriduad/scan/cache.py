@@ -13,13 +13,15 @@ from pathlib import Path
 
 import numpy as np
 
-from hybriduad.config.runs import Anatomy
+from hybriduad.config.runs import NATIVE, Anatomy
 from hybriduad.core.errors import DataError
 from hybriduad.core.types import Case
+from hybriduad.scan import template_space
 from hybriduad.scan.brain_ways import brain_key
 from hybriduad.scan.digests import file_digest, mask_files
 from hybriduad.scan.grid import Grid
 from hybriduad.scan.preparation import FORMAT, Prepared, prepare
+from hybriduad.scan.template_grid import TemplateGrid
 
 _ASIDE = ".partial-"
 """Begins the name of an entry that is being built, followed by the machine and the process that builds it."""
@@ -27,6 +29,8 @@ _DAY_S = 24 * 3600
 VALID = "valid.npy"
 """Only in entries where some contrast covers just a part of the scan."""
 SCAN_BRAIN = "scan_brain.npy"
+BIAS = "bias.npy"
+"""Only in entries in template space."""
 _MASKS = ("brain", "foreground", "lesion", "ignore")
 
 
@@ -64,6 +68,8 @@ class PreparedCache:
             if not (prepared.valid == _everywhere(prepared.present, prepared.image.shape)).all():
                 np.save(partial / VALID, prepared.valid, allow_pickle=False)
             np.save(partial / SCAN_BRAIN, prepared.scan_brain, allow_pickle=False)
+            if prepared.bias is not None:
+                np.save(partial / BIAS, prepared.bias, allow_pickle=False)
             record = {
                 "present": prepared.present.tolist(),
                 "has_lesion_mask": prepared.has_lesion_mask,
@@ -109,9 +115,12 @@ def _load(entry: Path) -> Prepared:
         else:
             valid = _everywhere(np.array(record["present"]), image.shape)
         scan_brain = np.load(entry / SCAN_BRAIN, mmap_mode="r", allow_pickle=False)
+        shaded = (entry / BIAS).exists()
+        bias = np.load(entry / BIAS, mmap_mode="r", allow_pickle=False) if shaded else None
     except (OSError, ValueError) as error:
         raise DataError("damaged cache entry", where=entry, got=str(error), mend="delete that folder") from error
-    grid = Grid.from_json(record["grid"])
+    kind = Grid if "slice_axis" in record["grid"] else TemplateGrid
+    grid = kind.from_json(record["grid"])
     return Prepared(
         image=image,
         valid=valid,
@@ -120,6 +129,7 @@ def _load(entry: Path) -> Prepared:
         spacing_mm=grid.spacing_mm,
         grid=grid,
         scan_brain=scan_brain,
+        bias=bias,
         notes=record["notes"],
     )
 
@@ -140,7 +150,10 @@ def _cache_key(case: Case, anatomy: Anatomy, direction: str | None) -> str:
                 raise
             digests[name] = None  # at most the grid of this image would have been used
     labels = [case.mask_labels(kind) for kind in mask_files(case)]
-    config = [FORMAT, list(anatomy.contrasts), anatomy.space, anatomy.size, reference, direction, labels, digests]
+    config: list[object] = [FORMAT, list(anatomy.contrasts), anatomy.space, anatomy.size, reference, direction]
+    config += [labels, digests]
+    if anatomy.space != NATIVE:  # what native entries never depended on, so that they keep their keys
+        config += [template_space.FORMAT, anatomy.spacing_mm]
     if case.brain is None and (way := brain_key(anatomy)):
         config.append(way)
     return hashlib.sha256(json.dumps(config).encode()).hexdigest()[:32]

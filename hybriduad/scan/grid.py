@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +10,7 @@ from scipy import ndimage, sparse
 
 from hybriduad.core.errors import DataError
 from hybriduad.core.types import BACKGROUND
+from hybriduad.scan.template_grid import TemplateGrid
 from hybriduad.scan.volumes import VolumeGrid, from_ras, spacing_of
 
 DIRECTIONS = ("sagittal", "coronal", "axial")
@@ -58,13 +58,8 @@ class Grid:
 
     def to_json(self) -> dict[str, Any]:
         """A mapping that JSON holds without loss."""
-        volume = {
-            "shape": list(self.volume.shape),
-            "header": base64.b64encode(self.volume.header).decode(),
-            "dtype": self.volume.dtype,
-        }
         return {
-            "volume": volume,
+            "volume": self.volume.to_json(),
             "slice_axis": self.slice_axis,
             "size": self.size,
             "start": list(self.start),
@@ -75,16 +70,18 @@ class Grid:
     @staticmethod
     def from_json(record: dict[str, Any]) -> Grid:
         """The way back of :meth:`to_json`."""
-        volume = record["volume"]
-        x, y, z = volume["shape"]
         return Grid(
-            volume=VolumeGrid((x, y, z), base64.b64decode(volume["header"]), volume["dtype"]),
+            volume=VolumeGrid.from_json(record["volume"]),
             slice_axis=record["slice_axis"],
             size=record["size"],
             start=(record["start"][0], record["start"][1]),
             step=(record["step"][0], record["step"][1]),
             median=tuple(record["median"]),
         )
+
+
+ModelGrid = Grid | TemplateGrid
+"""Where a case was brought to: its own slices, or those of the template."""
 
 
 def in_plane(slice_axis: int) -> tuple[int, int]:
@@ -232,7 +229,7 @@ def lesion_to_model(lesion: np.ndarray | None, grid: Grid) -> np.ndarray:
     return model
 
 
-def intensity_from_model(array: np.ndarray, grid: Grid, contrast: int) -> np.ndarray:
+def intensity_from_model(array: np.ndarray, grid: ModelGrid, contrast: int) -> np.ndarray:
     """Model intensities in [-1, 1], any shape, back to the units of the scan, for the contrast at that index.
 
     Raises:
@@ -243,15 +240,17 @@ def intensity_from_model(array: np.ndarray, grid: Grid, contrast: int) -> np.nda
     return np.asarray((array + np.float32(1)) * np.float32(WHITE * grid.median[contrast] / 2), dtype=np.float32)
 
 
-def restore(array: np.ndarray, grid: Grid, order: int, fill: float = 0.0) -> np.ndarray:
+def restore(array: np.ndarray, grid: ModelGrid, order: int, fill: float = 0.0) -> np.ndarray:
     """Bring ``array`` (H, W, S) from the model grid to the grid and orientation of the reference scan.
 
-    ``order`` 1 interpolates linearly in plane (float32), 0 takes the nearest (of the array's type). Voxels outside
-    the model grid become ``fill``.
+    ``order`` 1 interpolates linearly (float32), in plane or, from template space, in space; 0 takes the nearest (of the
+    array's type). Voxels outside the model grid become ``fill``.
 
     Raises:
         DataError: the array is not of the model grid's shape.
     """
+    if isinstance(grid, TemplateGrid):
+        return grid.restore(array, order, fill)
     if array.shape != grid.shape:
         raise DataError("array on another grid", got=array.shape, expected=f"the model grid {grid.shape}")
     lengths = [grid.volume.shape_ras[axis] for axis in in_plane(grid.slice_axis)]

@@ -1,24 +1,25 @@
-"""Scan to model grid: reference grid, contrasts resampled to it, brain, crop, intensity. The only SimpleITK user."""
+"""Scan to model grid: reference grid, contrasts resampled to it, brain, crop or template, intensity."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy import ndimage
 
-from hybriduad.config.runs import Anatomy
+from hybriduad.config.runs import NATIVE, Anatomy
 from hybriduad.core.errors import DataError
 from hybriduad.core.types import Case
 from hybriduad.scan.brain import find_brain, find_head
 from hybriduad.scan.brain_ways import outline_brain
 from hybriduad.scan.digests import mask_files
 from hybriduad.scan.grid import (
+    DIRECTIONS,
     WHITE,
     Grid,
+    ModelGrid,
     cover,
     find_slice_axis,
     image_to_model,
@@ -30,6 +31,8 @@ from hybriduad.scan.grid import (
     to_slices,
 )
 from hybriduad.scan.refusals import refuse_no_scan
+from hybriduad.scan.resampling import through_affine
+from hybriduad.scan.template_space import aligned, place
 from hybriduad.scan.volumes import (
     Image,
     VolumeGrid,
@@ -72,6 +75,9 @@ class Prepared:
 
     ``scan_brain`` (X, Y, Z) bool is the brain on the grid of the reference scan, in its file's orientation: as it was
     given or estimated, and the same for every model grid.
+
+    In template space ``image`` holds nothing but brain, without the shading ``bias`` (C, H, W, S) float32 that a factor
+    of the scan's intensity is; in native space there is none, and ``image`` shows the head.
     """
 
     image: np.ndarray
@@ -82,8 +88,9 @@ class Prepared:
     ignore: np.ndarray
     has_lesion_mask: bool
     spacing_mm: tuple[float, float, float]
-    grid: Grid
+    grid: ModelGrid
     scan_brain: np.ndarray
+    bias: np.ndarray | None = None
     notes: dict[str, Any] = field(default_factory=dict)
 
     @cached_property
@@ -116,13 +123,15 @@ def prepare(case: Case, anatomy: Anatomy, direction: str | None = None) -> Prepa
     image = _read_scan(case.images[reference])
     spacing = spacing_of(image.grid.affine_ras)
     axis = find_slice_axis(spacing)
-    start = Grid(image.grid, axis, anatomy.size, (0.0, 0.0), (1.0, 1.0), ())
-    if direction is not None and start.direction != direction:
+    native = anatomy.space == NATIVE
+    if native and direction is not None and DIRECTIONS[axis] != direction:
         mend = "use a bundle that was trained on such slices"
         raise DataError(
-            "another acquisition direction", where=case.name, got=start.direction, expected=direction, mend=mend
+            "another acquisition direction", where=case.name, got=DIRECTIONS[axis], expected=direction, mend=mend
         )
     other_scans = {n: _read_scan(case.images[n]) for n in names if n in case.images and n != reference}
+    if not native:
+        other_scans = {name: aligned(scan, image) for name, scan in other_scans.items()}
     scans = {reference: image} | other_scans
     slices = {name: to_slices(_on_grid(scan, image.grid, linear=True), axis) for name, scan in scans.items()}
     fields = {name: to_slices(_coverage(scan, image.grid), axis) for name, scan in other_scans.items()}
@@ -135,33 +144,46 @@ def prepare(case: Case, anatomy: Anatomy, direction: str | None = None) -> Prepa
     head = find_head(slices[reference])
     brain, method = _brain(image, axis, head, masks.get("brain"), case, anatomy)
     head |= brain
-    corner, step = cover(head, (spacing[h], spacing[w]), anatomy.size, MARGIN_MM)
     inside = {name: brain & covered[name] if name in covered else brain for name in slices}
-    medians = tuple(_median(slices[name], inside[name], case, name) if name in slices else 0.0 for name in names)
-    grid = replace(start, start=corner, step=step, median=medians)
     lesion = masks.get("lesion")
-    notes = {
+    notes: dict[str, Any] = {
         "space": anatomy.space,
-        "direction": grid.direction,
+        "direction": DIRECTIONS[axis],
         "reference": reference,
         "orientation_stated": image.grid.orientation_stated,
         "brain": {"method": method, "volume_ml": round(float(brain.sum()) * float(np.prod(spacing)) / 1000, 1)},
-        "intensity_median": {name: median for name, median in zip(names, medians, strict=True) if name in slices},
         "lacking": _lacking(inside, brain),
         "resampled": [name for name, scan in other_scans.items() if not same_grid(scan.grid, image.grid)],
     }
-    pictures, valid = image_to_model([slices.get(n) for n in names], [covered.get(n) for n in names], head, grid)
+    grid: ModelGrid
+    bias = None
+    if native:
+        corner, step = cover(head, (spacing[h], spacing[w]), anatomy.size, MARGIN_MM)
+        medians = tuple(_median(slices[name], inside[name], case, name) if name in slices else 0.0 for name in names)
+        grid = Grid(image.grid, axis, anatomy.size, corner, step, medians)
+        parts = [[kind.get(name) for name in names] for kind in (slices, covered)]
+        pictures, valid = image_to_model(parts[0], parts[1], head, grid)
+        model = {"brain": mask_to_model(brain, grid), "foreground": mask_to_model(head, grid)}
+        model |= {"lesion": lesion_to_model(lesion, grid), "ignore": mask_to_model(masks.get("ignore"), grid)}
+    else:
+        volumes, covers, solids = (
+            {name: np.moveaxis(part, -1, axis) for name, part in kind.items()}
+            for kind in (slices, covered, masks | {"brain": brain})
+        )
+        placed = place(volumes, covers, solids, image.grid, anatomy, reference, case.name)
+        pictures, valid, grid, bias = placed.image, placed.valid, placed.grid, placed.bias
+        model = {"brain": placed.brain, "foreground": placed.brain, "lesion": placed.lesion, "ignore": placed.ignore}
+        notes["template"] = placed.about
+    notes["intensity_median"] = {name: m for name, m in zip(names, grid.median, strict=True) if name in slices}
     return Prepared(
         image=pictures,
         valid=valid,
-        brain=mask_to_model(brain, grid),
-        foreground=mask_to_model(head, grid),
-        lesion=lesion_to_model(lesion, grid),
-        ignore=mask_to_model(masks.get("ignore"), grid),
+        **model,
         has_lesion_mask=lesion is not None,
         spacing_mm=grid.spacing_mm,
         grid=grid,
         scan_brain=from_ras(np.moveaxis(brain, -1, axis), image.grid.orientation),
+        bias=bias,
         notes=notes,
     )
 
@@ -210,22 +232,9 @@ def _on_grid(image: Image, target: VolumeGrid, *, linear: bool) -> np.ndarray:
     data, affine, _ = to_ras(image)
     if same_grid(image.grid, target):
         return np.asarray(data, dtype=np.float32)
-    import SimpleITK as sitk
-
-    # In index space, so that any affine will do: target index -> millimetres -> index of the image.
+    # Target index -> millimetres -> index of the image.
     index = np.linalg.inv(affine) @ target.affine_ras
-    data = np.asarray(data, dtype=np.float32)
-    if linear:  # smooth along axes that lose resolution, or fine detail would alias
-        ratio = np.maximum(np.linalg.norm(index[:3, :3], axis=1), 1)
-        data = ndimage.gaussian_filter(data, 0.5 * np.sqrt(ratio**2 - 1), mode="nearest")
-    transform = sitk.AffineTransform(3)
-    transform.SetMatrix(index[:3, :3].ravel().tolist())
-    transform.SetTranslation(index[:3, 3].tolist())
-    moving = sitk.GetImageFromArray(np.ascontiguousarray(data.transpose(2, 1, 0)))
-    space = sitk.Image(list(target.shape_ras), sitk.sitkFloat32)
-    kind = sitk.sitkLinear if linear else sitk.sitkNearestNeighbor
-    moved = sitk.Resample(moving, space, transform, kind, 0.0)
-    return np.asarray(sitk.GetArrayFromImage(moved).transpose(2, 1, 0))
+    return through_affine(data, index, target.shape_ras, linear=linear)
 
 
 def _coverage(image: Image, target: VolumeGrid) -> np.ndarray:

@@ -5,6 +5,7 @@ With :mod:`hybriduad.scan.nifti`, which it is built on, the only nibabel user.
 
 from __future__ import annotations
 
+import base64
 import gzip
 import hashlib
 import os
@@ -13,6 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -61,6 +63,16 @@ class VolumeGrid:
         header.set_qform(affine, 1)
         header.set_sform(affine, 1)
         return VolumeGrid(shape, header.binaryblock, header.get_data_dtype().name)
+
+    def to_json(self) -> dict[str, Any]:
+        """A mapping that JSON holds without loss."""
+        return {"shape": list(self.shape), "header": base64.b64encode(self.header).decode(), "dtype": self.dtype}
+
+    @staticmethod
+    def from_json(record: Mapping[str, Any]) -> VolumeGrid:
+        """The way back of :meth:`to_json`."""
+        x, y, z = record["shape"]
+        return VolumeGrid((x, y, z), base64.b64decode(record["header"]), record["dtype"])
 
     @cached_property
     def affine(self) -> np.ndarray:

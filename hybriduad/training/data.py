@@ -13,7 +13,7 @@ from typing import Any
 
 from hybriduad.cohort.leakage import identities
 from hybriduad.cohort.manifest import read_cohort
-from hybriduad.config.runs import Anatomy
+from hybriduad.config.runs import NATIVE, Anatomy
 from hybriduad.core import rng
 from hybriduad.core.errors import DataError, reason_of
 from hybriduad.core.types import Case
@@ -99,6 +99,8 @@ def prepare_training_data(
             expected=f"one of {list(anatomy.contrasts)}",
             mend="set anatomy.contrasts, as in --set 'anatomy.contrasts=[T1w]'",
         )
+    if anatomy.space != NATIVE:
+        direction = "axial"  # the slices of the template, however the scans were acquired
     direction = direction or usual_direction(cases, anatomy.contrasts)
     store = PreparedCache(cache)
     log.info("preparing %d cases", len(cases))

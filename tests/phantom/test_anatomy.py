@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.resources
 import socket
 
 import numpy as np
@@ -10,7 +11,6 @@ import torch
 from scipy import interpolate, ndimage, optimize
 
 from hybriduad.core.errors import ConfigError, DataError
-from hybriduad.phantom import anatomy
 from hybriduad.phantom.anatomy import draw_anatomy, template
 from hybriduad.phantom.lattice import (
     FIELD_OF_VIEW_MM,
@@ -84,7 +84,7 @@ def test_the_template_needs_no_network(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_nilearn_without_the_maps_is_a_sentence(monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:
-    monkeypatch.setattr(anatomy.importlib.resources, "files", lambda _: tmp_path)
+    monkeypatch.setattr(importlib.resources, "files", lambda _: tmp_path)
     with pytest.raises(DataError, match="no usable ICBM 2009a map in nilearn"):
         template.__wrapped__()
 
