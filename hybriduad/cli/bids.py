@@ -56,7 +56,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("bids_dir", type=Path, help="folder of the data set")
     parser.add_argument("output_dir", type=Path, help="folder of the BIDS derivative; what is there is continued")
     parser.add_argument(
-        "analysis_level", choices=("participant", "group"), help="participant predicts, group makes the table of all"
+        "analysis_level",
+        choices=("participant", "group"),
+        help="participant predicts, group makes table and pages of all",
     )
     parser.add_argument("--bundle", type=Path, help="model folder; needed by participant")
     for name, what in (("participant", "subjects"), ("session", "sessions")):
@@ -95,7 +97,7 @@ def run(stated: argparse.Namespace) -> None:
     if not stated.bids_dir.is_dir():
         raise DataError("no such data set", got=stated.bids_dir, expected="a BIDS folder", mend="check the path")
     if stated.analysis_level == "group":
-        return group(stated.output_dir)
+        return group(stated.output_dir, _cases(stated))
     if stated.bundle is None:
         raise ConfigError("participant level without a model", expected="--bundle DIR")
     if stated.output_dir.resolve() == stated.bids_dir.resolve():
@@ -103,11 +105,9 @@ def run(stated: argparse.Namespace) -> None:
         raise ConfigError("output folder is the data set itself", got=stated.output_dir, mend=mend)
     if not stated.skip_bids_validation:
         validate(stated.bids_dir)
-    from hybriduad.core import plugins
     from hybriduad.prediction.cohort import predict_cohort
 
-    root = stated.bids_dir.absolute()
-    cases = list(plugins.load("datasets", "bids").cases(root, wanted=file_filter(stated.bids_filter_file)))
+    cases = _cases(stated)
     for kind, prefix in (("participant", "sub-"), ("session", "ses-")):
         if labels := getattr(stated, f"{kind}_label"):
             cases = _chosen(cases, {"participant": "subject"}.get(kind, kind), [x.removeprefix(prefix) for x in labels])
@@ -125,19 +125,30 @@ def run(stated: argparse.Namespace) -> None:
     outcomes.say_outcome(outcome)
 
 
-def group(folder: Path) -> None:
-    """Write the table of all cases; a page of the group belongs here, made of its rows.
+def _cases(stated: argparse.Namespace) -> list[Any]:
+    """The cases of the data set, of the files that are wanted."""
+    from hybriduad.core import plugins
+
+    wanted = file_filter(stated.bids_filter_file)
+    return list(plugins.load("datasets", "bids").cases(stated.bids_dir.absolute(), wanted=wanted))
+
+
+def group(folder: Path, cases: Sequence[Any]) -> None:
+    """Write the table of all cases, and in its folder ``report`` a page a case and one of all.
 
     Raises:
         DataError: no predictions there.
+        Exit: with 3, if some cases failed.
     """
-    from hybriduad.prediction.files import MODEL
+    from hybriduad.prediction.files import MODEL, PAGES
     from hybriduad.prediction.group import TABLE, write_group_tables
+    from hybriduad.report.build import write_report
 
     if not (folder / MODEL).is_file():
         raise DataError("no predictions", where=folder, mend="run the participant level first")
     rows = write_group_tables(folder)
     typer.echo(f"{len(rows)} cases in {folder / TABLE}")
+    outcomes.say_outcome(write_report(folder, out=folder / PAGES, cohort=cases))
 
 
 def _chosen(cases: Sequence[Any], part: str, labels: Sequence[str]) -> list[Any]:

@@ -73,7 +73,9 @@ plane of the brain mask, and, where the bundle has healthy controls, `p`: (1 + c
 FAILURES = "failures"
 """Folder of what failed, a file each."""
 GROUP = "desc-*_cases.*"
-IGNORED = (MODEL, "*.html", f"*_{LESIONS}", f"{FAILURES}*", GROUP)
+PAGES = "report"
+"""Folder of the pages that may be written beside the predictions."""
+IGNORED = (MODEL, "*.html", f"*_{LESIONS}", f"{FAILURES}*", GROUP, PAGES)
 """What is no part of BIDS."""
 ABANDONED_S = 600
 """Age from which on a file under a temporary name is nobody's: none is written for so long."""

@@ -52,7 +52,7 @@ def write_report(
     predictions: str | Path,
     *,
     out: str | Path,
-    cohort: str | Path | None = None,
+    cohort: str | Path | Sequence[Case] | None = None,
     scores: str | Path | None = None,
 ) -> Outcome:
     """Write ``<case>.html`` for every predicted case, and ``index.html``; pages that are there are replaced.
@@ -64,7 +64,7 @@ def write_report(
     Args:
         predictions: a folder made by predict.
         out: the folder of the pages.
-        cohort: manifest CSV, BIDS folder or one image with the scans that were predicted; without it pages show the
+        cohort: manifest CSV, BIDS folder, one image or cases: the scans that were predicted; without it pages show the
             pseudo-healthy scan alone, if that was written.
         scores: a folder made by evaluate.
 
@@ -77,7 +77,7 @@ def write_report(
     records = read_records(source, failed)
     model = read_json(source / MODEL)
     figures = {} if scores is None else read_scores(Path(scores), str(model.get("bundle")))
-    cases = [] if cohort is None else read_cohort(cohort)
+    cases = read_cohort(cohort) if isinstance(cohort, str | Path) else list(cohort or ())
     pages = page_names([record.case for record in records])
     _begin(folder, {INDEX, *pages.values()})
     outcome, rows = Outcome(folder, failed=failed), []

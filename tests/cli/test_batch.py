@@ -119,8 +119,11 @@ class TestBidsApp:
         assert "0 done, 2 kept, 1 failed" in said.out
         assert said.err.splitlines()[-1].startswith("failed: sub-02_ses-1: damaged or truncated file")
         (out / "desc-anomaly_cases.tsv").unlink()
-        assert app_run(data_set, out, "group") == 0
+        assert app_run(data_set, out, "group", "--bids-filter-file", chosen) == 0
         assert "3 cases in" in capsys.readouterr().out
+        pages = {path.name for path in (out / "report").iterdir()}
+        assert pages == {"index.html", "sub-01_ses-1.html", "sub-01_ses-2.html"}
+        assert "sub-02_ses-1" in (out / "report" / "index.html").read_text()
         rows = [line.split("\t")[:5] for line in (out / "desc-anomaly_cases.tsv").read_text().splitlines()[1:]]
         assert rows[1] == ["sub-01_ses-2", "sub-01", "ses-2", "n/a", "done"]
         assert rows[2] == ["sub-02_ses-1", "sub-02", "ses-1", "n/a", "failed"]
