@@ -12,6 +12,7 @@ import numpy as np
 from hybriduad.config.runs import NATIVE, Anatomy
 from hybriduad.core.errors import DataError
 from hybriduad.core.types import Case
+from hybriduad.scan import native_space, template_space
 from hybriduad.scan.brain import find_brain, find_head
 from hybriduad.scan.brain_ways import outline_brain
 from hybriduad.scan.digests import mask_files
@@ -20,19 +21,13 @@ from hybriduad.scan.grid import (
     WHITE,
     Grid,
     ModelGrid,
-    cover,
     find_slice_axis,
-    image_to_model,
-    in_plane,
     intensity_from_model,
-    lesion_to_model,
-    mask_to_model,
     restore,
     to_slices,
 )
 from hybriduad.scan.refusals import refuse_no_scan
 from hybriduad.scan.resampling import through_affine
-from hybriduad.scan.template_space import aligned, place
 from hybriduad.scan.volumes import (
     Image,
     VolumeGrid,
@@ -59,8 +54,6 @@ __all__ = [
 
 FORMAT = 12
 """Part of the cache's key: raised whenever :func:`prepare` gives other numbers or refuses other files."""
-MARGIN_MM = 4.0
-"""Room around the head in the square."""
 
 
 @dataclass(frozen=True)
@@ -131,7 +124,7 @@ def prepare(case: Case, anatomy: Anatomy, direction: str | None = None) -> Prepa
         )
     other_scans = {n: _read_scan(case.images[n]) for n in names if n in case.images and n != reference}
     if not native:
-        other_scans = {name: aligned(scan, image) for name, scan in other_scans.items()}
+        other_scans = {name: template_space.aligned(scan, image) for name, scan in other_scans.items()}
     scans = {reference: image} | other_scans
     slices = {name: to_slices(_on_grid(scan, image.grid, linear=True), axis) for name, scan in scans.items()}
     fields = {name: to_slices(_coverage(scan, image.grid), axis) for name, scan in other_scans.items()}
@@ -140,12 +133,10 @@ def prepare(case: Case, anatomy: Anatomy, direction: str | None = None) -> Prepa
         kind: to_slices(_on_grid(_read_mask(path, case, kind), image.grid, linear=False), axis) > 0.5
         for kind, path in mask_files(case).items()
     }
-    h, w = in_plane(axis)
     head = find_head(slices[reference])
     brain, method = _brain(image, axis, head, masks.get("brain"), case, anatomy)
     head |= brain
     inside = {name: brain & covered[name] if name in covered else brain for name in slices}
-    lesion = masks.get("lesion")
     notes: dict[str, Any] = {
         "space": anatomy.space,
         "direction": DIRECTIONS[axis],
@@ -155,35 +146,31 @@ def prepare(case: Case, anatomy: Anatomy, direction: str | None = None) -> Prepa
         "lacking": _lacking(inside, brain),
         "resampled": [name for name, scan in other_scans.items() if not same_grid(scan.grid, image.grid)],
     }
-    grid: ModelGrid
-    bias = None
     if native:
-        corner, step = cover(head, (spacing[h], spacing[w]), anatomy.size, MARGIN_MM)
-        medians = tuple(_median(slices[name], inside[name], case, name) if name in slices else 0.0 for name in names)
-        grid = Grid(image.grid, axis, anatomy.size, corner, step, medians)
-        parts = [[kind.get(name) for name in names] for kind in (slices, covered)]
-        pictures, valid = image_to_model(parts[0], parts[1], head, grid)
-        model = {"brain": mask_to_model(brain, grid), "foreground": mask_to_model(head, grid)}
-        model |= {"lesion": lesion_to_model(lesion, grid), "ignore": mask_to_model(masks.get("ignore"), grid)}
+        placed = native_space.place(
+            slices, covered, masks | {"brain": brain, "head": head}, image.grid, axis, anatomy, case.name
+        )
     else:
         volumes, covers, solids = (
             {name: np.moveaxis(part, -1, axis) for name, part in kind.items()}
             for kind in (slices, covered, masks | {"brain": brain})
         )
-        placed = place(volumes, covers, solids, image.grid, anatomy, reference, case.name)
-        pictures, valid, grid, bias = placed.image, placed.valid, placed.grid, placed.bias
-        model = {"brain": placed.brain, "foreground": placed.brain, "lesion": placed.lesion, "ignore": placed.ignore}
+        placed = template_space.place(volumes, covers, solids, image.grid, anatomy, reference, case.name)
         notes["template"] = placed.about
+    grid = placed.grid
     notes["intensity_median"] = {name: m for name, m in zip(names, grid.median, strict=True) if name in slices}
     return Prepared(
-        image=pictures,
-        valid=valid,
-        **model,
-        has_lesion_mask=lesion is not None,
+        image=placed.image,
+        valid=placed.valid,
+        brain=placed.brain,
+        foreground=placed.foreground,
+        lesion=placed.lesion,
+        ignore=placed.ignore,
+        has_lesion_mask="lesion" in masks,
         spacing_mm=grid.spacing_mm,
         grid=grid,
         scan_brain=from_ras(np.moveaxis(brain, -1, axis), image.grid.orientation),
-        bias=bias,
+        bias=placed.bias,
         notes=notes,
     )
 
@@ -268,10 +255,3 @@ def _brain(
     if not brain.any():
         raise DataError("no brain found", where=case.name, got=method, mend="check the scan, or give a brain mask")
     return brain, method
-
-
-def _median(data: np.ndarray, brain: np.ndarray, case: Case, name: str) -> float:
-    median = float(np.median(data[brain])) if brain.any() else 0.0
-    if median <= 0:
-        raise DataError(f"no signal of {name} in the brain", where=case.name, got=f"median {median:g}")
-    return median

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
 
 import numpy as np
 from scipy import ndimage
@@ -14,6 +13,7 @@ from hybriduad.core.types import BACKGROUND
 from hybriduad.scan.bias_field import bias_field
 from hybriduad.scan.brain import find_head
 from hybriduad.scan.grid import WHITE, find_slice_axis, to_slices
+from hybriduad.scan.placed import Placed
 from hybriduad.scan.registration import Field, displacement_mm, rigid, to_template
 from hybriduad.scan.resampling import through_affine
 from hybriduad.scan.template import Template, template
@@ -28,20 +28,6 @@ white-matter lesions, with a skull and without) it was 0.91 to 0.97, and 0.84 to
 upside down, back to front, or onto another axis: an affine map brings any of these close to a brain's shape."""
 MOVED_MM = 0.7
 """Contrasts that lie closer to the reference than that stay as they are: interpolating would blur them for nothing."""
-
-
-class Placed(NamedTuple):
-    """A case on the model grid, as the fields of :class:`hybriduad.scan.preparation.Prepared` of those names;
-    ``about`` is what the record says of the space."""
-
-    image: np.ndarray
-    valid: np.ndarray
-    brain: np.ndarray
-    lesion: np.ndarray
-    ignore: np.ndarray
-    grid: TemplateGrid
-    bias: np.ndarray
-    about: dict[str, Any]
 
 
 def aligned(scan: Image, reference: Image) -> Image:
@@ -129,6 +115,7 @@ def place(
         image=image,
         valid=valid,
         brain=placed_brain,
+        foreground=placed_brain,
         lesion=_lesion(masks.get("lesion"), index, shape),
         ignore=moved(masks["ignore"]) >= 0.5 if "ignore" in masks else np.zeros(shape, dtype=bool),
         grid=grid,

@@ -20,7 +20,7 @@ from hybriduad.core.types import Case, Prediction
 from hybriduad.phantom.subject import make_subject
 from hybriduad.prediction.case import _pseudo_healthy
 from hybriduad.prediction.cohort import predict_cohort
-from hybriduad.scan import bias_field, registration
+from hybriduad.scan import bias_field, cache, registration
 from hybriduad.scan.cache import PreparedCache, _cache_key
 from hybriduad.scan.grid import restore
 from hybriduad.scan.preparation import prepare
@@ -204,12 +204,14 @@ def test_tiny_lesions_keep_a_voxel_each(oblique, placed):
     assert _lesion(lesion, coarse, (24, 24, 21)).sum() == 2
 
 
-def test_the_cache_keeps_the_keys_of_native_cases_and_knows_the_spacing(tmp_path, oblique):
+def test_the_cache_keeps_the_keys_of_native_cases_and_knows_the_spacing(tmp_path, oblique, monkeypatch):
     path = tmp_path / "fixed"
     path.write_bytes(b"scan")
     fixed = Case("d", "1", {"FLAIR": path}, lesion=path)
     native = Anatomy(contrasts=("FLAIR",))
-    assert _cache_key(fixed, native, "axial") == "e292203078c687772fbbe45c3baf65fa"  # of version 0.1.0
+    with monkeypatch.context() as before:
+        before.setattr(cache, "FORMAT", 11)
+        assert _cache_key(fixed, native, "axial") == "e292203078c687772fbbe45c3baf65fa"  # of version 0.1.0
     spaces = [{"size": 96}, {"size": 96, "space": MNI}, {"size": 96, "space": MNI, "spacing_mm": 1.9}]
     keys = {_cache_key(fixed, Anatomy(contrasts=("FLAIR",), **space), "axial") for space in spaces}
     assert len(keys) == 3
