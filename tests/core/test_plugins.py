@@ -33,7 +33,7 @@ def test_every_plugin_keeps_its_contract(kind: plugins.Kind, name: str) -> None:
     assert callable(getattr(module, wanted))
     if kind != "datasets":
         assert issubclass(module.Config, PluginConfig)
-        needed = {key: 1.0 for key, field in module.Config.model_fields.items() if field.is_required()}
+        needed = {key: 0.5 for key, field in module.Config.model_fields.items() if field.is_required()}
         needed.pop("name", None)
         assert not needed or kind == "rules", "without a key of its own a YAML block must do"
         assert module.Config.model_validate({"name": name, **needed}).name == name

@@ -202,6 +202,7 @@ class TestEndToEnd:
     def test_statistics_of_the_training_slices(self, fitted: Fitted) -> None:
         statistics = load_file(fitted.few.folder / "statistics.safetensors")
         assert set(statistics) == {
+            "case_distances",
             "feature_mean",
             "feature_covariance",
             "histogram_edges",
@@ -406,7 +407,7 @@ class TestDescent:
 
 def test_every_argument_of_a_stage_is_stated_with_its_type() -> None:
     """They were collected in a mapping of anything, which neither a type checker nor an editor reads."""
-    place = {"out", "overrides", "device", "cache", "overwrite", "data_licence"}
+    place = {"out", "overrides", "brain", "device", "cache", "overwrite", "data_licence"}
     for stage, further in ((fit_reconstructor, set()), (fit_detector, {"reconstructor", "init", "limit"})):
         parameters = inspect.signature(stage).parameters
         assert set(parameters) == {"config", "cohort"} | place | further
