@@ -79,6 +79,9 @@ def _parser() -> argparse.ArgumentParser:
         metavar="JSON",
         help='which files of a suffix, as {"flair": {"session": "01", "acquisition": null}}; null: without that entity',
     )
+    parser.add_argument("--maps", nargs="+", metavar="MAP", help="what to write beside score, mask and brain, or 'all'")
+    parser.add_argument("--rule", help="calibrated rule that cuts the masks; by default the model's")
+    parser.add_argument("--brain", metavar="WAY", help="how brains of heads are found; by default as the model says")
     parser.add_argument("--nprocs", "--n_cpus", type=int, metavar="N", help="worker processes of one thread each")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:1")
     parser.add_argument("--retry-failed", action="store_true", help="try cases again that failed, files unchanged")
@@ -106,6 +109,7 @@ def run(stated: argparse.Namespace) -> None:
     if not stated.skip_bids_validation:
         validate(stated.bids_dir)
     from hybriduad.prediction.cohort import predict_cohort
+    from hybriduad.prediction.files import DEFAULT_MAPS
 
     cases = _cases(stated)
     for kind, prefix in (("participant", "sub-"), ("session", "ses-")):
@@ -116,6 +120,9 @@ def run(stated: argparse.Namespace) -> None:
             stated.bundle,
             cases,
             out=stated.output_dir,
+            maps=tuple(dict.fromkeys([*DEFAULT_MAPS, *(stated.maps or ())])),
+            rule=stated.rule,
+            brain=stated.brain,
             device=stated.device,
             cache=stated.work_dir,
             nprocs=stated.nprocs,

@@ -108,12 +108,15 @@ class TestBidsApp:
         out, chosen = tmp_path / "out", tmp_path / "filter.json"
         chosen.write_text(json.dumps({"flair": {"acquisition": [None, "slow"]}}))
         common = ("--bundle", tiny_detector, "--device", "cpu", "--bids-filter-file", chosen, "-w", tmp_path / "work")
+        common += ("--maps", "uncertainty", "--brain", "estimate")
         alone = ("--participant-label", "sub-01", "--session_label", "1", "2")
         assert app_run(data_set, out, "participant", *common, *alone) == 0
         assert "2 done, 0 kept, 0 failed" in capsys.readouterr().out
         records = sorted(path.name for path in out.rglob("*_desc-anomaly_probseg.json"))
         assert records == [f"sub-01_ses-{number}_desc-anomaly_probseg.json" for number in (1, 2)]
         assert list((tmp_path / "work").iterdir())
+        assert len(list(out.rglob("*_desc-uncertainty_probseg.nii.gz"))) == 2
+        assert json.loads((out / "model.json").read_text())["request"]["brain"] == "estimate"
         assert app_run(data_set, out, "participant", *common) == 3
         said = capsys.readouterr()
         assert "0 done, 2 kept, 1 failed" in said.out
