@@ -84,6 +84,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--brain", metavar="WAY", help="how brains of heads are found; by default as the model says")
     parser.add_argument("--nprocs", "--n_cpus", type=int, metavar="N", help="worker processes of one thread each")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:1")
+    parser.add_argument(
+        "--overwrite", action="store_true", help="do it anew, in place of what another model left there"
+    )
     parser.add_argument("--retry-failed", action="store_true", help="try cases again that failed, files unchanged")
     parser.add_argument("-v", "--verbose", action="store_true", help="log more to standard error")
     parser.add_argument("--version", action="version", version=f"hybriduad-bids {__version__}")
@@ -126,6 +129,7 @@ def run(stated: argparse.Namespace) -> None:
             device=stated.device,
             cache=stated.work_dir,
             nprocs=stated.nprocs,
+            overwrite=stated.overwrite,
             retry_failed=stated.retry_failed,
             watch=watch,
         )

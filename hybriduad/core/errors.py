@@ -56,6 +56,10 @@ class DataError(HybridUADError):
     """A scan, mask, manifest or cohort that cannot be used."""
 
 
+class ToolError(DataError):
+    """A program or package that failed on a scan: the same files may do later, or elsewhere."""
+
+
 class BundleError(HybridUADError):
     """A model folder that is missing, incomplete, tampered with or of the wrong kind."""
 

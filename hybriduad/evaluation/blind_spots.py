@@ -170,8 +170,8 @@ class _Trial:
         reference = case.reference_contrast(self.model.anatomy.contrasts)
         chosen = contrasts if reference in contrasts else (*contrasts, reference)
         clean_case = replace(case, images={name: case.images[name] for name in chosen}, reference=reference)
-        volume = native_volume(clean_case, chosen)
         clean = predict_case(self.detector, clean_case, rule=self.rule)
+        volume = native_volume(clean_case, chosen, clean.brain)
         generator = rng.numpy_rng(self.seed, "blind spots", case.dataset, case.name)
         planned = wishes(self.versions, generator)
         painted = [paint_wishes(volume, chosen, wanted, generator) for wanted in planned]

@@ -129,7 +129,11 @@ def write_calibrated(
     who they were found on; ``changes`` what else of the record is another.
     """
     record = dict(parent.record)
-    record["thresholds"] = {"default": default, "rules": record["thresholds"]["rules"] | dict(entries)}
+    before = record["thresholds"]["rules"]
+    if before and (changes or {}).get("anatomy", record["anatomy"]) != record["anatomy"]:
+        log.warning("rules that were found on other brains are left out: %s", ", ".join(before))
+        before = {}
+    record["thresholds"] = {"default": default, "rules": before | dict(entries)}
     record["identities"] = record["identities"] | dict(used)
     record |= changes or {}
 

@@ -84,8 +84,11 @@ def predict_cohort(
     if shard is not None and overwrite:
         raise ConfigError("--overwrite in a shard, which would remove what others do", mend="empty the folder first")
     folder = Path(out)
-    way = brain and brain_ways.brain_name(brain_ways.chosen(model.anatomy, brain))
-    begin_folder(folder, model, wanted, rule, overwrite, way)
+    anatomy = brain_ways.chosen(model.anatomy, brain)  # before anything in the folder is touched
+    way = brain_ways.brain_name(anatomy)
+    if brain == "auto":  # what is installed here, not on each machine of a cluster
+        brain = anatomy.brain or brain_ways.ESTIMATE
+    begin_folder(folder, model, wanted, rule, overwrite, way if brain else None)
     remove_abandoned(folder)
     if threshold is None and "mask" in wanted:
         _say_no_mask(model, rule)

@@ -149,6 +149,8 @@ def begin_folder(
         if not overwrite:
             raise error
         # All files go, so that a folder never mixes two models, not even when this run is stopped.
+        for page in (folder / PAGES).glob("*.html"):
+            page.unlink()
         for suffix in (*SUFFIXES.values(), LESIONS):
             for old in folder.glob(f"sub-*/**/anat/*_{suffix}*"):
                 old.unlink(missing_ok=True)

@@ -14,7 +14,7 @@ from typing import Literal
 import torch
 
 from hybriduad.config.runs import NATIVE
-from hybriduad.core.errors import DataError
+from hybriduad.core.errors import ConfigError, DataError
 from hybriduad.core.processes import peak_mb, usable_cores
 from hybriduad.core.types import BACKGROUND, Batch, Case, Split
 from hybriduad.detector.bundle import Bundle, verify
@@ -99,9 +99,10 @@ def plan_cohort(
     model, folder, wanted = verify(bundle), Path(out), wanted_parts(maps)
     cases = cases_of(cohort, split, contrast, shard)
     model.thresholds.of("score", rule)
-    if not overwrite and (
-        error := refusal(folder, model, wanted, rule, brain and brain_name(chosen(model.anatomy, brain)))
-    ):
+    if shard is not None and overwrite:
+        raise ConfigError("--overwrite in a shard, which would remove what others do", mend="empty the folder first")
+    way = brain_name(chosen(model.anatomy, brain))
+    if not overwrite and (error := refusal(folder, model, wanted, rule, way if brain else None)):
         raise error
     states: dict[str, tuple[Literal["to do", "done", "failed", "wrong"], str]] = {}
     grids: list[VolumeGrid] = []
@@ -112,7 +113,7 @@ def plan_cohort(
                 check_same_scan(record, case, model.anatomy.contrasts)
                 states[case.name] = ("done", "")
                 continue
-            before = None if retry_failed else failures.failed_for_good(folder, case)
+            before = None if retry_failed or overwrite else failures.failed_for_good(folder, case)
             if before is not None:
                 states[case.name] = ("failed", f"{before.reason} (on {before.time}; --retry-failed tries it again)")
                 continue
@@ -136,6 +137,9 @@ def _checked(case: Case, model: Bundle) -> VolumeGrid:
     if not any(name in case.images for name in names):
         needed = f"one of {list(names)}"
         raise DataError("no contrast that the bundle knows", where=case.name, got=sorted(case.images), expected=needed)
+    if missing := [name for name in model.needed if name not in case.images]:
+        got = f"{sorted(case.images)} without {', '.join(missing)}"
+        raise DataError("contrast that the bundle needs", where=case.name, got=got, expected=list(names))
     reference = case.reference_contrast(names)
     if reference not in case.images:
         raise DataError("missing reference contrast", where=case.name, got=sorted(case.images), expected=reference)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
-from hybriduad.core.errors import DataError, reason_of
+from hybriduad.core.errors import DataError, ToolError, reason_of
 from hybriduad.core.processes import resident_mb
 from hybriduad.core.stopwatch import Stopwatch, step
 from hybriduad.core.types import Case, Prediction
@@ -88,7 +88,7 @@ class Worker:
         request = self.request
         if not request.overwrite and record_of(request.out, case).is_file():
             return None
-        if not request.retry_failed and failures.failed_for_good(request.out, case):
+        if not (request.retry_failed or request.overwrite) and failures.failed_for_good(request.out, case):
             return None
         watch = Stopwatch()
         with watch.listening():
@@ -121,9 +121,10 @@ def complete(worker: Worker, case: Case, ahead: Ahead | None = None) -> Result:
             return Result(case.name, "kept", worker=worker.name)
     except Exception as error:  # what is done in its place is of another scan: nothing to remember
         return Result(case.name, "failed", reason_of(error), traceback.format_exc(), worker=worker.name)
-    if not request.retry_failed and (before := failures.failed_for_good(request.out, case)):
-        again = f"failed on {before.time} already, its files are the same; --retry-failed tries it again"
-        return Result(case.name, "failed", f"{before.reason} ({again})", worker=worker.name)
+    again = request.retry_failed or request.overwrite
+    if not again and (before := failures.failed_for_good(request.out, case)):
+        known = f"failed on {before.time} already, its files are the same; --retry-failed tries it again"
+        return Result(case.name, "failed", f"{before.reason} ({known})", worker=worker.name)
     try:
         with watch.listening():
             prediction = predict_case(
@@ -140,7 +141,9 @@ def complete(worker: Worker, case: Case, ahead: Ahead | None = None) -> Result:
         failures.forget(request.out, case)
     except Exception as error:  # no error of a case ends the others
         reason = reason_of(error)
-        failures.remember(request.out, case, reason, lies_in_files=isinstance(error, DataError))
+        failures.remember(
+            request.out, case, reason, lies_in_files=isinstance(error, DataError) and not isinstance(error, ToolError)
+        )
         return Result(case.name, "failed", reason, traceback.format_exc(), worker=worker.name)
     seconds = {**(ahead.seconds if ahead else {})}
     for name, took in watch.seconds.items():

@@ -119,6 +119,7 @@ def case_content(
     columns, lesions = record.lesions()
     volumes = encoded(layers)
     thresholds = model.get("thresholds")
+    least_ml, per_scan = facts.least_of(record, thresholds)
     confidence = record.content.get("confidence")
     space = record.content.get("space")
     return {
@@ -131,6 +132,8 @@ def case_content(
             "threshold": threshold,
             "highest": float(layers.values["score"].max()),
             "voxelMl": layers.voxel_ml,
+            "leastMl": least_ml,
+            "perScan": per_scan,
             "shape": list(layers.brain.shape),
             "extent": [length * size for length, size in zip(layers.brain.shape, layers.spacing_mm, strict=True)],
         },

@@ -114,6 +114,26 @@ def _sentence(flag: Mapping[str, Any]) -> str:
     return f"{number(flag.get('value'))}, limit {number(flag.get('limit'))}."
 
 
+def least_of(record: Record, thresholds: Any) -> tuple[float, bool]:
+    """The least volume in ml of a component of the mask, or where the second is true of all of it; 0 for any."""
+    rules = thresholds.get("rules") if isinstance(thresholds, Mapping) else None
+    entry = rules.get(record.content.get("rule")) if isinstance(rules, Mapping) else None
+    sized = (entry.get("sized") or {}).get(SYSTEM) if isinstance(entry, Mapping) else None
+    if not isinstance(sized, Mapping):
+        return 0.0, False
+    least = sized.get("least_ml")
+    return float(least) if isinstance(least, int | float) else 0.0, sized.get("per") == "scan"
+
+
+def least_volume(entry: Mapping[str, Any]) -> str:
+    """What a rule says of the least volume of a mask; "" where there is none."""
+    sized = (entry.get("sized") or {}).get(SYSTEM)
+    if not isinstance(sized, Mapping):
+        return ""
+    what = "Components" if sized.get("per") == "lesion" else "Masks"
+    return f"{what} of less than {number(sized.get('least_ml'))} ml are left out."
+
+
 def calibration(record: Record, thresholds: Mapping[str, Any]) -> list[str]:
     """Sentences: the rule, the threshold it gave this scan, what it was set on, and how good it was there."""
     rule, threshold = record.content.get("rule"), record.content.get("threshold")
@@ -122,9 +142,11 @@ def calibration(record: Record, thresholds: Mapping[str, Any]) -> list[str]:
     if threshold is None or not isinstance(entry, Mapping):
         return ["Not calibrated: there is no mask, and no score is a threshold. 'hybriduad calibrate' sets one."]
     by_scan = SYSTEM in (entry.get("calibrations") or {})
+    least = least_volume(entry)
     sentences = [
         f"The mask holds the voxels of the brain whose score reaches {number(threshold, 4)}, by the rule “{rule}”"
         + (", which finds the threshold of each scan from its own scores." if by_scan else ", the same for all scans."),
+        *([least] if least else []),
         f"The rule was set on {number(entry.get('cases'))} cases of {number(entry.get('subjects'))} subjects, "
         "on the voxels of their brains.",
     ]
@@ -191,6 +213,7 @@ def methods(record: Record, model: Mapping[str, Any]) -> str:
             f"{content.get('rule')}, set on {number(entry.get('subjects'))} subjects; "
             "components are 26-connected."
         )
+        text.append(least_volume(entry))
         if SYSTEM in (entry.get("calibrations") or {}):
             text.append(
                 "The threshold of a scan maximises its expected Dice (Dai and Li, RankSEG, JMLR 24, 2023)."

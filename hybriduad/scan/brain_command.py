@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from scipy import ndimage
 
-from hybriduad.core.errors import DataError
+from hybriduad.core.errors import ToolError
 from hybriduad.scan.volumes import Image, read_volume, same_grid, to_ras, write_volume
 
 TIMEOUT_S = 1800
@@ -31,7 +31,7 @@ def brain_by_command(command: Sequence[str], image: Image, where: str) -> np.nda
         where: the case's name, for errors.
 
     Raises:
-        DataError: the command cannot be started, takes over :data:`TIMEOUT_S`, ends with an error (the sentence has the
+        ToolError: the command cannot be started, takes over :data:`TIMEOUT_S`, ends with an error (the sentence has the
             last line of its standard error), or writes no mask on the scan's grid.
     """
     with tempfile.TemporaryDirectory() as folder:
@@ -42,10 +42,10 @@ def brain_by_command(command: Sequence[str], image: Image, where: str) -> np.nda
         if not fault and not out.is_file():
             fault = "wrote no file in place of {out}"
         if fault:
-            raise DataError(f"brain command {command[0]!r} failed", where=where, got=fault, mend=MEND)
+            raise ToolError(f"brain command {command[0]!r} failed", where=where, got=fault, mend=MEND)
         found = read_volume(out, constant_ok=True)
     if not same_grid(found.grid, image.grid):
-        raise DataError(
+        raise ToolError(
             f"brain command {command[0]!r} wrote another grid",
             where=where,
             got=f"shape {found.grid.shape}",

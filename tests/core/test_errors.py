@@ -13,6 +13,7 @@ from hybriduad.core.errors import (
     DataError,
     HybridUADError,
     LeakageError,
+    ToolError,
     reason_of,
 )
 
@@ -62,7 +63,7 @@ def test_the_reason_of_any_error_is_a_sentence(error: Exception, sentence: str) 
 
 def test_every_error_is_one_of_ours() -> None:
     defined = {kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, Exception)}
-    assert defined == {HybridUADError, ConfigError, DataError, BundleError, LeakageError}
+    assert defined == {HybridUADError, ConfigError, DataError, ToolError, BundleError, LeakageError}
     assert all(issubclass(kind, HybridUADError) for kind in defined)
     # pydantic catches ValueError and AssertionError in validators: ours must pass through with their sentence.
     assert not issubclass(HybridUADError, ValueError | AssertionError)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -114,3 +115,41 @@ def test_a_new_bundle_takes_what_is_installed_and_states_it(heads: Path, package
     assert "brain" not in yaml.safe_load((installed.folder / "config.yaml").read_text())["anatomy"]
     assert json.loads((installed.folder / "request.json").read_text())["brain"] == "deepbet 9.9"
     assert verify(installed.folder).anatomy.brain == "deepbet"
+
+
+def test_what_is_not_there_is_said_before_anything_is_removed(
+    tiny_detector: Path, heads: Path, packages: Path, tmp_path: Path
+) -> None:
+    predict_cohort(tiny_detector, heads, out=tmp_path / "out", device="cpu")
+    before = sorted(tmp_path.joinpath("out").rglob("*"))
+    forget_packages()
+    shutil.rmtree(packages)
+    with pytest.raises(ConfigError, match="deepbet"):
+        predict_cohort(tiny_detector, heads, out=tmp_path / "out", device="cpu", brain="deepbet", overwrite=True)
+    assert sorted(tmp_path.joinpath("out").rglob("*")) == before
+
+
+def test_a_command_that_failed_is_tried_again(tiny_detector: Path, heads: Path, tmp_path: Path) -> None:
+    script = tmp_path / "strip.py"
+    script.write_text("import sys; sys.exit('licence server busy')")
+    brain = f"{sys.executable} {script} {{in}} {{out}}"
+    asked: dict[str, Any] = {"out": tmp_path / "out", "device": "cpu", "brain": brain}
+    assert "licence server busy" in predict_cohort(tiny_detector, heads, **asked).failed["sub-01"]
+    script.write_text(
+        "import sys, nibabel as nib, numpy as np\n"
+        "scan = nib.load(sys.argv[1]); mask = np.zeros(scan.shape, np.uint8); mask[8:-8, 8:-8, 2:-2] = 1\n"
+        "nib.save(nib.Nifti1Image(mask, scan.affine), sys.argv[2])\n"
+    )
+    again = predict_cohort(tiny_detector, heads, **asked)
+    assert "licence" not in str(again.failed), "the scan was not at fault"
+
+
+def test_rules_that_were_found_on_other_brains_are_left_out(
+    tiny_detector: Path, heads: Path, packages: Path, tmp_path: Path
+) -> None:
+    first = calibrate(tiny_detector, heads, out=tmp_path / "first", rules=["best-dice"], device="cpu")
+    rule = "false-positives:false_positive_ml=5"
+    second = calibrate(first.folder, heads, out=tmp_path / "second", rules=[rule], device="cpu", brain="deepbet")
+    kept = calibrate(first.folder, heads, out=tmp_path / "kept", rules=[rule], device="cpu")
+    assert set(second.record["thresholds"]["rules"]) == {"false-positives"}
+    assert {"best-dice", "false-positives"} <= set(kept.record["thresholds"]["rules"])

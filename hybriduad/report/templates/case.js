@@ -13,22 +13,23 @@
   at("copy").addEventListener("click", copyMethods);
 
   /* Volume and components (26 neighbours) of what reaches a threshold, on the grid of this page. */
-  function components(values, [nx, ny, nz], lowest) {
+  /* `least`: voxels of a component that counts, or of all of them together where `perScan`. */
+  function components(values, [nx, ny, nz], lowest, least, perScan) {
     const open = new Uint8Array(values.length);
     let voxels = 0;
     for (let i = 0; i < values.length; i++) {
       if (values[i] >= lowest && values[i] > 0) { open[i] = 1; voxels++; }
     }
     const stack = new Int32Array(voxels);
-    let count = 0;
+    let count = 0, kept = 0;
     for (let seed = 0; seed < values.length; seed++) {
       if (!open[seed]) continue;
-      count++;
       open[seed] = 0;
-      let height = 0;
+      let height = 0, size = 0;
       stack[height++] = seed;
       while (height) {
         const here = stack[--height];
+        size++;
         const x = here % nx, y = Math.floor(here / nx) % ny, z = Math.floor(here / (nx * ny));
         for (let k = Math.max(z - 1, 0); k <= Math.min(z + 1, nz - 1); k++)
           for (let j = Math.max(y - 1, 0); j <= Math.min(y + 1, ny - 1); j++)
@@ -37,8 +38,9 @@
               if (open[next]) { open[next] = 0; stack[height++] = next; }
             }
       }
+      if (perScan || size >= least) { count++; kept += size; }
     }
-    return { voxels, count };
+    return perScan && voxels < least ? { voxels: 0, count: 0 } : { voxels: kept, count };
   }
 
   const digits = (value, least) => value.toFixed(value >= 10 ? 1 : value >= 1 ? 2 : least);
@@ -112,7 +114,8 @@
     }
 
     function drawNumbers() {
-      const { voxels, count } = components(score.img, shape, threshold / scale);
+      const { voxels, count } = components(
+        score.img, shape, threshold / scale, data.leastMl / data.voxelMl - 0.001, data.perScan);
       at("cut").textContent = threshold.toPrecision(3);
       at("threshold").setAttribute("aria-valuetext", threshold.toPrecision(3));
       at("volume").textContent = digits(voxels * data.voxelMl, 3);
