@@ -137,6 +137,6 @@ def _pseudo_healthy(
         else:  # around the brain the model grid is empty: nothing of that is mixed in
             shaded = np.where(prediction.brain, inside * prepared.bias[index], np.float32(0))
             share = restore(prediction.brain.astype(np.float32), prepared.grid, order=1)
-            shown = restore(shaded, prepared.grid, order=1) / np.maximum(share, np.float32(0.01))
-            result[index] = np.where(brain & (share > 0.01), shown, around)
+            whole = restore(shaded, prepared.grid, order=1) / np.maximum(share, np.float32(0.01))
+            result[index] = np.where(brain & (share > 0.01), whole, around)
     return result

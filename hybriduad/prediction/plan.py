@@ -16,15 +16,15 @@ import torch
 from hybriduad.config.runs import NATIVE
 from hybriduad.core.errors import ConfigError, DataError
 from hybriduad.core.processes import peak_mb, usable_cores
-from hybriduad.core.types import BACKGROUND, Batch, Case, Split
+from hybriduad.core.types import Case, Split
 from hybriduad.detector.bundle import Bundle, verify
-from hybriduad.detector.inference import Detector
 from hybriduad.detector.loading import load_detector
 from hybriduad.prediction import failures, runners
 from hybriduad.prediction.cohort import cases_of
 from hybriduad.prediction.files import DEFAULT_MAPS, SUFFIXES, check_same_scan, record_of, refusal, wanted_parts
 from hybriduad.scan.brain_ways import brain_name, chosen
 from hybriduad.scan.grid import Grid, find_slice_axis
+from hybriduad.scan.slices import blank_slices
 from hybriduad.scan.volumes import VolumeGrid, check_mask_grid, read_grid, spacing_of
 
 SLICES = 16
@@ -178,9 +178,9 @@ def _of_records(folder: Path) -> Estimate | None:
 def _of_blank_slices(bundle: str | Path, device: str, grids: Sequence[VolumeGrid]) -> Estimate:
     """From a batch of blank slices through the networks, now and on this machine, for the slices of each scan."""
     detector = load_detector(bundle, device)
-    detector.slice_maps(_blank(detector))
+    detector.slice_maps(blank_slices(detector.anatomy, SLICES))
     began = time.perf_counter()
-    detector.slice_maps(_blank(detector))
+    detector.slice_maps(blank_slices(detector.anatomy, SLICES))
     slice_s = (time.perf_counter() - began) / SLICES
     slices = [grid.shape_ras[_axis(grid)] for grid in grids]
     voxels = max(math.prod(grid.shape) for grid in grids)
@@ -189,23 +189,3 @@ def _of_blank_slices(bundle: str | Path, device: str, grids: Sequence[VolumeGrid
         "reading, preparing and writing come on top. Memory: this process with the model, and ten volumes of 4 bytes"
     )
     return Estimate(statistics.median(slices) * slice_s, peak_mb() + 40 * voxels / 1e6, basis)
-
-
-def _blank(detector: Detector) -> Batch:
-    size, contrasts = detector.anatomy.size, len(detector.anatomy.contrasts)
-    image = torch.full((SLICES, contrasts, size, size), BACKGROUND)
-    plane = (SLICES, size, size)
-    inside, outside = torch.ones(plane, dtype=torch.bool), torch.zeros(plane, dtype=torch.bool)
-    return Batch(
-        image=image,
-        healthy=image,
-        valid=torch.ones_like(image, dtype=torch.bool),
-        brain=inside,
-        lesion=outside,
-        ignore=outside,
-        target=outside.float(),
-        spacing_mm=torch.ones(SLICES, 2),
-        keys=torch.arange(SLICES),
-        case_index=torch.zeros(SLICES, dtype=torch.int64),
-        slice_index=torch.arange(SLICES),
-    )

@@ -119,7 +119,7 @@ def case_content(
     columns, lesions = record.lesions()
     volumes = encoded(layers)
     thresholds = model.get("thresholds")
-    least_ml, per_scan = facts.least_of(record, thresholds)
+    least_ml, per_scan = facts.least_volume(facts.rule_of(record, thresholds))
     confidence = record.content.get("confidence")
     space = record.content.get("space")
     return {

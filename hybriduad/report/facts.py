@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from hybriduad.core.errors import BundleError
 from hybriduad.detector.thresholds import Calibration, cutoffs_of, said
+from hybriduad.prediction.work import LACKING
 from hybriduad.report.records import SYSTEM, Record
 
 HEADINGS = {
@@ -32,8 +33,6 @@ FIGURES = {
     "hd95": "95 % Hausdorff distance (mm)",
 }
 """The figures of an evaluation that a case's page shows."""
-LACKING = 0.03
-"""Share of the brain that a contrast may leave uncovered without a flag."""
 
 
 class Flag(NamedTuple):
@@ -114,39 +113,37 @@ def _sentence(flag: Mapping[str, Any]) -> str:
     return f"{number(flag.get('value'))}, limit {number(flag.get('limit'))}."
 
 
-def least_of(record: Record, thresholds: Any) -> tuple[float, bool]:
-    """The least volume in ml of a component of the mask, or where the second is true of all of it; 0 for any."""
+def rule_of(record: Record, thresholds: Any) -> Mapping[str, Any]:
+    """What the bundle says of the rule that cut the mask; nothing where it says nothing."""
     rules = thresholds.get("rules") if isinstance(thresholds, Mapping) else None
     entry = rules.get(record.content.get("rule")) if isinstance(rules, Mapping) else None
-    sized = (entry.get("sized") or {}).get(SYSTEM) if isinstance(entry, Mapping) else None
-    if not isinstance(sized, Mapping):
-        return 0.0, False
-    least = sized.get("least_ml")
-    return float(least) if isinstance(least, int | float) else 0.0, sized.get("per") == "scan"
+    return entry if isinstance(entry, Mapping) else {}
 
 
-def least_volume(entry: Mapping[str, Any]) -> str:
-    """What a rule says of the least volume of a mask; "" where there is none."""
+def least_volume(entry: Mapping[str, Any]) -> tuple[float, bool]:
+    """The least volume in ml of a component of a rule's masks, or where the second is true of all of it; 0 for any."""
     sized = (entry.get("sized") or {}).get(SYSTEM)
-    if not isinstance(sized, Mapping):
-        return ""
-    what = "Components" if sized.get("per") == "lesion" else "Masks"
-    return f"{what} of less than {number(sized.get('least_ml'))} ml are left out."
+    if not isinstance(sized, Mapping) or not isinstance(least := sized.get("least_ml"), int | float):
+        return 0.0, False
+    return float(least), sized.get("per") == "scan"
+
+
+def _left_out(entry: Mapping[str, Any]) -> list[str]:
+    least_ml, per_scan = least_volume(entry)
+    what = "Masks" if per_scan else "Components"
+    return [f"{what} of less than {number(least_ml)} ml are left out."] if least_ml else []
 
 
 def calibration(record: Record, thresholds: Mapping[str, Any]) -> list[str]:
     """Sentences: the rule, the threshold it gave this scan, what it was set on, and how good it was there."""
-    rule, threshold = record.content.get("rule"), record.content.get("threshold")
-    rules = thresholds.get("rules")
-    entry = rules.get(rule) if isinstance(rules, Mapping) else None
-    if threshold is None or not isinstance(entry, Mapping):
+    rule, threshold, entry = record.content.get("rule"), record.content.get("threshold"), rule_of(record, thresholds)
+    if threshold is None or not entry:
         return ["Not calibrated: there is no mask, and no score is a threshold. 'hybriduad calibrate' sets one."]
     by_scan = SYSTEM in (entry.get("calibrations") or {})
-    least = least_volume(entry)
     sentences = [
         f"The mask holds the voxels of the brain whose score reaches {number(threshold, 4)}, by the rule “{rule}”"
         + (", which finds the threshold of each scan from its own scores." if by_scan else ", the same for all scans."),
-        *([least] if least else []),
+        *_left_out(entry),
         f"The rule was set on {number(entry.get('cases'))} cases of {number(entry.get('subjects'))} subjects, "
         "on the voxels of their brains.",
     ]
@@ -207,13 +204,13 @@ def methods(record: Record, model: Mapping[str, Any]) -> str:
     if method := record.brain.get("method"):
         text.append(f"Scores count inside the brain only (brain mask: {method}).")
     if content.get("threshold") is not None:
-        entry = (model.get("thresholds", {}).get("rules") or {}).get(content.get("rule")) or {}
+        entry = rule_of(record, model.get("thresholds"))
         text.append(
             f"Lesions were outlined where the score reached {number(content['threshold'], 4)}, by the rule "
             f"{content.get('rule')}, set on {number(entry.get('subjects'))} subjects; "
             "components are 26-connected."
         )
-        text.append(least_volume(entry))
+        text += _left_out(entry)
         if SYSTEM in (entry.get("calibrations") or {}):
             text.append(
                 "The threshold of a scan maximises its expected Dice (Dai and Li, RankSEG, JMLR 24, 2023)."

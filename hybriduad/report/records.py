@@ -12,10 +12,9 @@ from typing import Any
 
 from hybriduad.core.errors import ConfigError, DataError
 from hybriduad.prediction.files import LESIONS, MODEL, READABLE, SUFFIXES
+from hybriduad.prediction.group import FAILED
 
 RECORD_END = f"_{SUFFIXES['score']}.json"
-FAILURES = "failures.tsv"
-"""Cases that failed, with why, where the run that predicted left such a table."""
 NEEDED = {"bundle", "parts", "notes", "inputs"}
 """What a record must hold."""
 SYSTEM = "score"
@@ -97,7 +96,7 @@ def read_records(folder: Path, failed: dict[str, str]) -> list[Record]:
 
 def failures(folder: Path) -> dict[str, str]:
     """Case -> why, of the cases that the run itself reported as failed."""
-    path = folder / FAILURES
+    path = folder / FAILED
     if not path.is_file():
         return {}
     columns, rows = table(path, "\t")

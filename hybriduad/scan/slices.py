@@ -7,8 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from hybriduad.config.runs import Anatomy
 from hybriduad.core import rng
-from hybriduad.core.types import Batch
+from hybriduad.core.types import BACKGROUND, Batch
 from hybriduad.scan.preparation import Prepared
 
 SMALLEST_BRAIN_MM2 = 1500.0
@@ -42,4 +43,24 @@ def slices_of(prepared: Prepared, indices: Sequence[int], seed: int) -> Batch:
         keys=torch.tensor([rng.slice_key(seed, index) for index in chosen], dtype=torch.int64),
         case_index=torch.zeros(count, dtype=torch.int64),
         slice_index=torch.tensor(chosen, dtype=torch.int64),
+    )
+
+
+def blank_slices(anatomy: Anatomy, slices: int) -> Batch:
+    """Slices without content, all of them brain: to count or time what depends on shapes alone."""
+    plane = (slices, anatomy.size, anatomy.size)
+    image = torch.full((slices, len(anatomy.contrasts), anatomy.size, anatomy.size), BACKGROUND)
+    inside, outside = torch.ones(plane, dtype=torch.bool), torch.zeros(plane, dtype=torch.bool)
+    return Batch(
+        image=image,
+        healthy=image,
+        valid=torch.ones_like(image, dtype=torch.bool),
+        brain=inside,
+        lesion=outside,
+        ignore=outside,
+        target=outside.float(),
+        spacing_mm=torch.ones(slices, 2),
+        keys=torch.arange(slices),
+        case_index=torch.zeros(slices, dtype=torch.int64),
+        slice_index=torch.arange(slices),
     )

@@ -13,9 +13,10 @@ import torch
 from hybriduad.config import files as configs
 from hybriduad.config.runs import Anatomy, DetectorRun, ReconstructorRun
 from hybriduad.core.errors import ConfigError
-from hybriduad.core.types import BACKGROUND, Batch, Part
+from hybriduad.core.types import Part
 from hybriduad.networks.segmenter import Segmenter
 from hybriduad.reconstructors._base import Reconstructor
+from hybriduad.scan.slices import blank_slices
 from hybriduad.scan.volumes import write_atomically
 from hybriduad.speed.networks import (
     Bench,
@@ -114,7 +115,7 @@ def _counter() -> Bench:
 
 def _of_slice(bench: Bench, anatomy: Anatomy, model: Reconstructor | None, segmenter: Segmenter | None) -> float:
     """Operations (1e9) of one view of a slice: the reconstructions, and the segmenter beside each that it needs."""
-    total, slices = 0.0, [_blank(anatomy, 1)]
+    total, slices = 0.0, [blank_slices(anatomy, 1)]
     if model is not None:
         total += count_gflops(reconstruction(bench, model, slices))
     if segmenter is not None:
@@ -125,8 +126,8 @@ def _of_slice(bench: Bench, anatomy: Anatomy, model: Reconstructor | None, segme
 
 def _of_reconstructor(bench: Bench, config: str, run: ReconstructorRun) -> Operations:
     model = build_reconstructor(run)
-    step = count_gflops(reconstruction_step(bench, model, _blank(run.anatomy, run.train.batch)))
-    reconstructed = count_gflops(reconstruction(bench, model, [_blank(run.anatomy, 1)]))
+    step = count_gflops(reconstruction_step(bench, model, blank_slices(run.anatomy, run.train.batch)))
+    reconstructed = count_gflops(reconstruction(bench, model, [blank_slices(run.anatomy, 1)]))
     return Operations(
         config=config,
         parameters=parameters(model),
@@ -144,7 +145,7 @@ def _of_detector(bench: Bench, config: str, run: DetectorRun) -> Operations:
         stage1: ReconstructorRun = configs.load(STAGE_1, kind="reconstructor")
         anatomy, reconstructor = stage1.anatomy, build_reconstructor(stage1)
     segmenter = build_segmenter(run, anatomy)
-    batch = _blank(anatomy, run.train.batch)
+    batch = blank_slices(anatomy, run.train.batch)
     return Operations(
         config=config,
         parameters=parameters(segmenter),
@@ -157,23 +158,3 @@ def _of_detector(bench: Bench, config: str, run: DetectorRun) -> Operations:
 
 def _views(run: ReconstructorRun | DetectorRun) -> int:
     return 2 if run.mirror else 1
-
-
-def _blank(anatomy: Anatomy, slices: int) -> Batch:
-    """Slices without content: operations depend on shapes alone."""
-    plane = (slices, anatomy.size, anatomy.size)
-    image = torch.full((slices, len(anatomy.contrasts), anatomy.size, anatomy.size), BACKGROUND)
-    inside, outside = torch.ones(plane, dtype=torch.bool), torch.zeros(plane, dtype=torch.bool)
-    return Batch(
-        image=image,
-        healthy=image,
-        valid=torch.ones_like(image, dtype=torch.bool),
-        brain=inside,
-        lesion=outside,
-        ignore=outside,
-        target=outside.float(),
-        spacing_mm=torch.ones(slices, 2),
-        keys=torch.arange(slices),
-        case_index=torch.zeros(slices, dtype=torch.int64),
-        slice_index=torch.arange(slices),
-    )
