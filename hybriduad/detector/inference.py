@@ -18,7 +18,7 @@ from hybriduad.detector.familiarity import Reference, case_features
 from hybriduad.detector.memory import in_batches
 from hybriduad.detector.sharing import network_digest, result_of
 from hybriduad.detector.thresholds import Thresholds
-from hybriduad.networks.baselines import baseline_maps, intensity_map
+from hybriduad.networks.baselines import baseline_maps, intensity_map, opposite_map
 from hybriduad.networks.scoring import Map, fuse, median_filter_volume, smooth_across_slices, weigh
 from hybriduad.networks.segmenter import Segmenter
 from hybriduad.reconstructors._base import FeatureReconstructor, ImageReconstructor, Reconstructor
@@ -152,17 +152,38 @@ class Detector:
         return f"{self._digests[network]} {self.precision} {self.device}"
 
     def _baselines(self, prepared: Prepared, judged: np.ndarray) -> dict[str, np.ndarray | None]:
-        """Those of :func:`baseline_maps`, and as ``witness`` the intensity under the filter of the map: that of the
-        baselines is wider, and wipes out small lesions."""
-        arguments = (prepared.spacing_mm, self.anatomy.contrasts)
-        lateral, median_mm = lateral_axis(self.direction), self.residual.median_mm
-
-        def make() -> dict[str, np.ndarray | None]:
-            volume = (prepared.image, prepared.valid, judged, *arguments)
-            return {**baseline_maps(*volume, lateral), "witness": intensity_map(*volume, median_mm)}
-
+        arguments, lateral = (prepared.spacing_mm, self.anatomy.contrasts), lateral_axis(self.direction)
         given = (prepared.image, prepared.valid, judged)
-        return result_of(lambda: f"baselines {arguments} {lateral} {median_mm}", given, make)
+        return result_of(
+            lambda: f"baselines {arguments} {lateral}", given, lambda: baseline_maps(*given, *arguments, lateral)
+        )
+
+    def intensity_witness(
+        self,
+        image: np.ndarray,
+        valid: np.ndarray,
+        brain: np.ndarray,
+        spacing_mm: Sequence[float],
+        reconstruction: np.ndarray | None,
+        median_mm: float,
+    ) -> np.ndarray:
+        """What plain intensity says of each voxel of a volume to :meth:`fuse`: (H, W, S) float32 in [0, 1].
+
+        As :class:`hybriduad.config.runs.Fusion` says, from ``image`` and ``reconstruction`` (C, H, W, S) in [-1, 1],
+        ``valid`` (C, H, W, S) and ``brain`` (H, W, S) bool. Without a reconstruction nothing departs from it. The
+        filter of the baselines is wider than ``median_mm``, and wipes out small lesions.
+
+        Raises:
+            DataError: shapes that do not fit, or no contrast is present.
+        """
+        volume = (valid, brain, spacing_mm, self.anatomy.contrasts)
+        if self.fusion.opposite == 0:
+            return intensity_map(image, *volume, median_mm)
+        plain = intensity_map(image, *volume, 0.0)
+        if reconstruction is None:
+            return plain
+        departure = self.fusion.opposite * opposite_map(image, reconstruction, *volume, median_mm)
+        return 1.0 - (1.0 - plain) * (1.0 - departure.clip(max=1.0))
 
     def predict_volume(self, prepared: Prepared, *, rule: str | None = None, batch: int = 16) -> Prediction:
         """The prediction of one case on the model grid (H, W, S).
@@ -194,9 +215,10 @@ class Detector:
             slice_mm = prepared.spacing_mm[2]
             sigma_mm = min(self.fusion.smooth_mm, (self.fusion.smooth_slices or math.inf) * slice_mm)
             probability = smooth_across_slices(probability, slice_mm, judged, sigma_mm)
-        baselines = dict(self._baselines(prepared, judged))
-        intensity = baselines.pop("witness")
-        assert intensity is not None  # a volume with a contrast has one
+        baselines = self._baselines(prepared, judged)
+        reconstruction = self._pseudo_healthy(prepared, maps, indices)
+        volume = (prepared.image, prepared.valid, judged, prepared.spacing_mm)
+        intensity = self.intensity_witness(*volume, reconstruction, self.residual.median_mm)
         score = self.fuse(anomaly, probability, intensity, baselines["asymmetry"])
         voxel_ml = math.prod(prepared.spacing_mm) / 1000
         mask, threshold = self.thresholds.mask("score", score, brain, voxel_ml, rule)
@@ -207,7 +229,7 @@ class Detector:
             map=anomaly,
             uncertainty=_volume([part.uncertainty for part in maps], indices, brain.shape),
             **baselines,
-            reconstruction=self._pseudo_healthy(prepared, maps, indices),
+            reconstruction=reconstruction,
             mask=mask,
             threshold=threshold,
             notes=dict(prepared.notes)
@@ -233,8 +255,8 @@ class Detector:
     def fuse(self, map: Map | None, probability: Map | None, intensity: Map, asymmetry: Map | None) -> Map:
         """The score of maps of one shape, arrays or tensors, by the detector's fusion.
 
-        Plain intensity and left-right asymmetry count only where map and probability are fused; an asymmetry that a
-        volume does not allow (``None``) is 0.
+        ``intensity`` (:meth:`intensity_witness`) and left-right asymmetry count only where map and probability are
+        fused; an asymmetry that a volume does not allow (``None``) is 0.
         """
         fusion = self.fusion
         score = fuse(map, probability, fusion.form, fusion.weight, fusion.floor)

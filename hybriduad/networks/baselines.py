@@ -54,12 +54,33 @@ def intensity_map(
         DataError: shapes that do not fit, or no contrast is present.
     """
     _check("intensity_map", image, valid, contrasts)
-    total = np.zeros(image.shape[1:], np.float32)
-    for name, values, here in zip(contrasts, image, valid, strict=True):
-        unit = _unit(values)
-        total += np.where(here, 1.0 - unit if name in DARK_LESION_CONTRASTS else unit, np.float32(0.0))
-    mean = np.where(brain, total / valid.sum(axis=0, dtype=np.float32).clip(1.0), np.float32(0.0))
-    return median_filter_volume(mean, spacing_mm, brain, length_mm)
+    abnormal = [_abnormal(values, name) for name, values in zip(contrasts, image, strict=True)]
+    return median_filter_volume(_mean(abnormal, valid, brain), spacing_mm, brain, length_mm)
+
+
+def opposite_map(
+    image: np.ndarray,
+    reconstruction: np.ndarray,
+    valid: np.ndarray,
+    brain: np.ndarray,
+    spacing_mm: Sequence[float],
+    contrasts: Sequence[str],
+    length_mm: float = MEDIAN_MM,
+) -> np.ndarray:
+    """How far a voxel departs from its pseudo-healthy tissue to the side that :func:`intensity_map` calls healthy.
+
+    Darker than the ``reconstruction`` (C, H, W, S in [-1, 1]) where bright counts as abnormal, brighter on contrasts of
+    dark lesions: cavities and old haemorrhage on FLAIR. Of what is as dark in both, as fluid is, nothing is left. The
+    result is (H, W, S) float32 in [0, 1], the mean over the contrasts that cover a voxel, 0 outside the brain, with a
+    median filter. Other arguments and errors are those of :func:`intensity_map`.
+    """
+    _check("opposite_map", image, valid, contrasts)
+    _check("opposite_map", reconstruction, valid, contrasts)
+    departures = [
+        np.maximum(_abnormal(expected, name) - _abnormal(values, name), 0.0)
+        for name, values, expected in zip(contrasts, image, reconstruction, strict=True)
+    ]
+    return median_filter_volume(_mean(departures, valid, brain), spacing_mm, brain, length_mm)
 
 
 def asymmetry_map(
@@ -103,6 +124,19 @@ def asymmetry_map(
     mean = np.zeros(brain.shape, np.float32)
     mean[tuple(places)] = np.minimum(total / count.clip(1.0), 1.0)
     return median_filter_volume(mean, spacing_mm, brain, length_mm)
+
+
+def _abnormal(values: np.ndarray, contrast: str) -> np.ndarray:
+    """Model intensities of a contrast as [0, 1] float32, lesions high."""
+    return 1.0 - _unit(values) if contrast in DARK_LESION_CONTRASTS else _unit(values)
+
+
+def _mean(parts: Sequence[np.ndarray], valid: np.ndarray, brain: np.ndarray) -> np.ndarray:
+    """Over the contrasts that cover a voxel, C parts (H, W, S) -> (H, W, S); 0 elsewhere and outside the brain."""
+    total = np.zeros(brain.shape, np.float32)
+    for part, here in zip(parts, valid, strict=True):
+        total += np.where(here, part, np.float32(0.0))
+    return np.where(brain, total / valid.sum(axis=0, dtype=np.float32).clip(1.0), np.float32(0.0))
 
 
 def _unit(image: np.ndarray) -> np.ndarray:

@@ -102,12 +102,25 @@ def _voxels(detector: Detector, slices: Batch, baselines: Mapping[str, np.ndarra
     shown = _shown(slices.brain.numpy(), np.moveaxis(slices.valid.numpy(), 1, 0))
     maps = detector.slice_maps(slices)
     tensors = {part: torch.from_numpy(values).to(detector.device) for part, values in baselines.items()}
-    score = detector.fuse(maps.map, maps.probability, tensors["intensity"], tensors.get("asymmetry"))
+    intensity = torch.from_numpy(_witness(detector, slices, maps.reconstruction)).to(detector.device)
+    score = detector.fuse(maps.map, maps.probability, intensity, tensors.get("asymmetry"))
     for part, values in (("score", score), ("probability", maps.probability), ("map", maps.map)):
         if values is not None:
             yield part, values.float().cpu().numpy()[shown]
     for part, plain in baselines.items():
         yield part, plain[shown]
+
+
+def _witness(detector: Detector, slices: Batch, reconstruction: torch.Tensor | None) -> np.ndarray:
+    """:meth:`Detector.intensity_witness` of slices, (B, H, W), without its median filter."""
+
+    def stacked(part: torch.Tensor) -> np.ndarray:
+        return np.moveaxis(part.float().cpu().numpy(), 0, -1)
+
+    expected = None if reconstruction is None else stacked(reconstruction)
+    valid, brain = stacked(slices.valid) > 0, stacked(slices.brain) > 0
+    witness = detector.intensity_witness(stacked(slices.image), valid, brain, (1.0, 1.0, 1.0), expected, 0.0)
+    return np.moveaxis(witness, -1, 0)
 
 
 def _baselines(detector: Detector, prepared: Prepared) -> dict[str, np.ndarray]:

@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 
 import numpy as np
+from torch import Tensor
 
 from hybriduad.config.strict import AnomalyConfig
 from hybriduad.core import plugins
 from hybriduad.core.types import Batch
 from hybriduad.detector.inference import Detector
 from hybriduad.metrics import ScoreHistogram
-from hybriduad.networks.baselines import asymmetry_map, intensity_map
+from hybriduad.networks.baselines import asymmetry_map
 from hybriduad.networks.scoring import median_filter_volume
 from hybriduad.scan.grid import lateral_axis
 
@@ -48,7 +49,7 @@ class UnseenSlices:
 
     def __init__(self, batches: Sequence[Batch], generators: Sequence[str]) -> None:
         self.batches, self.generators = tuple(batches), tuple(generators)
-        self._baselines: list[tuple[np.ndarray, np.ndarray]] = []
+        self._asymmetries: list[np.ndarray] = []
 
     def figures(self, detector: Detector) -> dict[str, float]:
         """The AUPRC of a detector as it is now, over the voxels of all slices, brain without what is marked ignore.
@@ -87,13 +88,14 @@ class UnseenSlices:
                 ]
             )
             yield UNSEEN_MAP, filtered
-            yield UNSEEN_SCORE, detector.fuse(filtered, probability, *self._beside(detector, number))
+            intensity = _intensity(detector, batch, maps.reconstruction)
+            yield UNSEEN_SCORE, detector.fuse(filtered, probability, intensity, self._asymmetry(detector, number))
 
-    def _beside(self, detector: Detector, number: int) -> tuple[np.ndarray, np.ndarray]:
-        """Plain intensity and asymmetry (B, H, W) of a batch; computed once, as they do not depend on any weights."""
-        if not self._baselines:
-            self._baselines = [_baselines(detector, batch) for batch in self.batches]
-        return self._baselines[number]
+    def _asymmetry(self, detector: Detector, number: int) -> np.ndarray:
+        """Of a batch, (B, H, W); computed once, as it does not depend on any weights."""
+        if not self._asymmetries:
+            self._asymmetries = [_asymmetry(detector, batch) for batch in self.batches]
+        return self._asymmetries[number]
 
 
 def _lone_volumes(batch: Batch) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray, tuple[float, float, float]]]:
@@ -104,17 +106,25 @@ def _lone_volumes(batch: Batch) -> Iterator[tuple[np.ndarray, np.ndarray, np.nda
         yield image[..., None], valid[..., None], brain[..., None], (h, w, APART_MM)
 
 
-def _baselines(detector: Detector, batch: Batch) -> tuple[np.ndarray, np.ndarray]:
-    """As a detector fuses them, 0 where its fusion does not ask for them or a slice does not allow them."""
-    intensity, asymmetry = np.zeros((2, *batch.brain.shape), np.float32)
-    contrasts, lateral = detector.anatomy.contrasts, lateral_axis(detector.direction)
-    for index, (image, valid, brain, spacing) in enumerate(_lone_volumes(batch)):
-        if not (valid & brain).any():
-            continue
-        if detector.fusion.intensity > 0:
-            maps = intensity_map(image, valid, brain, spacing, contrasts, detector.residual.median_mm)
-            intensity[index] = maps[..., 0]
-        if detector.fusion.asymmetry > 0:
-            found = asymmetry_map(image, valid, brain, spacing, contrasts, lateral)
+def _intensity(detector: Detector, batch: Batch, reconstruction: Tensor | None) -> np.ndarray:
+    """As a detector fuses it, (B, H, W); 0 where its fusion does not ask for it or a slice is empty."""
+    intensity = np.zeros(batch.brain.shape, np.float32)
+    if detector.fusion.intensity == 0:
+        return intensity
+    for index, volume in enumerate(_lone_volumes(batch)):
+        if (volume[1] & volume[2]).any():
+            expected = None if reconstruction is None else reconstruction[index, ..., None].float().cpu().numpy()
+            intensity[index] = detector.intensity_witness(*volume, expected, detector.residual.median_mm)[..., 0]
+    return intensity
+
+
+def _asymmetry(detector: Detector, batch: Batch) -> np.ndarray:
+    """As a detector fuses it, (B, H, W); 0 where its fusion does not ask for it or a slice does not allow it."""
+    asymmetry = np.zeros(batch.brain.shape, np.float32)
+    if detector.fusion.asymmetry == 0:
+        return asymmetry
+    for index, volume in enumerate(_lone_volumes(batch)):
+        if (volume[1] & volume[2]).any():
+            found = asymmetry_map(*volume, detector.anatomy.contrasts, lateral_axis(detector.direction))
             asymmetry[index] = 0 if found is None else found[..., 0]
-    return intensity, asymmetry
+    return asymmetry

@@ -44,3 +44,13 @@ def test_what_tiers_share_is_trained_once_for_both() -> None:
 def test_the_operations_of_the_quick_tier_can_be_counted() -> None:
     run = tier("benchmark-quick")
     assert set(system_gflops(run)) == set(run.systems)
+
+
+@pytest.mark.parametrize(("system", "config"), [("default", "synthetic"), ("default (7 labels)", "labels-alone")])
+@pytest.mark.parametrize("name", TIERS)
+def test_the_row_of_the_default_fuses_as_the_shipped_config_does(name: str, system: str, config: str) -> None:
+    (row, *_) = (row for row in rows_of(tier(name)) if row.system == system)
+    model = row.trials[0].model
+    fitted = configs.load(model.config, model.overrides, kind="detector")
+    assert fitted.train.steps == 0
+    assert fitted.fusion == configs.load(config, [], kind="detector").fusion

@@ -21,7 +21,7 @@ from hybriduad.core.types import Prediction
 from hybriduad.detector.inference import Detector
 from hybriduad.detector.loading import load_detector
 from hybriduad.detector.thresholds import Thresholds
-from hybriduad.networks.baselines import asymmetry_map, intensity_map
+from hybriduad.networks.baselines import asymmetry_map, intensity_map, opposite_map
 from hybriduad.networks.scoring import fuse, median_filter_volume
 from hybriduad.networks.segmenter import Segmenter
 from hybriduad.reconstructors._base import FeatureReconstructor
@@ -204,6 +204,25 @@ class TestThreeKinds:
         none = changed.fuse(prediction.map, prediction.probability, sharp, None)
         zero = changed.fuse(prediction.map, prediction.probability, sharp, nowhere)
         np.testing.assert_array_equal(none, zero)
+
+    def test_tissue_on_the_other_side_of_healthy_counts(self, detector: Detector, prepared: list[Prepared]) -> None:
+        changed = copy.copy(detector)
+        changed.fusion = Fusion(form="product", intensity=1.0, opposite=4.0)
+        case = prepared[0]
+        prediction = changed.predict_volume(case)
+        volume = (case.valid, case.brain & enough_brain(case.brain, case.spacing_mm), case.spacing_mm)
+        volume = (*volume, detector.anatomy.contrasts)
+        assert prediction.reconstruction is not None
+        plain = intensity_map(case.image, *volume, 0.0)
+        departure = opposite_map(case.image, prediction.reconstruction, *volume, detector.residual.median_mm)
+        assert (4 * departure > 0.05).any()
+        witness = 1 - (1 - plain) * (1 - np.minimum(4 * departure, 1))
+        assert prediction.map is not None
+        assert prediction.probability is not None
+        expected = prediction.map * prediction.probability * witness
+        np.testing.assert_allclose(prediction.score, expected, rtol=1e-4, atol=1e-7)
+        without = changed.intensity_witness(case.image, *volume[:3], None, 7.0)
+        np.testing.assert_array_equal(without, plain)
 
     def test_smoothing_is_bounded_in_slices(self, detector: Detector, prepared: list[Prepared]) -> None:
         def probability(**smoothing: float) -> np.ndarray:

@@ -9,7 +9,7 @@ import pytest
 from scipy import ndimage
 
 from hybriduad.core.errors import DataError
-from hybriduad.networks.baselines import asymmetry_map, baseline_maps, intensity_map
+from hybriduad.networks.baselines import asymmetry_map, baseline_maps, intensity_map, opposite_map
 from hybriduad.networks.scoring import median_filter_volume
 from hybriduad.networks.symmetry import find_plane
 from hybriduad.phantom.subject import make_subject
@@ -218,6 +218,34 @@ def test_intensity_follows_the_sign_of_the_contrast() -> None:
     image[0, 4:8, 4:8] = 0.2
     part = intensity_map(image, valid, brain, (20.0, 20.0, 20.0), ("FLAIR", "T1w"))
     assert part[5, 5].tolist() == pytest.approx([0.7, 0.6, 0.0])  # both, the first alone, none
+
+
+def test_what_departs_from_healthy_tissue_to_the_other_side() -> None:
+    image = np.full((2, 12, 12, 3), 0.2, np.float32)
+    expected, brain = image.copy(), np.zeros((12, 12, 3), bool)
+    brain[1:11, 1:11] = True
+    image[:, 2:5, 2:5], expected[:, 2:5, 2:5] = -0.8, 0.0  # a cavity: dark on FLAIR, where tissue is expected
+    image[:, 7:10, 2:5], expected[:, 7:10, 2:5] = -0.8, -0.8  # fluid in both
+    image[:, 2:5, 7:10], expected[:, 2:5, 7:10] = 0.9, 0.1  # bright
+    valid = np.ones(image.shape, bool)
+
+    def departure(contrast: str) -> np.ndarray:
+        return opposite_map(image[:1], expected[:1], valid[:1], brain, (5.0, 5.0, 5.0), (contrast,), 0.0)
+
+    flair, t1 = departure("FLAIR"), departure("T1w")
+    assert flair[3, 3].tolist() == pytest.approx([0.4] * 3)
+    assert t1[3, 8].tolist() == pytest.approx([0.4] * 3)
+    for nothing in (flair[3, 8], t1[3, 3], flair[8, 3], flair[~brain]):
+        assert not nothing.any()
+    both = opposite_map(image, expected, valid, brain, (5.0, 5.0, 5.0), ("FLAIR", "T1w"), 0.0)
+    np.testing.assert_allclose(both, (flair + t1) / 2, rtol=1e-6)
+    lone = np.where(brain, 0.2, 0.0).astype(np.float32)
+    lone[6, 6] = -0.8
+    assert not opposite_map(
+        lone[None], np.full_like(lone, 0.2)[None], valid[:1], brain, (5.0, 5.0, 5.0), ("FLAIR",), 15.0
+    )[6, 6].any()  # behind the median filter
+    with pytest.raises(DataError, match="opposite_map"):
+        opposite_map(image, expected[:1], valid, brain, (5.0, 5.0, 5.0), ("FLAIR", "T1w"))
 
 
 def test_intensity_is_not_rescaled_per_scan() -> None:

@@ -203,10 +203,10 @@ class TestUnseen:
     ) -> None:
         detector = load_detector(tiny_detector, "cpu")
         found = []
-        for exponents in ({}, {"intensity": 1.0}, {"asymmetry": 1.0}):
+        for exponents in ({}, {"intensity": 1.0}, {"intensity": 1.0, "opposite": 4.0}, {"asymmetry": 1.0}):
             detector.fusion = Fusion(form="product", floor=0.05, **exponents)
             found.append(painted(tiny_cohort, tiny_cohort.parent, pool, DETECTOR).unseen.figures(detector))
-        assert len({entry[UNSEEN_SCORE] for entry in found}) == 3
+        assert len({entry[UNSEEN_SCORE] for entry in found}) == 4
         assert len({(entry[UNSEEN], entry[UNSEEN_MAP]) for entry in found}) == 1
 
     def test_a_slice_that_no_contrast_covers_scores_0(
