@@ -1,7 +1,9 @@
-"""Made-up DICOM: series of classic MR images of a patient whose name must never come out again."""
+"""Made-up DICOM: series of classic and of multi-frame MR images of a patient whose name must never come out again."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -81,3 +83,73 @@ def write_series(
 def head(seed: int = 0, shape: tuple[int, int, int] = (12, 20, 24)) -> np.ndarray:
     """Voxels (slices, rows, columns) without any symmetry."""
     return np.random.default_rng(seed).integers(1, 2000, shape)
+
+
+def enhance(series: Path, path: Path, *, per_frame: bool, order: Sequence[int] | None = None, **header: Any) -> Path:
+    """Write the classic series in the folder ``series`` as one Enhanced MR image ``path``.
+
+    Frames come in the ``order`` of these images by their instance number; what all share, direction and size of voxels,
+    is said once or ``per_frame``, as some scanners do.
+    """
+    import pydicom
+    from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
+    from pydicom.uid import ExplicitVRLittleEndian, generate_uid
+
+    images = sorted((pydicom.dcmread(file) for file in series.iterdir()), key=lambda image: int(image.InstanceNumber))
+    images = [images[place] for place in (order or range(len(images)))]
+    first = images[0]
+    meta = FileMetaDataset()
+    meta.MediaStorageSOPClassUID = "1.2.840.10008.5.1.4.1.1.4.1"
+    meta.MediaStorageSOPInstanceUID = generate_uid(entropy_srcs=[first.SeriesInstanceUID, "enhanced"])
+    meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    data = FileDataset(str(path), {}, file_meta=meta, preamble=b"\0" * 128)
+    of_frames = ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SliceThickness", "PixelData")
+    of_frames += ("SpacingBetweenSlices", "EchoTime", "RepetitionTime", "InversionTime", "FlipAngle", "InstanceNumber")
+    for element in first:
+        if element.keyword not in of_frames:
+            data.add(deepcopy(element))
+    data.SOPClassUID, data.SOPInstanceUID = meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID
+    data.ImageType = ["ORIGINAL", "PRIMARY", "M", "NONE"]
+    data.NumberOfFrames, data.InstanceNumber = len(images), 1
+    organisation = Dataset()
+    organisation.DimensionOrganizationUID = generate_uid(entropy_srcs=[first.SeriesInstanceUID, "dimension"])
+    data.DimensionOrganizationSequence = [organisation]
+    index = Dataset()
+    index.DimensionOrganizationUID = organisation.DimensionOrganizationUID
+    index.DimensionIndexPointer, index.FunctionalGroupPointer = 0x00209057, 0x00209111  # place in the stack
+    data.DimensionIndexSequence = [index]
+
+    def group(**values: Any) -> list[Dataset]:
+        item = Dataset()
+        for name, value in values.items():
+            setattr(item, name, value)
+        return [item]
+
+    shared = Dataset()
+    shared.MRTimingAndRelatedParametersSequence = group(
+        RepetitionTime=first.RepetitionTime, FlipAngle=first.FlipAngle, EchoTrainLength=1
+    )
+    shared.MREchoSequence = group(EffectiveEchoTime=float(first.EchoTime))
+    shared.MRModifierSequence = group(InversionRecovery="YES", InversionTimes=[float(first.InversionTime or 0)])
+    frames = []
+    for place, image in enumerate(images):
+        frame = Dataset()
+        frame.FrameContentSequence = group(
+            StackID="1", InStackPositionNumber=place + 1, DimensionIndexValues=[place + 1], FrameAcquisitionNumber=1
+        )
+        frame.PlanePositionSequence = group(ImagePositionPatient=image.ImagePositionPatient)
+        for item in [frame] if per_frame else [shared] if place == 0 else []:
+            item.PlaneOrientationSequence = group(ImageOrientationPatient=image.ImageOrientationPatient)
+            item.PixelMeasuresSequence = group(
+                PixelSpacing=image.PixelSpacing,
+                SliceThickness=image.SliceThickness,
+                SpacingBetweenSlices=image.SpacingBetweenSlices,
+            )
+        frames.append(frame)
+    data.SharedFunctionalGroupsSequence, data.PerFrameFunctionalGroupsSequence = [shared], frames
+    for key, value in header.items():
+        setattr(data, key, value)
+    data.PixelData = b"".join(image.PixelData for image in images)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pydicom.dcmwrite(path, data, enforce_file_format=True)
+    return path

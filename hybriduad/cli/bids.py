@@ -220,7 +220,10 @@ def validate(folder: Path) -> None:
     except (ValueError, KeyError, TypeError):
         log.log.warning("not validated: %s said %s", program, (done.stderr or done.stdout).strip()[:200])
         return
-    errors = sorted({str(issue.get("code")) for issue in listed if issue.get("severity", "error") == "error"})
+    # Version 1 numbers its codes, and has their names as keys.
+    errors = sorted(
+        {str(issue.get("key") or issue.get("code")) for issue in listed if issue.get("severity", "error") == "error"}
+    )
     if errors:
         mend = "mend the data set, or --skip-bids-validation"
         raise DataError("the BIDS validator finds errors", where=folder, got=", ".join(errors), mend=mend)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ import numpy as np
 from hybriduad import __version__
 from hybriduad.core.errors import ConfigError, DataError
 from hybriduad.exchange.dicom_extra import dicom_module, quiet
-from hybriduad.exchange.dicom_geometry import read_series, series_grid
+from hybriduad.exchange.dicom_geometry import SliceSeries, read_series, series_grid
 from hybriduad.prediction.files import SUFFIXES
 from hybriduad.scan.preparation import resampled
 from hybriduad.scan.volumes import Image, VolumeGrid, read_mask, same_grid, write_atomically
@@ -44,7 +43,8 @@ def write_dicom_seg(
     Args:
         predictions: a folder made by ``predict``.
         case: its name, ``sub-X[_ses-Y][_run-Z]``.
-        series: folder with the DICOM files of the reference scan; others beside it are told by their grid.
+        series: folder with the DICOM files of the reference scan, one a slice or one multi-frame ("enhanced") image of
+            all; others beside it are told by their grid.
         out: the file, .dcm.
         number: the series number, where several of the folder lie on the mask's grid.
         overwrite: replace ``out``.
@@ -65,10 +65,11 @@ def write_dicom_seg(
     mask, record = _mask(Path(predictions), case)
     content = io.BytesIO()
     with quiet():
-        images, grid = _source(series, mask.grid, number)
+        source, grid = _source(series, mask.grid, number)
         voxels = resampled(Image(mask.data.astype(np.float32), mask.grid), grid, linear=False) > 0.5
-        frames = voxels.transpose(2, 1, 0).astype(np.uint8)
-        _segmentation(images, frames, str(record["bundle"])).save_as(content)
+        frames = np.empty(voxels.shape[::-1], dtype=np.uint8)
+        frames[list(source.stored)] = voxels.transpose(2, 1, 0)  # as the source has them: the one refers to the other
+        _segmentation(source, frames, str(record["bundle"])).save_as(content)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, content.getvalue())
     return int(voxels.sum())
@@ -93,28 +94,32 @@ def _mask(predictions: Path, case: str) -> tuple[Image, dict[str, Any]]:
     return read_mask(predictions / part), record
 
 
-def _source(folder: str | Path, target: VolumeGrid, number: str | None) -> tuple[list[Any], VolumeGrid]:
-    """The images of the one series on the grid ``target``, and its grid."""
+def _source(folder: str | Path, target: VolumeGrid, number: str | None) -> tuple[SliceSeries, VolumeGrid]:
+    """The one series on the grid ``target``, and its grid."""
     found, faults = {}, []
     there = read_series(folder)
     if number is not None and number not in there:
         raise DataError("no such series", where=folder, got=number, expected=f"one of {sorted(there)}")
-    for label, images in there.items():
+    for label, series in there.items():
         if number not in (None, label):
             continue
         try:
-            grid = series_grid(images)
+            grid = series_grid(series)
         except DataError as error:
             faults.append(f"series {label}: {str(error).rstrip('.')}")
             continue
         if same_grid(grid, target):
-            found[label] = (images, grid)
+            found[label] = (series, grid)
         else:
             faults.append(f"series {label}: {grid.shape}, in another place or of another size")
     if not found:
         mend = "name the folder of the series that the predicted scan was converted from, not resampled"
         raise DataError(
-            "no series on the grid of the mask", where=folder, got="; ".join(faults), expected=target.shape, mend=mend
+            "no series on the grid of the mask",
+            where=folder,
+            got="; ".join(faults[:8]),
+            expected=target.shape,
+            mend=mend,
         )
     if len(found) > 1:
         mend = f"name that of the scan, as in --series {sorted(found)[0]}"
@@ -122,13 +127,17 @@ def _source(folder: str | Path, target: VolumeGrid, number: str | None) -> tuple
     return next(iter(found.values()))
 
 
-def _segmentation(images: Sequence[Any], frames: np.ndarray, bundle: str) -> Any:
-    """The SEG object of frames (slices, rows, columns) uint8; the same voxels on the same series have the same UIDs."""
+def _segmentation(source: SliceSeries, frames: np.ndarray, bundle: str) -> Any:
+    """The SEG object of frames (slices, rows, columns) uint8 in the order of the source; the same voxels on the same
+    series have the same UIDs."""
+    images = source.images
     hd = dicom_module("highdicom")
     codes = dicom_module("pydicom.sr.codedict").codes
     generate_uid = dicom_module("pydicom.uid").generate_uid
     content = hashlib.sha256(np.packbits(frames).tobytes()).hexdigest()
     sources = [str(images[0].SeriesInstanceUID), content, bundle, __version__]
+    if source.enhanced:  # a series may hold several
+        sources.append(str(images[0].SOPInstanceUID))
 
     def uid(kind: str) -> str:
         return str(generate_uid(entropy_srcs=[kind, *sources]))

@@ -44,6 +44,7 @@ READ = (
     "StudyDate",
     "StudyTime",
     "ContrastBolusAgent",
+    "ContrastBolusAgentSequence",
     "SOPClassUID",
     "NumberOfFrames",
     "Rows",
@@ -136,7 +137,7 @@ def _described(patient: int, study: int, label: str, files: list[tuple[Path, Any
         clean("ProtocolName"),
         str(header.get("Modality", "")),
         tuple(str(value).upper() for value in header.get("ImageType") or ()),
-        agent not in NO_AGENT,
+        agent not in NO_AGENT or bool(header.get("ContrastBolusAgentSequence")),
         sum(int(each.get("NumberOfFrames") or 1) for _, each in files),
         tuple(path for path, _ in files),
     )

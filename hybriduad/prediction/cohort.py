@@ -102,6 +102,7 @@ def predict_cohort(
         overwrite,
         retry_failed,
         brain,
+        way,
     )
     outcome = Outcome(folder)
     for number, result in enumerate(runners.results(chosen, request, cases, nprocs, address), start=1):

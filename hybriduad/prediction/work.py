@@ -13,7 +13,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
-from hybriduad.core.errors import DataError, ToolError, reason_of
+from hybriduad.config.runs import Anatomy
+from hybriduad.core.errors import ConfigError, DataError, ToolError, reason_of
 from hybriduad.core.processes import resident_mb
 from hybriduad.core.stopwatch import Stopwatch, step
 from hybriduad.core.types import Case, Prediction
@@ -23,7 +24,7 @@ from hybriduad.prediction import failures
 from hybriduad.prediction.case import predict_case, prepare_case
 from hybriduad.prediction.files import check_same_scan, record_of, write_case
 from hybriduad.prediction.quality import with_quality
-from hybriduad.scan.brain_ways import chosen, is_plausible
+from hybriduad.scan.brain_ways import brain_name, chosen, is_plausible
 from hybriduad.scan.cache import PreparedCache
 from hybriduad.scan.preparation import Prepared
 
@@ -36,7 +37,7 @@ LACKING = 0.03
 class Request:
     """What is asked of every case: a detector's ``bundle``, the folder ``out``, the parts to write, the rule of the
     mask; ``overwrite`` does cases again that are done, ``retry_failed`` those that failed; ``brain`` is how brains are
-    found, by default as the bundle says."""
+    found, by default as the bundle says, and ``way`` the name of that on the machine that asks, with its version."""
 
     bundle: Path
     out: Path
@@ -47,6 +48,7 @@ class Request:
     overwrite: bool = False
     retry_failed: bool = False
     brain: str | None = None
+    way: str | None = None
 
 
 @dataclass(frozen=True)
@@ -68,24 +70,28 @@ class Result:
 
 
 class Worker:
-    """A request with its model in memory, for any number of cases.
+    """A request with its model in memory, for any number of cases; ``unfit`` says why this machine finds no brains.
 
     Raises:
         BundleError: an unusable bundle.
-        ConfigError: an unusable device, or a way to the brain that is not installed.
+        ConfigError: an unusable device.
     """
 
     def __init__(self, request: Request) -> None:
         self.request = request
         self.bundle = verify(request.bundle)
         self.detector = load_detector(request.bundle, request.device)
-        self.detector.anatomy = chosen(self.detector.anatomy, request.brain)
+        self.unfit = fault_of_machine(self.detector.anatomy, request)
+        if self.unfit is None:
+            self.detector.anatomy = chosen(self.detector.anatomy, request.brain)
         self.cache = PreparedCache(request.cache) if request.cache is not None else None
         self.name = f"{platform.node()}:{os.getpid()}"
 
     def ahead(self, case: Case) -> Ahead | None:
-        """What can be made of a case before its turn; None where it is done or failed before."""
+        """What can be made of a case before its turn; None where it is done, failed before or will fail."""
         request = self.request
+        if self.unfit is not None and case.brain is None:
+            return None
         if not request.overwrite and record_of(request.out, case).is_file():
             return None
         if not (request.retry_failed or request.overwrite) and failures.failed_for_good(request.out, case):
@@ -126,6 +132,8 @@ def complete(worker: Worker, case: Case, ahead: Ahead | None = None) -> Result:
         known = f"failed on {before.time} already, its files are the same; --retry-failed tries it again"
         return Result(case.name, "failed", f"{before.reason} ({known})", worker=worker.name)
     try:
+        if worker.unfit is not None and case.brain is None:
+            raise worker.unfit
         with watch.listening():
             prediction = predict_case(
                 worker.detector,
@@ -141,9 +149,7 @@ def complete(worker: Worker, case: Case, ahead: Ahead | None = None) -> Result:
         failures.forget(request.out, case)
     except Exception as error:  # no error of a case ends the others
         reason = reason_of(error)
-        failures.remember(
-            request.out, case, reason, lies_in_files=isinstance(error, DataError) and not isinstance(error, ToolError)
-        )
+        failures.remember(request.out, case, reason, lies_in_files=lies_in_files(error))
         return Result(case.name, "failed", reason, traceback.format_exc(), worker=worker.name)
     seconds = {**(ahead.seconds if ahead else {})}
     for name, took in watch.seconds.items():
@@ -157,6 +163,28 @@ def complete(worker: Worker, case: Case, ahead: Ahead | None = None) -> Result:
         memory_mb=round(resident_mb(), 1),
         worker=worker.name,
     )
+
+
+def lies_in_files(error: Exception) -> bool:
+    """Whether a case failed for what is in its files: not for a tool that failed on them, a package that its machine
+    lacks, or want of memory, which may be otherwise the next time or elsewhere."""
+    return isinstance(error, DataError) and not isinstance(error, ToolError)
+
+
+def fault_of_machine(anatomy: Anatomy, request: Request) -> ConfigError | None:
+    """Why this machine cannot find brains as the one that asked can: a package that is not installed, or that is there
+    in another version, whose brains are others. None where it can.
+
+    The machines of a cluster may differ. Cases with a brain mask do not need it.
+    """
+    try:
+        here = brain_name(chosen(anatomy, request.brain))
+    except ConfigError as error:
+        return error
+    if request.way in (None, here):
+        return None
+    mend = "install the same packages on every machine"
+    return ConfigError("brains by another package than was asked for", got=here, expected=request.way, mend=mend)
 
 
 def lost(request: Request, case: Case, what: str) -> Result:

@@ -17,6 +17,14 @@ from hybriduad.scan.volumes import write_atomically
 FORMAT = 1
 """Part of a folder's request: raised whenever the same request would paint other voxels or write other files."""
 RECORD, DESCRIPTION, PARTICIPANTS = "paint.json", "dataset_description.json", "participants.tsv"
+COLUMNS = {
+    "health": "Whether the scan has a lesion: all have a painted one",
+    "pathology": "What kind of lesion: painted",
+    "generator": "Which generator painted it",
+    "split": "Part of the data set that the scan is for",
+}
+OF_THE_SCAN = "As stated of the scan that was painted into"
+"""What any other column of the participants says."""
 ABOUT = """# Scans of healthy people with lesions that hybriduad painted
 
 No lesion here is real. Masks of lesion, of what is neither lesion nor healthy (ignore) and of the brain:
@@ -70,6 +78,8 @@ def describe_folder(out: Path, dataset: str, people: Sequence[Mapping[str, str]]
     rows = [columns, *([facts.get(name, "") for name in columns] for facts in people)]
     lines = ["\t".join(" ".join(cell.split()) or "n/a" for cell in row) for row in rows]
     write_atomically(out / PARTICIPANTS, ("\n".join(lines) + "\n").encode())
+    meanings = {name: {"Description": COLUMNS.get(name, OF_THE_SCAN)} for name in columns if name != "participant_id"}
+    _write_json((out / PARTICIPANTS).with_suffix(".json"), meanings)
     about = {"BIDSVersion": "1.10.0", "GeneratedBy": [{"Name": "hybriduad", "Version": __version__}]}
     _write_json(out / DESCRIPTION, {"Name": dataset, "DatasetType": "raw", **about})
     masks = out / "derivatives" / "manual"

@@ -12,6 +12,7 @@ from typing import Any
 
 import nibabel as nib
 import pytest
+from bids_valid import bids_issues
 from rich.console import Console
 from typer.testing import CliRunner, Result
 
@@ -130,14 +131,26 @@ class TestBidsApp:
         rows = [line.split("\t")[:5] for line in (out / "desc-anomaly_cases.tsv").read_text().splitlines()[1:]]
         assert rows[1] == ["sub-01_ses-2", "sub-01", "ses-2", "n/a", "done"]
         assert rows[2] == ["sub-02_ses-1", "sub-02", "ses-1", "n/a", "failed"]
-        bids_app.validate(out)  # what was written is valid itself, the failed case and the tables included
+        assert bids_issues(out)[0] == []  # the failed case, the tables and the pages included
 
     def test_a_data_set_that_is_not_valid_is_refused_unless_told(self, data_set: Path, tmp_path: Path) -> None:
+        assert bids_issues(data_set)[0] == []
         bids_app.validate(data_set)
         wrong = Path(shutil.copytree(data_set, tmp_path / "wrong"))
         (wrong / "sub-01/ses-1/anat/scan.nii.gz").write_bytes(b"")
         with pytest.raises(DataError, match=r"the BIDS validator finds errors.*--skip-bids-validation"):
             bids_app.validate(wrong)
+
+    def test_the_validator_before_this_one_numbers_its_codes(
+        self, data_set: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        said = {"issues": {"errors": [{"code": 1, "key": "NOT_INCLUDED", "severity": "error"}], "warnings": []}}
+        fake = tmp_path / "bids-validator"
+        fake.write_text(f"#!{sys.executable}\nprint({json.dumps(said)!r})\nraise SystemExit(1)\n")
+        fake.chmod(0o755)
+        monkeypatch.setattr(bids_app, "VALIDATORS", (str(fake),))
+        with pytest.raises(DataError, match=r"the BIDS validator finds errors in .*: got NOT_INCLUDED;"):
+            bids_app.validate(data_set)
 
     def test_no_validator_is_said(
         self, data_set: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture

@@ -10,6 +10,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+from bids_valid import bids_issues
 
 from hybriduad.cohort.manifest import read_manifest
 from hybriduad.core.errors import ConfigError, DataError
@@ -61,6 +62,10 @@ def test_scans_are_where_bids_and_the_manifest_say(imported: Path) -> None:
         "T1wCE": "sub-01_ce-gadolinium_T1w.nii.gz",
     }
     assert (case.name, case.health, case.split) == ("sub-01", "unknown", "")
+
+
+def test_the_official_validator_finds_no_error(imported: Path) -> None:
+    assert bids_issues(imported)[0] == []
 
 
 def test_voxels_lie_where_pydicom_says(imported: Path, folder: Path) -> None:

@@ -6,6 +6,7 @@ import contextlib
 import json
 import warnings
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -19,7 +20,7 @@ from hybriduad.exchange.dicom_segmentation import write_dicom_seg
 pydicom = pytest.importorskip("pydicom")
 highdicom = pytest.importorskip("highdicom")
 pytest.importorskip("dcm2niix")
-from dicom_made import NAME, head, write_series  # noqa: E402
+from dicom_made import NAME, enhance, head, write_series  # noqa: E402
 
 BUNDLE = "ab" * 32
 
@@ -77,6 +78,72 @@ def test_voxels_and_geometry_come_back(folder: Path, tmp_path: Path) -> None:
     np.testing.assert_array_equal(seen, mask)
     by_source = highdicom.seg.segread(out).get_pixels_by_source_instance(list(source), ignore_spatial_locations=False)
     assert by_source.sum() == count
+
+
+SCRAMBLED = (4, 0, 7, 1, 11, 2, 9, 3, 10, 5, 8, 6)
+
+
+def by_place(seg: Any) -> dict[tuple[float, ...], np.ndarray]:
+    """Frame by the position of its first voxel."""
+    places = [place.PlanePositionSequence[0].ImagePositionPatient for place in seg.PerFrameFunctionalGroupsSequence]
+    return {
+        tuple(round(float(v), 4) for v in place): frame for place, frame in zip(places, seg.pixel_array, strict=True)
+    }
+
+
+@pytest.mark.parametrize(("per_frame", "order"), [(False, None), (True, None), (False, SCRAMBLED), (True, SCRAMBLED)])
+def test_all_slices_in_one_image(per_frame: bool, order: tuple[int, ...] | None, folder: Path, tmp_path: Path) -> None:
+    """Enhanced MR: the same frames at the same places as for the series with a file a slice, each of its own frame."""
+    classic = write_series(tmp_path / "classic", head(2), number=2)
+    source = enhance(classic, tmp_path / "dicom" / "all.dcm", per_frame=per_frame, order=order)
+    write_dicom_seg(folder / "predictions", "sub-01", classic, out=tmp_path / "classic.dcm")
+    count = write_dicom_seg(folder / "predictions", "sub-01", tmp_path / "dicom", out=tmp_path / "enhanced.dcm")
+    before, seg = (pydicom.dcmread(tmp_path / f"{name}.dcm") for name in ("classic", "enhanced"))
+    assert count == before.pixel_array.sum() == seg.pixel_array.sum()
+    expected, frames = by_place(before), by_place(seg)
+    assert len(frames) == 11
+    assert sorted(frames) == sorted(expected)
+    assert all(np.array_equal(frames[place], expected[place]) for place in frames)
+    image = pydicom.dcmread(source)
+    for place in seg.PerFrameFunctionalGroupsSequence:
+        (reference,) = place.DerivationImageSequence[0].SourceImageSequence
+        assert reference.ReferencedSOPInstanceUID == image.SOPInstanceUID
+        frame = image.PerFrameFunctionalGroupsSequence[int(reference.ReferencedFrameNumber) - 1]
+        position = place.PlanePositionSequence[0].ImagePositionPatient
+        assert frame.PlanePositionSequence[0].ImagePositionPatient == position
+    shared = seg.SharedFunctionalGroupsSequence[0]
+    assert [float(v) for v in shared.PixelMeasuresSequence[0].PixelSpacing] == [2.0, 1.5]
+
+
+def test_an_image_of_frames_comes_in_and_its_mask_goes_back(folder: Path, tmp_path: Path) -> None:
+    """dcm2niix reads it to the same voxels as the series of a file a slice; of two in a series the mask's is told."""
+    classic = write_series(tmp_path / "classic", head(2), number=2)
+    enhance(classic, tmp_path / "dicom" / "all.dcm", per_frame=True)
+    imported = import_dicom(tmp_path / "dicom", out=tmp_path / "bids")
+    assert [row.contrast for row in imported.rows] == ["FLAIR"]
+    scan, known = (nib.load(root / "bids/sub-01/anat/sub-01_FLAIR.nii.gz") for root in (tmp_path, folder))
+    np.testing.assert_array_equal(np.asarray(scan.dataobj), np.asarray(known.dataobj))
+    np.testing.assert_allclose(scan.affine, known.affine, atol=1e-4)
+    other = write_series(tmp_path / "other", head(3), number=2, start=(-20.0, -40.0, 10.0))
+    enhance(other, tmp_path / "dicom" / "other.dcm", per_frame=False)
+    count = write_dicom_seg(folder / "predictions", "sub-01", tmp_path / "dicom", out=tmp_path / "mask.dcm")
+    assert count == pydicom.dcmread(tmp_path / "mask.dcm").pixel_array.sum() > 500
+    (tmp_path / "mask.dcm").rename(tmp_path / "dicom" / "mask.dcm")  # it has frames too, but is no scan
+    write_dicom_seg(folder / "predictions", "sub-01", tmp_path / "dicom", out=tmp_path / "mask.dcm")
+
+
+def test_frames_without_a_place_or_several_at_one_are_refused(folder: Path, tmp_path: Path) -> None:
+    classic = write_series(tmp_path / "classic", head(2), number=2)
+    twice = [place for place in range(12) for _ in range(2)]
+    enhance(classic, tmp_path / "echoes" / "all.dcm", per_frame=False, order=twice)
+    with pytest.raises(
+        DataError, match=r"no series on the grid .*slices at uneven places: got steps of 0\.00 to 5\.00"
+    ):
+        write_dicom_seg(folder / "predictions", "sub-01", tmp_path / "echoes", out=tmp_path / "x.dcm")
+    empty = {"PerFrameFunctionalGroupsSequence": [pydicom.Dataset()] * 12}
+    enhance(classic, tmp_path / "nowhere" / "all.dcm", per_frame=False, **empty)
+    with pytest.raises(DataError, match=r"no DICOM image with a place in the patient.*or one with all slices"):
+        write_dicom_seg(folder / "predictions", "sub-01", tmp_path / "nowhere", out=tmp_path / "x.dcm")
 
 
 def test_what_the_file_says_of_itself(folder: Path, tmp_path: Path) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
+from bids_valid import bids_issues
 from scipy import ndimage
 
 from hybriduad.cohort.manifest import read_manifest, write_manifest
@@ -123,6 +125,22 @@ def test_the_mask_for_fmriprep_lies_on_the_t1w(predicted: tuple[Path, Path], tmp
     assert "*lesion_roi.nii.gz" in (tmp_path / ".bidsignore").read_text()
     assert record(tmp_path)["roi"] == "sub-01_T1w_label-lesion_roi.nii.gz"
     assert [path.name for path in (tmp_path / "sub-03/anat").glob("*roi*")] == []
+
+
+def test_the_official_validator_finds_no_error(predicted: tuple[Path, Path], tmp_path: Path) -> None:
+    """In the derivative, and in raw data with the mask for fMRIPrep and the line that it needs there."""
+    fill_cohort(*predicted, out=tmp_path / "out")
+    errors, warnings = bids_issues(tmp_path / "out")
+    assert errors == []
+    assert warnings <= {"TOO_FEW_AUTHORS"}
+    raw = tmp_path / "raw"
+    (raw / "sub-01/anat").mkdir(parents=True)
+    shutil.copy(predicted[1].parent / "t1.nii.gz", raw / "sub-01/anat/sub-01_T1w.nii.gz")
+    shutil.copy(tmp_path / "out/sub-01/anat/sub-01_T1w_label-lesion_roi.nii.gz", raw / "sub-01/anat")
+    (raw / "dataset_description.json").write_text(json.dumps({"Name": "raw", "BIDSVersion": "1.10.0"}))
+    assert [issue["code"] for issue in bids_issues(raw)[0]] == ["NOT_INCLUDED"]
+    (raw / ".bidsignore").write_text("*lesion_roi.nii.gz\n")
+    assert bids_issues(raw)[0] == []
 
 
 def test_a_case_that_cannot_be_filled_is_named(

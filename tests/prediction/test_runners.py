@@ -118,6 +118,10 @@ def test_a_worker_that_cannot_start_is_one_sentence(
     monkeypatch.setattr(processes, "_serve", refusing)
     with pytest.raises(BundleError, match="no bundle in there"):
         predict_cohort(tiny_detector, cases, **arguments)
+    with monkeypatch.context() as broken:  # what forks the workers ends in importing a library
+        broken.setattr("multiprocessing.popen_forkserver.Popen._launch", unforked)
+        with pytest.raises(ConfigError, match=r"a worker could not start.*got EOFError: unexpected EOF"):
+            predict_cohort(tiny_detector, cases, **arguments)
     monkeypatch.setattr(multiprocessing, "parent_process", multiprocessing.current_process)
     with pytest.raises(ConfigError, match="asks for a pool of its own"):
         predict_cohort(tiny_detector, cases, **arguments)
@@ -125,6 +129,10 @@ def test_a_worker_that_cannot_start_is_one_sentence(
 
 def dying(link: Any, request: Any) -> None:
     os._exit(3)
+
+
+def unforked(self: Any, process: Any) -> None:
+    raise EOFError("unexpected EOF")
 
 
 def refusing(link: Any, request: Any) -> None:

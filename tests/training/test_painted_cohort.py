@@ -9,6 +9,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+from bids_valid import bids_issues
 from typer.testing import CliRunner
 
 from hybriduad.cli.app import app
@@ -86,6 +87,9 @@ def test_a_cohort_with_known_truth_that_index_reads(cohort: Path, tmp_path: Path
     record = json.loads((tmp_path / "out/derivatives/manual/sub-0003/anat/sub-0003_label-lesion_mask.json").read_text())
     voxels = int(read_mask(painted[2].lesion).data.sum())
     assert record["volume_ml"] == pytest.approx(voxels * 0.2, abs=1e-3)
+    errors, warnings = bids_issues(tmp_path / "out")
+    assert errors == []
+    assert "TSV_ADDITIONAL_COLUMNS_UNDEFINED" not in warnings
 
 
 def test_contrasts_on_other_grids_get_the_same_lesion(cohort: Path, tmp_path: Path) -> None:

@@ -35,6 +35,7 @@ from hybriduad.prediction.work import (
 )
 
 log = logging.getLogger(__name__)
+NO_START = "a worker could not start, or was killed (for memory?)"
 MEND = "put the call under if __name__ == '__main__', or ask for fewer workers"
 TRIES = 2
 """How often a case may take its worker with it."""
@@ -72,7 +73,10 @@ class _Pool:
     def _hire(self) -> _Hand:
         ours, theirs = self.context.Pipe()
         process = self.context.Process(target=_serve, args=(theirs, self.request), daemon=True)
-        process.start()
+        try:
+            process.start()
+        except (OSError, EOFError) as error:  # the server that forks workers ended in an import, or there is no process
+            raise ConfigError(NO_START, got=f"{type(error).__name__}: {error}", mend=MEND) from error
         theirs.close()
         return _Hand(process, ours)
 
@@ -119,7 +123,7 @@ class _Pool:
         code = hand.process.exitcode
         if not hand.ready:
             got = f"exit code {code}"
-            raise ConfigError("a worker could not start, or was killed (for memory?)", got=got, mend=MEND)
+            raise ConfigError(NO_START, got=got, mend=MEND)
         for case in hand.given:
             self.tries[case.name] += 1
             if self.tries[case.name] < TRIES:
