@@ -38,7 +38,7 @@ class Appearance:
         found = []
         for index, name in enumerate(contrasts):
             seen = case_traits(prepared, index)
-            if name not in self.traits or seen is None:
+            if name not in self.traits or seen is None or kind_of(name) is None:
                 continue
             look = looks_like(seen)
             if look != kind_of(name) and (measure := beyond(name, look, seen, self.traits[name])) is not None:

@@ -142,12 +142,13 @@ def test_the_record_flags_it_and_bundles_of_before_say_nothing(
     assert detector.predict_volume(prepared).notes["appearance"] == []
     seen = case_traits(prepared, 0)
     assert seen is not None
-    detector.appearance = Appearance({"T1w": np.tile(np.array(seen), (5, 1)) + np.eye(5, 2) + 1})
-    detector.anatomy = detector.anatomy.model_copy(update={"contrasts": ("T1w",)})
-    other = replace(case, images={"T1w": case.images["FLAIR"]})
+    name = "FLAIR" if looks_like(seen) == "T1w" else "T1w"
+    detector.appearance = Appearance({name: np.tile(np.array(seen), (5, 1)) + 0.01 * np.eye(5, 2) + 1})
+    detector.anatomy = detector.anatomy.model_copy(update={"contrasts": (name,)})
+    other = replace(case, images={name: case.images["FLAIR"]})
     prediction = detector.predict_volume(prepare(other, detector.anatomy))
     flags = prediction.notes["appearance"]
-    noted = with_quality(replace(prediction, brain=prepared.scan_brain, grid=prepared.grid.volume), other, ("T1w",))
+    noted = with_quality(replace(prediction, brain=prepared.scan_brain, grid=prepared.grid.volume), other, (name,))
     assert "appearance" not in noted.notes
     named = [flag["name"] for flag in noted.notes["quality"]["flags"]]
     assert FLAG in named
