@@ -22,6 +22,7 @@ from hybriduad.cohort.manifest import read_cohort
 from hybriduad.core import rng
 from hybriduad.core.errors import DataError, HybridUADError
 from hybriduad.core.types import Case, Split
+from hybriduad.detector.appearance import FLAG as WRONG_CONTRAST
 from hybriduad.detector.familiarity import case_features
 from hybriduad.detector.inference import Detector
 from hybriduad.detector.loading import load_detector
@@ -43,7 +44,9 @@ def main() -> None:
     parser.add_argument("cohort", type=Path, help="manifest or BIDS folder of clean scans")
     parser.add_argument("out", type=Path, help="folder for the spoilt scans, one at a time, and for quality.md")
     parser.add_argument("--split", choices=("train", "validation", "test"), help="default: all")
-    parser.add_argument("--clean", action="store_true", help="measure the scans as they are, and spoil none")
+    kinds = parser.add_mutually_exclusive_group()
+    kinds.add_argument("--clean", action="store_true", help="measure the scans as they are, and spoil none")
+    kinds.add_argument("--contrasts", action="store_true", help="no damage but the case's other contrasts in its place")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1")
     arguments = parser.parse_args()
     try:
@@ -52,7 +55,7 @@ def main() -> None:
         sys.exit(f"check_quality: {error}")
 
 
-def check(bundle: Path, cohort: Path, out: Path, split: Split | None, clean: bool, device: str) -> str:
+def check(bundle: Path, cohort: Path, out: Path, split: Split | None, clean: bool, contrasts: bool, device: str) -> str:
     """Write ``quality.md`` under ``out``; its text.
 
     Raises:
@@ -68,7 +71,8 @@ def check(bundle: Path, cohort: Path, out: Path, split: Split | None, clean: boo
         name = case.reference_contrast(detector.anatomy.contrasts)
         bare = Case(case.dataset, case.subject, {name: case.images[name]}, case.session, case.run)
         versions = [("clean", read_volume(case.images[name]))]
-        versions += [] if clean else list(spoilt(case, name))
+        versions += [] if clean or contrasts else list(spoilt(case, name))
+        versions += [] if clean else list(swapped(case, name))
         for kind, image in versions:
             path = out / "spoilt.nii.gz"
             write_volume(path, image.data, image.grid)
@@ -77,7 +81,7 @@ def check(bundle: Path, cohort: Path, out: Path, split: Split | None, clean: boo
             except DataError as error:
                 refused.setdefault(kind, []).append(str(error).partition(" in ")[0])
             path.unlink()
-        if not clean and detector.thresholds.values:
+        if not (clean or contrasts) and detector.thresholds.values:
             for kind, value in resliced(detector, bare, name, out).items():
                 dice.setdefault(kind, []).append(value)
     text = table(rows, refused) + "".join(f"\n{kind}: {said(values)}" for kind, values in dice.items()) + "\n"
@@ -92,6 +96,9 @@ def measured(detector: Detector, case: Case) -> Row:
     row: Row = {}
     for measure in case_measures(case, brain, detector.anatomy.contrasts):
         row[measure.name] = (-measure.value if measure.below else measure.value, measure.flagged)
+    if detector.appearance is not None:
+        found = detector.appearance.measures(prepared, detector.anatomy.contrasts)
+        row[WRONG_CONTRAST] = (float(len(found)), bool(found))
     if detector.reference is not None and detector.reconstructor is not None:
         features = case_features(detector.reconstructor, prepared, detector.seed, detector.device)
         if features is not None:
@@ -136,11 +143,15 @@ def spoilt(case: Case, name: str) -> Iterator[tuple[str, Image]]:
     yield "lower third cut off", image(data[:, :, start(2) :], (0, 0, start(2)))
     yield "upside down", image(data[:, :, ::-1])
     yield "back to front", image(data[:, ::-1])
-    others = [other for other in case.images if other != name]
-    for other in others:
-        yield f"{other} as {name}", read_volume(case.images[other])
     top = float(np.percentile(data, 99.9))
     yield "inverted in the head", image(np.where(head, top - np.minimum(data, top), 0))
+
+
+def swapped(case: Case, name: str) -> Iterator[tuple[str, Image]]:
+    """The other contrasts of a case, each to be given in the place of its reference scan."""
+    for other in case.images:
+        if other != name:
+            yield f"{other} as {name}", read_volume(case.images[other])
 
 
 def resliced(detector: Detector, case: Case, name: str, out: Path) -> dict[str, float]:

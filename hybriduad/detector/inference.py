@@ -14,6 +14,7 @@ from hybriduad.config.runs import Anatomy, Fusion, Precision, Residual
 from hybriduad.core.errors import BundleError, DataError
 from hybriduad.core.stopwatch import step
 from hybriduad.core.types import Batch, Prediction
+from hybriduad.detector.appearance import Appearance
 from hybriduad.detector.familiarity import Reference, case_features
 from hybriduad.detector.memory import in_batches
 from hybriduad.detector.sharing import network_digest, result_of
@@ -67,6 +68,7 @@ class Detector:
         precision: Precision = "float32",
         device: torch.device | str = "cpu",
         reference: Reference | None = None,
+        appearance: Appearance | None = None,
     ) -> None:
         if reconstructor is None and (segmenter is None or segmenter.needs_reconstruction):
             parts = "a reconstructor, or a segmenter of the image alone"
@@ -80,7 +82,7 @@ class Detector:
         self.mirror = mirror and direction in SIDED
         self.needed = needed
         self.seed, self.precision, self.device = seed, precision, torch.device(device)
-        self.reference = reference
+        self.reference, self.appearance = reference, appearance
         self.reconstructor = _frozen(reconstructor, self.device)
         self.segmenter = _frozen(segmenter, self.device)
         self._digests: dict[torch.nn.Module, str] = {}
@@ -240,6 +242,7 @@ class Detector:
                     name for name, here in zip(self.anatomy.contrasts, prepared.present, strict=True) if not here
                 ],
                 "out_of_distribution": self._familiarity(prepared),
+                "appearance": self._appearance(prepared),
             },
         )
 
@@ -251,6 +254,12 @@ class Detector:
         if features is None:
             return None
         return {"distance": round(self.reference.distance(features), 4), "limit": round(self.reference.limit, 4)}
+
+    def _appearance(self, prepared: Prepared) -> list[dict[str, Any]]:
+        """A flag for each contrast of a case that looks like another; none where the bundle knows no looks."""
+        if self.appearance is None:
+            return []
+        return [measure.to_json() for measure in self.appearance.measures(prepared, self.anatomy.contrasts)]
 
     def fuse(self, map: Map | None, probability: Map | None, intensity: Map, asymmetry: Map | None) -> Map:
         """The score of maps of one shape, arrays or tensors, by the detector's fusion.

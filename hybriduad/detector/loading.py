@@ -8,6 +8,7 @@ import torch
 
 from hybriduad.core import plugins
 from hybriduad.core.errors import BundleError
+from hybriduad.detector.appearance import Appearance, appearance_of
 from hybriduad.detector.bundle import STATISTICS, WEIGHTS, Bundle, verify
 from hybriduad.detector.device import resolve_device
 from hybriduad.detector.familiarity import Reference, reference_of
@@ -48,8 +49,9 @@ def load_reconstructor(bundle: Bundle) -> Reconstructor:
     return model
 
 
-def load_reference(bundle: Bundle) -> Reference | None:
-    """What the bundle knows of its training slices' features; None for bundles without, as those of earlier versions.
+def load_reference(bundle: Bundle) -> tuple[Reference | None, Appearance | None]:
+    """What the bundle knows of its training slices' features, and of the looks of its contrasts; None for bundles
+    without, as those of earlier versions.
 
     Raises:
         BundleError: statistics that cannot be read.
@@ -58,7 +60,8 @@ def load_reference(bundle: Bundle) -> Reference | None:
     from safetensors.torch import load_file
 
     try:
-        return reference_of(load_file(bundle.folder / STATISTICS))
+        statistics = load_file(bundle.folder / STATISTICS)
+        return reference_of(statistics), appearance_of(statistics)
     except (OSError, SafetensorError) as error:
         text = " ".join(str(error).split())[:200]
         raise BundleError("unusable reference statistics", where=bundle.folder / STATISTICS, got=text) from error
@@ -87,6 +90,7 @@ def load_detector(folder: str | Path, device: str = "auto") -> Detector:
     """
     bundle = verify(folder)
     stage1 = bundle if bundle.kind == "reconstructor" else bundle.reconstructor
+    reference, appearance = load_reference(bundle)
     return Detector(
         anatomy=bundle.anatomy,
         direction=bundle.record["direction"],
@@ -100,5 +104,6 @@ def load_detector(folder: str | Path, device: str = "auto") -> Detector:
         seed=bundle.record["seed"],
         precision=bundle.record["precision"],
         device=resolve_device(device),
-        reference=load_reference(bundle),
+        reference=reference,
+        appearance=appearance,
     )

@@ -22,11 +22,13 @@ from hybriduad.detector.bundle import RECORD, Bundle
 from hybriduad.detector.inference import Detector
 from hybriduad.detector.loading import load_detector
 from hybriduad.detector.thresholds import PARTS, said
+from hybriduad.evaluation.dice_fit import dice_entry
 from hybriduad.evaluation.histograms import read_histograms, write_histograms
 from hybriduad.evaluation.rules import DEFAULT
 from hybriduad.evaluation.rules._base import Finding, Observation
 from hybriduad.metrics.clusters import cluster_peak, least_voxels
 from hybriduad.prediction.case import predict_case
+from hybriduad.prediction.confidence import ENTRY, scan_distance
 from hybriduad.scan.brain_ways import brain_name, chosen
 from hybriduad.scan.cache import PreparedCache
 from hybriduad.training.resuming import REQUEST, Workshop
@@ -110,6 +112,7 @@ def calibrate(
             workshop.abandon()  # so that other cases can be calibrated on in the same place
             raise
         entries[rule.name] = finding.to_json() | {"region": REGION, "provenance": provenance}
+        entries[rule.name][ENTRY] = dice_entry(rule.find, observed)
         log.info("%s: %s", rule.name, ", ".join(f"{part} {said(cutoff)}" for part, cutoff in finding.cutoffs.items()))
     changes = {"anatomy": anatomy.model_dump(mode="json")} if brain is not None else {}
     return write_calibrated(workshop, parent, entries, asked[0].name, used, changes)
@@ -226,7 +229,9 @@ def _observed(
                 for volume in least_ml if not truth.lesion.any() else ():
                     inside = truth.brain & truth.region
                     peaks[_peak(volume, part)] = cluster_peak(scores, inside, least_voxels(volume, truth.voxel_ml))
-        write_histograms(path, histograms, voxel_ml=truth.voxel_ml, slices=int(truth.clear.sum()), **peaks)
+        distance = scan_distance(prediction)
+        known = {} if distance is None else {"distance": distance}
+        write_histograms(path, histograms, voxel_ml=truth.voxel_ml, slices=int(truth.clear.sum()), **known, **peaks)
     stored, numbers = read_histograms(path)
     whole, clear = (
         {name.removeprefix(kind): histogram for name, histogram in stored.items() if name.startswith(kind)}
@@ -236,7 +241,8 @@ def _observed(
         volume: {part: numbers[_peak(volume, part)] for part in whole if _peak(volume, part) in numbers}
         for volume in least_ml
     }
-    return Observation((case.dataset, case.subject), numbers["voxel_ml"], int(numbers["slices"]), whole, clear, heights)
+    person, slices = (case.dataset, case.subject), int(numbers["slices"])
+    return Observation(person, numbers["voxel_ml"], slices, whole, clear, heights, numbers.get("distance"))
 
 
 def _peak(least_ml: float, part: str) -> str:

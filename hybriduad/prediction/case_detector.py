@@ -56,4 +56,5 @@ def load_detector(bundle: str | Path, device: str = "auto", brain: str | None = 
         precision=loaded.precision,
         device=loaded.device,
         reference=loaded.reference,
+        appearance=loaded.appearance,
     )

@@ -62,8 +62,9 @@ ABOUT = """# Anomaly maps by hybriduad
 Research use only: not a medical device, not for diagnosis or treatment. For each case in `sub-*/`, on the grid of its
 scan: scores in [0, 1], 0 outside the brain, and where the model was calibrated a mask. `model.json` says which model
 made them and at which thresholds; the JSON file beside each score is the record of that case. Its `confidence` says
-what the threshold promises, and how unusual the scan is among healthy controls (`scan_p`). All cases in a
-table: `desc-anomaly_cases.tsv`; those that failed and why: `failures.tsv`.
+what the threshold promises, how unusual the scan is among healthy controls (`scan_p`), and which Dice the mask may be
+expected to have if the scan has a lesion (`predicted_dice`). All cases in a table: `desc-anomaly_cases.tsv`; those that
+failed and why: `failures.tsv`.
 
 `*_lesions.tsv` lists the components of the mask: centroids in millimetres of the scan's affine, the side of the mid
 plane of the brain mask, and, where the bundle has healthy controls, `p`: (1 + controls with a cluster as high) /

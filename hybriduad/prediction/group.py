@@ -30,6 +30,9 @@ COLUMNS = {
     "brain_ml": "Volume of the brain in millilitres",
     "threshold": "Score from which on a voxel is in the mask",
     "rule": "Calibrated rule that gave the threshold",
+    "predicted_dice": "Dice that the mask may be expected to have if the scan has a lesion, in [0, 1]",
+    "predicted_dice_low": "Lower end of its interval",
+    "predicted_dice_high": "Upper end of its interval",
     "flags": "Names of the quality flags of the scan, separated by commas",
     "reason": "Why the case failed",
 }
@@ -84,6 +87,10 @@ def _figures(folder: Path, path: Path, record: dict[str, Any]) -> dict[str, str]
         "rule": record["rule"],
         "flags": ",".join(flag["name"] for flag in (record.get("quality") or {}).get("flags", ())) or None,
     }
+    dice = (record.get("confidence") or {}).get("predicted_dice") or {}
+    if dice.get("interval"):
+        figures["predicted_dice"] = dice["value"]
+        figures["predicted_dice_low"], figures["predicted_dice_high"] = dice["interval"]
     table = path.with_name(path.name.replace(f"{SUFFIXES['score']}.json", LESIONS))
     if "mask" in record["parts"] and table.is_file():
         lesions = list(csv.DictReader(table.read_text().splitlines(), delimiter="\t"))

@@ -24,10 +24,10 @@ def with_quality(prediction: Prediction, case: Case, contrasts: Sequence[str]) -
         DataError: a scan cannot be read.
     """
     measures = case_measures(case, Image(prediction.brain, prediction.grid), contrasts)
-    flags = [measure.to_json() for measure in measures if measure.flagged]
+    notes = dict(prediction.notes)
+    flags = [measure.to_json() for measure in measures if measure.flagged] + notes.pop("appearance", [])
     for flag in flags:
         log.warning("%s: %s", case.name, flag["sentence"])
-    notes = dict(prediction.notes)
     familiarity = notes.pop("out_of_distribution", None)
     if familiarity and familiarity["distance"] > familiarity["limit"]:
         stated = (familiarity["distance"], familiarity["limit"])

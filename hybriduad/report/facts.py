@@ -100,6 +100,17 @@ def distance(record: Record) -> str:
     return f"{number(strange['distance'])} (limit {number(strange['limit'])})"
 
 
+def predicted_dice(confidence: Any) -> tuple[float, str] | None:
+    """The Dice that the mask may be expected to have, and its interval in words; None where there is none."""
+    stated = confidence.get("predicted_dice") if isinstance(confidence, Mapping) else None
+    try:
+        value, (low, high) = float(stated["value"]), stated["interval"]  # type: ignore[index]
+        share, cases = float(stated["coverage"]), stated["cases"]  # type: ignore[index]
+    except (KeyError, TypeError, ValueError):
+        return None
+    return value, f"{number(low, 2)} to {number(high, 2)} ({share:.0%} interval, {number(cases)} annotated cases)"
+
+
 def _ratio(strange: Mapping[str, Any]) -> float | None:
     try:
         return float(strange["distance"]) / float(strange["limit"])

@@ -107,7 +107,7 @@ def lie_measures(data: np.ndarray, brain: np.ndarray, spacing_mm: Sequence[float
         Measure(
             "back to front",
             forward,
-            0.0,
+            0.5,
             f"front and back are swapped by its header: its deepest tissue is {forward:.1f} mm before the middle",
         ),
     ]

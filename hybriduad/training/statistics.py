@@ -14,6 +14,7 @@ from torch import Tensor
 
 from hybriduad.core import rng
 from hybriduad.core.types import Batch
+from hybriduad.detector.appearance import training_traits
 from hybriduad.detector.familiarity import COVARIANCE, DISTANCES, FEWEST, MEAN, case_features, mahalanobis
 from hybriduad.detector.inference import Detector
 from hybriduad.networks.baselines import baseline_maps
@@ -44,7 +45,9 @@ def reference_statistics(
     Those are the ``unseen`` cases where they are enough; else training cases, at most 24, each measured against the
     slices of the others. Maps are those of single slices: the filters of a whole volume, the median and the smoothing
     across slices, are left out, so that no case has to be predicted as a whole; only the plane of the left-right
-    asymmetry is that of the whole scan. A drawn slice whose brain no contrast covers counts in none of them.
+    asymmetry is that of the whole scan. ``traits_<contrast>`` (N, 2) say what the cases of the pool look like
+    (:mod:`hybriduad.detector.appearance`), of 5 cases or more. A drawn slice whose brain no contrast covers counts in
+    none of them.
     """
     histograms: dict[str, np.ndarray] = {}
     features: dict[int, Tensor] = {}
@@ -68,6 +71,8 @@ def reference_statistics(
                     features[case] = torch.cat([*known, further])
     tensors = {f"histogram_{part}": torch.from_numpy(counts.astype(np.int64)) for part, counts in histograms.items()}
     tensors["histogram_edges"] = torch.from_numpy(BINS)
+    looks = training_traits(pool.prepared, detector.anatomy.contrasts)
+    tensors |= {name: torch.from_numpy(values) for name, values in looks.items()}
     for name, collected in zip(detector.anatomy.contrasts, intensities, strict=True):
         shades = np.concatenate([np.empty(0, np.float32), *collected])
         if shades.size:

@@ -114,14 +114,18 @@ class TestGroupTable:
         assert (failed["status"], failed["lesions"]) == ("failed", "n/a")
         assert failed["reason"] == table(done / "failures.tsv")["sub-09"]["reason"]
 
-    def test_flags_of_quality_are_listed(self, done: Path, tmp_path: Path) -> None:
+    def test_flags_of_quality_and_the_predicted_dice_are_listed(self, done: Path, tmp_path: Path) -> None:
         out = Path(shutil.copytree(done, tmp_path / "out"))
         path = out / "sub-02/anat/sub-02_desc-anomaly_probseg.json"
         record = json.loads(path.read_text())
-        path.write_text(json.dumps(record | {"quality": {"flags": [{"name": "motion"}, {"name": "ghost"}]}}))
+        dice = {"predicted_dice": {"value": 0.7, "interval": [0.4, 0.9], "coverage": 0.8, "cases": 8}}
+        flags = {"flags": [{"name": "motion"}, {"name": "ghost"}]}
+        path.write_text(json.dumps(record | {"quality": flags, "confidence": dice}))
         (out / "sub-01/anat/sub-01_desc-anomaly_probseg.json").write_text("half")
         rows = write_group_tables(out)
         assert [(row["case"], row["flags"]) for row in rows] == [("sub-02", "motion,ghost"), ("sub-09", "n/a")]
+        columns = ("predicted_dice", "predicted_dice_low", "predicted_dice_high")
+        assert [tuple(row[column] for column in columns) for row in rows] == [("0.7", "0.4", "0.9"), ("n/a",) * 3]
 
 
 def table_of_lesions(path: Path) -> list[float]:

@@ -26,7 +26,12 @@ def predictions(tiny_detector: Path, tiny_cohort: Path, tmp_path_factory: pytest
         out / "sub-02/anat/sub-02_desc-anomaly_probseg.json",
         quality={"flags": [flag], "out_of_distribution": {"distance": 31.0, "limit": 20.0}},
         space={"name": "MNI152", "spacing_mm": [1, 1, 1], "overlap": 0.93, "matrix": []},
-        confidence={"scan_p": 0.04, "controls": 24, "statement": "At most 4 % of healthy scans look so."},
+        confidence={
+            "scan_p": 0.04,
+            "controls": 24,
+            "statement": "At most 4 % of healthy scans look so.",
+            "predicted_dice": {"value": 0.71, "interval": [0.42, 0.93], "coverage": 0.8, "cases": 8},
+        },
     )
     (out / "failures.tsv").write_text(
         "case\treason\nsub-09\tdamaged file in /data/Doe, Jane/scan.nii.gz: got nothing.\n"

@@ -44,6 +44,7 @@ class Observation:
     ``whole`` counts the voxels of the region of :mod:`hybriduad.cohort.truth`, ``clear`` those in its lesion-free
     slices, which are ``slices`` many; ``voxel_ml`` is the volume of a voxel of the scan. ``peaks``: for each least
     volume in ml that a rule needs, and each part, the highest score that a cluster of at least so much reaches.
+    ``distance``: of the scan from the training, over its limit; None where the bundle knows none.
     """
 
     subject: tuple[str, str]
@@ -52,6 +53,7 @@ class Observation:
     whole: Mapping[str, ScoreHistogram]
     clear: Mapping[str, ScoreHistogram]
     peaks: Mapping[float, Mapping[str, float]] = field(default_factory=dict)
+    distance: float | None = None
 
     @property
     def has_lesion(self) -> bool:
