@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from hybriduad.core.types import Case, Prediction
-from hybriduad.scan.quality import case_measures
+from hybriduad.scan.quality import case_measures, register_measure
 from hybriduad.scan.volumes import Image
 
 log = logging.getLogger(__name__)
@@ -24,6 +24,8 @@ def with_quality(prediction: Prediction, case: Case, contrasts: Sequence[str]) -
         DataError: a scan cannot be read.
     """
     measures = case_measures(case, Image(prediction.brain, prediction.grid), contrasts)
+    if "template" in prediction.notes:
+        measures.append(register_measure(prediction.notes["template"]))
     flags = [measure.to_json() for measure in measures if measure.flagged]
     for flag in flags:
         log.warning("%s: %s", case.name, flag["sentence"])
