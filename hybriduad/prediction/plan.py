@@ -13,7 +13,7 @@ from typing import Literal
 
 import torch
 
-from hybriduad.config.runs import NATIVE
+from hybriduad.config.runs import NATIVE, Anatomy
 from hybriduad.core.errors import ConfigError, DataError
 from hybriduad.core.processes import peak_mb, usable_cores
 from hybriduad.core.types import Case, Split
@@ -25,6 +25,7 @@ from hybriduad.prediction.files import DEFAULT_MAPS, SUFFIXES, check_same_scan, 
 from hybriduad.scan.brain_ways import brain_name, chosen
 from hybriduad.scan.grid import Grid, find_slice_axis
 from hybriduad.scan.slices import blank_slices
+from hybriduad.scan.template import template
 from hybriduad.scan.volumes import VolumeGrid, check_mask_grid, read_grid, spacing_of
 
 SLICES = 16
@@ -123,7 +124,8 @@ def plan_cohort(
             states[case.name] = ("wrong", str(error))
     runner = runners.chosen(engine, nprocs, None)
     workers = 1 if runner == "local" else min(nprocs or usable_cores(), max(len(cases), 1))
-    estimate = _of_records(folder) or _of_blank_slices(bundle, device, grids) if grids else None
+    counts = [_slices(grid, model.anatomy) for grid in grids]
+    estimate = _of_records(folder) or _of_blank_slices(bundle, device, grids, counts) if grids else None
     return Plan(folder, states, workers, estimate)
 
 
@@ -175,17 +177,24 @@ def _of_records(folder: Path) -> Estimate | None:
     return Estimate(statistics.median(seconds), max(memory), basis)
 
 
-def _of_blank_slices(bundle: str | Path, device: str, grids: Sequence[VolumeGrid]) -> Estimate:
-    """From a batch of blank slices through the networks, now and on this machine, for the slices of each scan."""
+def _slices(grid: VolumeGrid, anatomy: Anatomy) -> int:
+    """How many slices the networks see of a scan: its own, or in a template's space those of the template."""
+    if anatomy.spacing_mm is None:
+        return grid.shape_ras[_axis(grid)]
+    (_, _, slices), _ = template().grid(anatomy.size, anatomy.spacing_mm)
+    return slices
+
+
+def _of_blank_slices(bundle: str | Path, device: str, grids: Sequence[VolumeGrid], counts: Sequence[int]) -> Estimate:
+    """From a batch of blank slices through the networks, now and on this machine, for so many slices of each scan."""
     detector = load_detector(bundle, device)
     detector.slice_maps(blank_slices(detector.anatomy, SLICES))
     began = time.perf_counter()
     detector.slice_maps(blank_slices(detector.anatomy, SLICES))
     slice_s = (time.perf_counter() - began) / SLICES
-    slices = [grid.shape_ras[_axis(grid)] for grid in grids]
     voxels = max(math.prod(grid.shape) for grid in grids)
     basis = (
         f"networks alone, from {SLICES} blank slices now on {detector.device} in {torch.get_num_threads()} threads; "
         "reading, preparing and writing come on top. Memory: this process with the model, and ten volumes of 4 bytes"
     )
-    return Estimate(statistics.median(slices) * slice_s, peak_mb() + 40 * voxels / 1e6, basis)
+    return Estimate(statistics.median(counts) * slice_s, peak_mb() + 40 * voxels / 1e6, basis)

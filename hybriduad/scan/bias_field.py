@@ -21,8 +21,8 @@ def bias_field(scan: Field) -> np.ndarray:
 
     A function of the voxels alone, on any number of threads.
     """
-    typical = float(np.median(scan.data[scan.inside]))
-    data, inside, affine = scan.cubes(WORK_MM, masked=False)
+    typical = scan.typical
+    data, inside, affine = scan.cubes(WORK_MM)
     signal = sitk.Cast((inside > 0.5) & (data > 0.05 * typical), sitk.sitkUInt8)
     n4 = sitk.N4BiasFieldCorrectionImageFilter()
     n4.SetNumberOfControlPoints([CONTROL_POINTS] * 3)

@@ -6,7 +6,7 @@ check_quality.py); a scan beyond it is predicted all the same, and flagged.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,6 +16,7 @@ from hybriduad.core.types import Case
 from hybriduad.scan.brain import find_head
 from hybriduad.scan.grid import find_slice_axis, to_slices
 from hybriduad.scan.preparation import resampled
+from hybriduad.scan.template_space import APART_MM
 from hybriduad.scan.volumes import Image, read_volume, spacing_of, to_ras
 
 COARSE_MM = 3.0
@@ -136,6 +137,13 @@ def signal_measures(data: np.ndarray, brain: np.ndarray, spacing_mm: Sequence[fl
         ),
         Measure("ghosting", ghost, 0.1, f"{name} has ghosts: in the air, shifted by half the image, {ghost:.0%} of it"),
     ]
+
+
+def register_measure(space: Mapping[str, Any]) -> Measure:
+    """How sure the way to the template is, from what :func:`hybriduad.scan.template_space.place` says of it."""
+    apart = float(space["apart_mm"])
+    sentence = f"two starts of the registration to the template end {apart:.1f} mm apart: look at where the maps lie"
+    return Measure("registration", apart, APART_MM, sentence)
 
 
 def _at_the_faces(mask: np.ndarray, axis: int) -> float:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import SimpleITK as sitk
@@ -23,9 +23,14 @@ WORK_MM = 2.5
 FIELD_MM = 15.0
 """How much field is kept around a brain."""
 DILATED_MM = 8.0
-"""How far around the template's brain voxels count, from the second level on."""
+"""How far around the template's brain voxels count in the second level of the similarity."""
 TILTS_DEG = (0.0, -15.0, 15.0)
 """Rotations about the axis from left to right that are tried at first: heads nod more than they turn."""
+STRETCHES = (1.0, 1.1, 1.2)
+"""By how much a brain is heightened at first: the template is higher than most brains that are as long and wide."""
+ASPECT = 1.5
+"""By how much more a head may be stretched along one axis than along another, 1.1 to 1.25 as a rule; where every start
+ends beyond that, as of scans that hold half a brain, outlines alone are brought together."""
 BINS = 32
 
 
@@ -42,9 +47,19 @@ class Field:
         """(3,): the centre of mass of what is inside, in millimetres."""
         return self.affine[:3, :3] @ ndimage.center_of_mass(self.inside) + self.affine[:3, 3]
 
-    def cubes(self, side_mm: float, *, masked: bool) -> tuple[sitk.Image, sitk.Image, np.ndarray]:
+    @property
+    def stripped(self) -> bool:
+        """Whether there is nothing but zeros outside."""
+        return not self.data[~self.inside].any()
+
+    @property
+    def typical(self) -> float:
+        """The median of what is inside."""
+        return float(np.median(self.data[self.inside]))
+
+    def cubes(self, side_mm: float, *, outside: float | None = None) -> tuple[sitk.Image, sitk.Image, np.ndarray]:
         """The data around what is inside, and what is inside, on cubes along the axes of space; and the (4, 4) affine
-        of the cubes. Of data that is ``masked`` nothing but the inside is left."""
+        of the cubes. Everything else is set to ``outside``, if that is stated."""
         places = np.argwhere(self.inside)[:: max(1, int(self.inside.sum()) // 20_000)]
         points = places @ self.affine[:3, :3].T + self.affine[:3, 3]
         low, high = points.min(axis=0) - FIELD_MM, points.max(axis=0) + FIELD_MM
@@ -52,7 +67,7 @@ class Field:
         target = np.diag([side_mm] * 3 + [1.0])
         target[:3, 3] = low
         index = np.linalg.inv(self.affine) @ target
-        data = np.where(self.inside, self.data, 0) if masked else self.data
+        data = self.data if outside is None else np.where(self.inside, self.data, np.float32(outside))
         # The brightest voxels are fat, vessels and enhancing lesions: they would leave few bins to the tissue.
         data = np.clip(data, 0, np.percentile(self.data[self.inside], 99.5))
         moved = through_affine(data, index, (x, y, z), linear=True)
@@ -67,31 +82,74 @@ def _image(data: np.ndarray, side_mm: float, origin_mm: np.ndarray) -> sitk.Imag
     return image
 
 
-def to_template(scan: Field, template: Template) -> np.ndarray:
-    """(4, 4): from millimetres of a scan to those of the template, 12 parameters; ``scan.inside`` is its brain.
+class Registration(NamedTuple):
+    """``matrix`` (4, 4) from millimetres of a scan to those of the template; ``outline`` (4, 4), likewise, brings the
+    outline of the brain onto the template's, whatever is in it; ``apart_mm`` is by how much the two best of
+    :data:`STRETCHES` differ at the end, on average over the template's brain: next to nothing where one answer fits."""
 
-    A similarity from the brain's middle, then an affine map. Of the scan nothing but the brain is looked at.
+    matrix: np.ndarray
+    outline: np.ndarray
+    apart_mm: float
+
+
+def to_template(scan: Field, template: Template) -> np.ndarray:
+    """(4, 4): as :func:`register`, without how sure that is."""
+    return register(scan, template).matrix
+
+
+def register(scan: Field, template: Template) -> Registration:
+    """From millimetres of a scan to those of the template, 12 parameters; ``scan.inside`` is its brain.
+
+    A similarity of brains on a dark ground finds the place and the size, from the brain's middle. The affine map of a
+    stripped scan goes on so. That of a head looks within the template's brain alone, at a scan whose outside is as
+    bright as its typical tissue: the rim of an estimated brain mask, which is often too wide at the skull's base, would
+    else outweigh all tissue. Every affine map begins at several heights of the brain, which slices that are thick or
+    end within it leave open.
     """
     average = Field(template.image, template.affine, template.brain)
-    fixed, brain, _ = average.cubes(WORK_MM, masked=True)
-    moving, _, _ = scan.cubes(WORK_MM, masked=True)
-    near = sitk.Cast(sitk.BinaryDilate(brain > 0.5, [round(DILATED_MM / WORK_MM)] * 3), sitk.sitkUInt8)
+    fixed, brain, _ = average.cubes(WORK_MM, outside=0.0)
+    dark, _, _ = scan.cubes(WORK_MM, outside=0.0)
     centre, start = average.middle, scan.middle
-    starts = []
+    similar = []
     for tilt in TILTS_DEG:
         similarity = sitk.Similarity3DTransform()
         similarity.SetCenter(centre.tolist())
         similarity.SetRotation([1.0, 0.0, 0.0], np.deg2rad(tilt))
         similarity.SetTranslation((start - centre).tolist())
-        starts.append((_optimise(fixed, moving, similarity, None, (4,), 200), similarity))
-    _, similarity = min(starts, key=lambda start: start[0])
-    _optimise(fixed, moving, similarity, near, (2,), 200)
+        similar.append((_optimise(fixed, dark, similarity, None, (4,), 200), similarity))
+    _, similarity = min(similar, key=lambda end: end[0])
+    near = sitk.Cast(sitk.BinaryDilate(brain > 0.5, [round(DILATED_MM / WORK_MM)] * 3), sitk.sitkUInt8)
+    _optimise(fixed, dark, similarity, near, (2,), 200)
+    outline = _stretched(similarity, 1.0)
+    ground, region = dark, near
+    if not scan.stripped:
+        _optimise(fixed, dark, outline, near, (4, 2), 200)
+        ground, _, _ = scan.cubes(WORK_MM, outside=scan.typical)
+        region = sitk.Cast(brain > 0.5, sitk.sitkUInt8)
+    ends = []
+    for stretch in STRETCHES:
+        affine = _stretched(similarity, stretch)
+        ends.append((_optimise(fixed, ground, affine, region, (4, 2), 200), affine))
+    ends.sort(key=lambda end: end[0])
+    points = np.argwhere(average.inside)[::997] @ average.affine[:3, :3].T + average.affine[:3, 3]
+    apart = displacement_mm(_matrix(ends[0][1]), _matrix(ends[1][1]), points).mean()
+    usable = [affine for _, affine in ends if scan.stripped or np.linalg.cond(_matrix(affine)[:3, :3]) <= ASPECT]
+    if not usable:
+        ground, region = dark, near
+    affine = usable[0] if usable else outline
+    _optimise(fixed, ground, affine, region, (1,), 200)
+    matrix = np.linalg.inv(_matrix(affine))
+    return Registration(matrix, matrix if scan.stripped else np.linalg.inv(_matrix(outline)), float(apart))
+
+
+def _stretched(similarity: sitk.Similarity3DTransform, stretch: float) -> sitk.AffineTransform:
+    """A similarity from the template to a scan as an affine map, for a brain that is to be so many times as high."""
     affine = sitk.AffineTransform(3)
-    affine.SetCenter(centre.tolist())
-    affine.SetMatrix(similarity.GetMatrix())
+    affine.SetCenter(similarity.GetCenter())
+    linear = np.array(similarity.GetMatrix()).reshape(3, 3) @ np.diag([1.0, 1.0, 1 / stretch])
+    affine.SetMatrix(linear.ravel().tolist())
     affine.SetTranslation(similarity.GetTranslation())
-    _optimise(fixed, moving, affine, near, (2, 1), 200)
-    return np.linalg.inv(_matrix(affine))
+    return affine
 
 
 def rigid(moving: Field, fixed: Field) -> np.ndarray:
@@ -99,8 +157,8 @@ def rigid(moving: Field, fixed: Field) -> np.ndarray:
 
     From where the headers place the two, and from one middle upon the other.
     """
-    still, _, _ = fixed.cubes(WORK_MM, masked=False)
-    moved, _, _ = moving.cubes(WORK_MM, masked=False)
+    still, _, _ = fixed.cubes(WORK_MM)
+    moved, _, _ = moving.cubes(WORK_MM)
     centre = fixed.middle
     starts = []
     for shift in (np.zeros(3), moving.middle - centre):

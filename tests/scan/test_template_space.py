@@ -20,14 +20,16 @@ from hybriduad.core.types import Case, Prediction
 from hybriduad.phantom.subject import make_subject
 from hybriduad.prediction.case import _pseudo_healthy
 from hybriduad.prediction.cohort import predict_cohort
+from hybriduad.prediction.plan import _slices
 from hybriduad.scan import bias_field, cache, registration
 from hybriduad.scan.cache import PreparedCache, _cache_key
 from hybriduad.scan.grid import restore
 from hybriduad.scan.preparation import prepare
+from hybriduad.scan.quality import register_measure
 from hybriduad.scan.registration import Field, displacement_mm, to_template
 from hybriduad.scan.resampling import through_affine
 from hybriduad.scan.template import template
-from hybriduad.scan.template_space import _lesion, aligned
+from hybriduad.scan.template_space import APART_MM, _lesion, aligned
 from hybriduad.scan.volumes import read_grid, read_volume
 from hybriduad.training.fitting import fit_reconstructor
 
@@ -135,6 +137,7 @@ def test_a_5_mm_lesion_survives_the_round_trip_to_an_oblique_grid(placed, obliqu
     assert placed.spacing_mm == (2.0, 2.0, 2.0)
     assert placed.grid.volume == read_grid(oblique.images["FLAIR"])
     assert placed.notes["template"]["overlap"] > 0.9
+    assert placed.notes["template"]["apart_mm"] < APART_MM
     assert placed.notes["resampled"] == ["T1w"]
     back = restore(placed.lesion.astype(np.float32), placed.grid, order=1) >= 0.5
     assert back.shape == mask.shape
@@ -178,6 +181,15 @@ def test_a_pseudo_healthy_scan_comes_back_with_the_scan_s_shading_and_without_a_
     assert shown[rim].mean() / scan[rim].mean() == pytest.approx(1, abs=0.1)
 
 
+def test_a_dry_run_counts_the_slices_of_the_space(placed, oblique):
+    grid = read_grid(oblique.images["FLAIR"])
+    in_template = Anatomy(contrasts=("FLAIR",), space=MNI)
+    assert _slices(grid, in_template) == placed.image.shape[-1]
+    own = _slices(grid, Anatomy(contrasts=("FLAIR",)))
+    assert own == min(grid.shape_ras)
+    assert own != placed.image.shape[-1]
+
+
 def test_what_does_not_lie_on_the_template_fails_in_a_sentence(tmp_path):
     scan = np.zeros((60, 30, 30), np.float32)
     x, y, z = np.meshgrid(*map(np.arange, scan.shape), indexing="ij")
@@ -190,6 +202,13 @@ def test_what_does_not_lie_on_the_template_fails_in_a_sentence(tmp_path):
     sentence = r"sub-01: got an overlap \(Dice\) of 0\.\d\d, expected 0\.8\d or more; check the orientation"
     with pytest.raises(DataError, match=sentence):
         prepare(case, Anatomy(contrasts=("FLAIR",), **SPACE))
+
+
+def test_a_registration_that_depends_on_its_start_is_flagged_in_a_sentence():
+    assert not register_measure({"apart_mm": APART_MM}).flagged
+    unsure = register_measure({"apart_mm": 6.24})
+    assert unsure.flagged
+    assert "two starts of the registration to the template end 6.2 mm apart" in unsure.sentence
 
 
 def test_tiny_lesions_keep_a_voxel_each(oblique, placed):
@@ -267,7 +286,7 @@ def test_a_bundle_trained_in_template_space_predicts_onto_the_grid_of_a_raw_scan
     assert (score[~brain] == 0).all()
     assert (score[brain] > 0).mean() > 0.9
     record = json.loads((tmp_path / "out/sub-03/anat/sub-03_desc-anomaly_probseg.json").read_text())
-    assert set(record["space"]) == {"name", "spacing_mm", "overlap", "matrix"}
+    assert set(record["space"]) == {"name", "spacing_mm", "overlap", "outline", "apart_mm", "matrix"}
     assert record["space"]["overlap"] > 0.85
     assert np.array(record["space"]["matrix"]).shape == (4, 4)
     assert record["notes"]["space"] == MNI
