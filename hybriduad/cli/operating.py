@@ -17,6 +17,7 @@ def blind_spots(
     split: options.SplitName = None,
     seed: options.Seed = 0,
     labelled: options.Labelled = None,
+    brain: options.Brain = None,
     device: options.Device = "auto",
     overwrite: options.Overwrite = False,
     verbose: options.Verbose = False,
@@ -37,6 +38,7 @@ def blind_spots(
         split=split,
         seed=seed,
         labelled=labelled,
+        brain=brain,
         device=device,
         overwrite=overwrite,
     )
@@ -55,6 +57,7 @@ def operating_point(
     *,
     out: options.Out,
     false_lesions: options.FalseLesions,
+    brain: options.Brain = None,
     overwrite: options.Overwrite = False,
     verbose: options.Verbose = False,
 ) -> None:
@@ -66,7 +69,7 @@ def operating_point(
     from hybriduad.evaluation.operating_point import choose_operating_point
 
     chosen, said = choose_operating_point(
-        bundle, blind_spots, out=out, false_lesions=false_lesions, overwrite=overwrite
+        bundle, blind_spots, out=out, false_lesions=false_lesions, brain=brain, overwrite=overwrite
     )
     typer.echo(said)
     typer.echo(f"{chosen.kind} {chosen.digest[:12]} in {chosen.folder}")

@@ -36,6 +36,7 @@ from hybriduad.evaluation.threshold_curve import LEAST_ML, heights, is_hit
 from hybriduad.metrics.clusters import cluster_peak, least_voxels
 from hybriduad.metrics.clusters import labelled as components
 from hybriduad.prediction.case import predict_case
+from hybriduad.scan import brain_ways
 from hybriduad.scan.halves import left_half, side_of
 from hybriduad.scan.volumes import Image, read_volume, spacing_of, to_ras, write_atomically, write_volume
 from hybriduad.training.native_volume import NativeVolume, native_volume
@@ -61,6 +62,7 @@ def find_blind_spots(
     split: Split | None = None,
     device: str = "auto",
     labelled: str | Path | None = None,
+    brain: str | None = None,
     overwrite: bool = False,
 ) -> Outcome:
     """Paint lesions into healthy scans, predict them and say what is found; a control that was done before is kept.
@@ -80,27 +82,39 @@ def find_blind_spots(
         device: "auto", "cpu", "cuda", "cuda:1".
         labelled: a cohort whose cases with a lesion mask are predicted too: what of their lesions is found is said
             beside.
+        brain: how the brains of heads are found, as :func:`hybriduad.scan.brain_ways.chosen` takes it; by default as
+            ``bundle`` says. A rule of a bundle with other brains cuts the masks, but was not found on such.
         overwrite: replace what another request left in ``out``.
 
     Raises:
         LeakageError: a control was used to fit the bundle, of which it says nothing, or a labelled case to fit or
             calibrate it.
-        ConfigError: a rule that was not calibrated, or something else in ``out``.
+        ConfigError: a rule that was not calibrated, a way to the brain that is not installed, or something else in
+            ``out``.
         DataError: no healthy case, cases of one name, or none that could be used.
         BundleError: an unusable bundle.
     """
     model, folder = verify(bundle), Path(out)
     model.thresholds.by_part(rule)
+    anatomy = brain_ways.chosen(model.anatomy, brain)
+    way = {} if brain is None else {"brain": brain_ways.brain_name(anatomy)}
     cases = [case for case in read_cohort(cohort, split=split) if case.health == "healthy"]
     if not cases:
         raise DataError("no healthy case to paint into", where=cohort, expected="cases with health 'healthy'")
     if len({case.name for case in cases}) < len(cases):
         raise DataError("cases of one name", where=cohort, mend="look at one data set at a time")
-    request = {"bundle": model.digest, "rule": rule, "versions": versions, "seed": seed, "cohort": cohort_digest(cases)}
+    request = {
+        "bundle": model.digest,
+        "rule": rule,
+        "versions": versions,
+        "seed": seed,
+        "cohort": cohort_digest(cases),
+    } | way
     _begin(folder, {"format": FORMAT, **request}, overwrite)
     seen = {digest: role for digest, role in model.used.items() if role != "calibrate"}
     failed = check_unseen(cases, seen, model.anatomy.contrasts)
     detector = load_detector(model.folder, device)
+    detector.anatomy = anatomy
     trial = _Trial(model, detector, rule, versions, seed, folder)
     outcome = Outcome(folder, failed={name: reason for (_, name), reason in failed.items()})
     real = [] if labelled is None else real_records(model, detector, rule, labelled, folder, outcome.failed)
@@ -124,9 +138,9 @@ def find_blind_spots(
     shutil.rmtree(folder / WORK, ignore_errors=True)
     if not any(record["lesions"] for record in records):
         raise DataError("no control could be painted into", where=cohort, got=next(iter(outcome.failed.values()), None))
-    chosen = "" if model.thresholds.of("score", rule) is None else rule or model.thresholds.default
+    cut_by = "" if model.thresholds.of("score", rule) is None else rule or model.thresholds.default
     known_people = sum(bool(record["identities"].keys() & model.used) for record in records)
-    write_report(folder, records, chosen, known_people, real)
+    write_report(folder, records, cut_by, known_people, real)
     return outcome
 
 

@@ -21,6 +21,7 @@ from hybriduad.detector.inference import Detector
 from hybriduad.evaluation.threshold_curve import LEAST_ML, heights, is_hit
 from hybriduad.metrics.clusters import labelled, least_voxels
 from hybriduad.prediction.case import predict_case
+from hybriduad.scan.brain_ways import brain_key
 from hybriduad.scan.preparation import mask_on_grid
 from hybriduad.scan.volumes import spacing_of, write_atomically
 from hybriduad.training.planned_lesions import SIZES_ML
@@ -48,11 +49,12 @@ def real_records(
     if len({case.name for case in cases}) < len(cases):
         raise DataError("cases of one name", where=cohort, mend="look at one data set at a time")
     contrasts = model.anatomy.contrasts
+    way = "".join(f" {name}" for name in brain_key(detector.anatomy))
     failed |= {name: reason for (_, name), reason in check_unseen(cases, model.used, contrasts).items()}
     records = []
     for case in [case for case in cases if case.name not in failed]:
         try:
-            key = f"{model.digest} {rule} {cohort_digest([case])}"
+            key = f"{model.digest} {rule} {cohort_digest([case])}" + way
             path = folder / FOLDER / f"{case.name}.json"
             path.parent.mkdir(parents=True, exist_ok=True)
             record = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
