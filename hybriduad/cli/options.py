@@ -280,6 +280,17 @@ Labelled = Annotated[
     str | None,
     typer.Option("--labelled", callback=_there(*COHORT), help="Cases whose real lesions are looked for beside."),
 ]
+Like = Annotated[
+    str | None,
+    typer.Option(
+        "--like",
+        callback=_there(*COHORT),
+        help="Annotated cases, those of the training too: the contrasts of their lesions weigh the painted ones.",
+    ),
+]
+BesideLesions = Annotated[
+    bool, typer.Option("--beside-lesions", help="Paint into annotated cases too, apart from their lesions.")
+]
 FalseLesions = Annotated[float, typer.Option("--false-lesions", min=0, help="Of a healthy scan, on average.")]
 
 AllowLeakage = Annotated[

@@ -12,12 +12,14 @@ from scipy.stats import binomtest
 from hybriduad.core.charts import Panel, Series, charts
 from hybriduad.core.drawing import new_figure, save_figure
 from hybriduad.evaluation.real_lesions import real_words
+from hybriduad.evaluation.recall_comparison import comparison_rows, comparison_words
 from hybriduad.evaluation.tables import write_json
 from hybriduad.evaluation.threshold_curve import LEAST_ML, Curve, curve_of
 from hybriduad.scan.volumes import write_atomically
 from hybriduad.training.planned_lesions import CONTRASTS, FRONT, HEIGHT, SIZES_ML
 
 REPORT, CURVE, RECALL, LESIONS = "blind-spots.md", "curve", "recall", "lesions.tsv"
+COMPARED = "painted-real.tsv"
 SIZES = tuple(f"{low:g}-{high:g}" for low, high in SIZES_ML)
 KEYS = ("size_ml", "contrast", "front", "height", "side")
 GROUPS: tuple[tuple[str, ...], ...] = (
@@ -53,17 +55,19 @@ def write_report(
     rule: str,
     calibrated_on: int,
     real: Sequence[Mapping[str, Any]] = (),
+    like: Sequence[Mapping[str, Any]] = (),
 ) -> str:
     """Write everything about ``records`` beside them, and return ``blind-spots.md``.
 
     ``rule`` cut the masks, "" where the bundle has no threshold: then the figures are at the lowest threshold with
     :data:`UNCALIBRATED` false lesions a healthy scan. ``calibrated_on``: so many records are of people whom the bundle
-    was calibrated on. ``real``: the records of labelled cases, of :mod:`hybriduad.evaluation.real_lesions`.
+    was calibrated on. ``real``: the records of labelled cases, of :mod:`hybriduad.evaluation.real_lesions`,
+    and ``like`` those whose lesions' contrasts weigh the painted ones.
     """
     curve = curve_of(records)
     found, marked, where, false, at = _at_threshold(records, curve, rule)
     lesions = [
-        {"case": record["case"], **lesion, "found": bool(hit), "marked_before": bool(before)}
+        {"case": record["case"], **_flat(lesion), "found": bool(hit), "marked_before": bool(before)}
         for (record, lesion), hit, before in zip(
             ((record, lesion) for record in records for lesion in record["lesions"]), found, marked, strict=True
         )
@@ -72,6 +76,11 @@ def write_report(
     sentences = _sentences(rows, where, false, len(records), lesions)
     if real:
         sentences.append(real_words(real, at))
+    if rule and (real or like):
+        compared = comparison_rows(records, real, like or real)
+        source = f"the lesions of {len(like or real)} annotated cases" + ("" if like else ", the same")
+        sentences += comparison_words(compared, source)
+        _write_tsv(folder / COMPARED, compared)
     if calibrated_on:
         sentences.append(
             f"The bundle was calibrated on {calibrated_on} of these scans: expect more false lesions in other healthy "
@@ -87,6 +96,12 @@ def write_report(
     text = "\n\n".join(["# Blind spots", *sentences]) + "\n"
     write_atomically(folder / REPORT, text.encode())
     return text
+
+
+def _flat(lesion: Mapping[str, Any]) -> dict[str, Any]:
+    """A lesion for a line of the table: without its sections, and its place in three columns."""
+    line = {name: value for name, value in lesion.items() if name not in ("sections", "place")}
+    return line | dict(zip(("across", "along", "up"), lesion["place"], strict=True))
 
 
 def recall_rows(lesions: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

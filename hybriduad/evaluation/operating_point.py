@@ -70,14 +70,17 @@ def choose_operating_point(
         overwrite: replace the bundle of another request in ``out``.
 
     Raises:
-        ConfigError: another bundle or other brains than those of the blind spots, a way to the brain that is not
-            installed, a limit under 0, or other work in ``out``.
+        ConfigError: blind spots beside the lesions of patients, another bundle or other brains than those of the blind
+            spots, a way to the brain that is not installed, a limit under 0, or other work in ``out``.
         DataError: no blind spots, or no threshold keeps to the limit.
     """
     parent = verify(bundle)
     request, records = read_records(blind_spots)
     if false_lesions < 0:
         raise ConfigError("a number of false lesions", got=false_lesions, expected="0 or more")
+    if request.get("beside_lesions"):
+        mend = "run blind-spots on healthy controls"
+        raise ConfigError("blind spots of patients, which do not tell false lesions", where=blind_spots, mend=mend)
     if request["bundle"] != parent.digest:
         mend = "name the bundle that blind-spots was run with"
         raise ConfigError("blind spots of another bundle", where=blind_spots, got=request["bundle"][:12], mend=mend)

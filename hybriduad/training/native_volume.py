@@ -41,6 +41,10 @@ class NativeVolume:
         whole[self.box] = values
         return from_ras(whole, self.grid.orientation)
 
+    def of_scan(self, values: np.ndarray) -> np.ndarray:
+        """The way back of :meth:`on_scan`: what the box holds of ``values``, which lie on the whole reference scan."""
+        return np.asarray(to_ras(Image(values, self.grid))[0][self.box])
+
     def scan_with(self, painted: Corruption, scan: Image, contrast: int) -> np.ndarray:
         """``scan``, the contrast at that index, with what was painted into this volume: (X, Y, Z) float32.
 

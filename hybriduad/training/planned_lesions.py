@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from scipy import ndimage
 
 from hybriduad.anomalies._base import present
 from hybriduad.anomalies._description import Lesion
@@ -23,7 +24,7 @@ from hybriduad.training.samples import covered
 
 log = logging.getLogger(__name__)
 
-SIZES_ML = ((0.1, 0.3), (0.3, 1.0), (1.0, 3.0), (3.0, 10.0))
+SIZES_ML = ((0.1, 0.3), (0.3, 1.0), (1.0, 3.0), (3.0, 10.0), (10.0, 30.0))
 CONTRASTS = {"faint": 0.2, "clear": 0.4, "strong": 0.8}
 """How much the middle of a lesion departs from its tissue; 0.8 on the model range is the brain's median intensity."""
 LEAST_CONTRAST = 0.1
@@ -74,18 +75,25 @@ def wishes(number: int, generator: np.random.Generator) -> list[list[Wish]]:
 
 
 def paint_wishes(
-    volume: NativeVolume, contrasts: Sequence[str], wanted: Sequence[Wish], generator: np.random.Generator
+    volume: NativeVolume,
+    contrasts: Sequence[str],
+    wanted: Sequence[Wish],
+    generator: np.random.Generator,
+    occupied: np.ndarray | None = None,
 ) -> tuple[Corruption, list[Placed]]:
     """Paint lesions into a volume, the largest first, apart from each other; a pure function of its arguments.
 
     A wish that cannot be painted in :data:`TRIES` draws (no room in that third, or a lesion cut to another size) is
-    left out. ``contrasts`` names those of the volume, in order. Nothing changes outside lesion and ignore.
+    left out. ``contrasts`` names those of the volume, in order. Nothing changes outside lesion and ignore. ``occupied``
+    (X, Y, Z) bool is where the scan has lesions of its own: painted ones keep apart from them as from each other.
     """
     image, valid = np.array(volume.image), np.asarray(volume.valid)
     brain = np.asarray(volume.brain) & valid.any(axis=0)
     lesion, ignore = np.zeros(brain.shape, bool), np.zeros(brain.shape, bool)
     voxels = np.argwhere(brain)
     thirds = _thirds(voxels, brain)
+    own = np.zeros(brain.shape, bool) if occupied is None else occupied
+    away = ndimage.distance_transform_edt(~own, sampling=volume.spacing_mm) if own.any() else None
     placed: list[Placed] = []
     taken: list[tuple[np.ndarray, float]] = []
     for wish in sorted(wanted, key=lambda wish: -wish.size):
@@ -93,7 +101,8 @@ def paint_wishes(
         low, high = np.log(SIZES_ML[wish.size])
         for _ in range(TRIES):
             diameter = (6 / math.pi * 1000 * math.exp(generator.uniform(low, high))) ** (1 / 3)
-            place = _place(candidates, taken, diameter, volume.spacing_mm, generator)
+            free = candidates if away is None else candidates[away[tuple(candidates.T)] >= diameter / 2 + APART_MM]
+            place = _place(free, taken, diameter, volume.spacing_mm, generator)
             if place is None:
                 break
             box = _around(place, brain.shape, diameter, volume.spacing_mm)
@@ -101,7 +110,8 @@ def paint_wishes(
             drawn = _drawn(wish, diameter, part, brain[box], centre, volume.spacing_mm, contrasts, generator)
             corruption = covered(paint(drawn, part, brain[box], spacing_mm=volume.spacing_mm), part, valid[:, *box])
             volume_ml = float(corruption.lesion.sum() * np.prod(volume.spacing_mm)) / 1000
-            if not SIZES_ML[wish.size][0] <= volume_ml < SIZES_ML[wish.size][1] or lesion[box][corruption.lesion].any():
+            fits = SIZES_ML[wish.size][0] <= volume_ml < SIZES_ML[wish.size][1]
+            if not fits or (lesion | own)[box][corruption.lesion].any():
                 continue
             change = np.abs(corruption.image - part).max(axis=0)[corruption.lesion].mean()
             image[:, *box] = corruption.image

@@ -195,9 +195,43 @@ def test_real_lesions_are_said_beside_and_chose_nothing(
     assert calls == ["sub-01"]  # kept
     _, text = choose_operating_point(tiny_detector, tmp_path / "b", out=tmp_path / "n", false_lesions=0)
     assert said in text
-    assert [real_lesions.size_of(ml) for ml in (0.1, 0.29, 0.3, 9.9, 10.0)] == [
-        *("0.1-0.3", "0.1-0.3", "0.3-1", "3-10", "over 10")
+    assert [real_lesions.size_of(ml) for ml in (0.1, 0.29, 0.3, 9.9, 30.0)] == [
+        *("0.1-0.3", "0.1-0.3", "0.3-1", "3-10", "over 30")
     ]
+
+
+def test_beside_the_lesions_of_patients_for_want_of_healthy_people(
+    tiny_detector: Path, tiny_cohort: Path, controls: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the verb: painted lesions keep apart from the patient's own, whose contrasts weigh them, and no operating
+    point can be chosen from such blind spots."""
+    monkeypatch.setattr(blind_spots, "predict_case", oracle(tiny_cohort, sees=True))
+    cohort = tmp_path / "patients.csv"
+    write_manifest(read_cohort(tiny_cohort)[:2], cohort)
+    options = ["--out", tmp_path / "b", "--versions", 2, "--like", cohort, "--device", "cpu"]
+    arguments = [str(part) for part in ["blind-spots", tiny_detector, cohort, *options]]
+    refused = CliRunner().invoke(app, arguments)
+    assert refused.exit_code == 2
+    assert "no healthy case to paint into" in refused.output
+    assert "--beside-lesions" in refused.output
+    result = CliRunner().invoke(app, [*arguments, "--beside-lesions"])
+    assert result.exit_code == 0, result.output
+    for case in read_cohort(cohort):
+        own = read_mask(case.lesion)
+        record = json.loads((tmp_path / "b" / "cases" / f"{case.name}.json").read_text())
+        away = ndimage.distance_transform_edt(~own.data, sampling=np.abs(np.diag(own.grid.affine))[:3])
+        assert record["lesions"]
+        for lesion in record["lesions"]:
+            place = np.linalg.inv(own.grid.affine) @ [*(lesion[f"{axis}_mm"] for axis in "xyz"), 1.0]
+            assert away[tuple(np.rint(place[:3]).astype(int))] > 5
+        look = json.loads((tmp_path / "b" / "like" / f"{case.name}.json").read_text())
+        assert [lesion["volume_ml"] for lesion in look["lesions"]] == pytest.approx([own.data.sum() * 0.2])
+        assert look["lesions"][0]["to_tissue"] > 0
+    compared = table(tmp_path / "b" / "painted-real.tsv")
+    assert {row["real"] for row in compared} == {"0"}
+    assert {row["painted_recall"] for row in compared if row["of"] == "lesion"} == {"1.0"}
+    with pytest.raises(ConfigError, match="blind spots of patients"):
+        choose_operating_point(tiny_detector, tmp_path / "b", out=tmp_path / "n", false_lesions=0)
 
 
 @pytest.mark.parametrize("voxels", [1, 8])

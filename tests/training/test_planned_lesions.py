@@ -81,7 +81,7 @@ def test_what_is_wanted_is_painted_and_nothing_else(volume: NativeVolume) -> Non
             others = corruption.lesion & ~lesion.mask
             if others.any():
                 away = ndimage.distance_transform_edt(~lesion.mask, sampling=SPACING)
-                assert away[others].min() > APART_MM / 2
+                assert away[others].min() > APART_MM / 3  # they are no balls
         lesions += placed
     assert generators() == before
     assert np.array_equal(volume.image, clean)
@@ -89,6 +89,23 @@ def test_what_is_wanted_is_painted_and_nothing_else(volume: NativeVolume) -> Non
     assert np.mean([(lesion.front, lesion.height) == lesion.wish[2:] for lesion in lesions]) > 0.8
     changes = {name: np.mean([a.change for a in lesions if a.wish.contrast == name]) for name in CONTRASTS}
     assert 0.05 < changes["faint"] < changes["clear"] < changes["strong"]
+
+
+def test_lesions_of_the_scan_itself_are_kept_apart_from(volume: NativeVolume) -> None:
+    occupied = np.zeros(volume.brain.shape, bool)
+    occupied[20:50, 20:70, 10:40] = True
+    away = ndimage.distance_transform_edt(~occupied, sampling=SPACING)
+    number = 0
+    for seed, wanted in enumerate(wishes(4, np.random.default_rng(2))):
+        generator = rng.numpy_rng(seed, "tests")
+        corruption, placed = paint_wishes(volume, ("FLAIR", "T1w"), wanted, generator, occupied)
+        assert not (corruption.lesion & occupied).any()
+        number += len(placed)
+        for lesion in placed:
+            radius = (3 * 1000 * lesion.volume_ml / (4 * np.pi)) ** (1 / 3)
+            centre = tuple(np.rint(np.argwhere(lesion.mask).mean(axis=0)).astype(int))
+            assert away[centre] > (radius + APART_MM) / 2
+    assert number >= 4
 
 
 def test_a_wish_without_room_is_left_out(volume: NativeVolume) -> None:
