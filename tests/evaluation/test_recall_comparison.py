@@ -55,7 +55,7 @@ def test_sections_are_the_parts_of_a_lesion_in_a_slice(volume: NativeVolume) -> 
     look = look_of(volume, images, lesion, ~lesion, 2, mask, before)
     assert [(area, found) for area, _, found in look["sections"]] == [(1.0, True), (1.0, False), (1.0, False)]
     assert [contrast for _, contrast, _ in look["sections"]] == pytest.approx([0.4] * 3, abs=0.06)
-    assert look["to_tissue"] == pytest.approx(0.4, abs=0.06)
+    assert look["to_tissue"] == pytest.approx(0.35, abs=0.1)  # two parts in tissue that is not even
     assert [found for *_, found in look_of(volume, images, lesion, ~lesion, 2)["sections"]] == [None] * 3
 
 
