@@ -171,6 +171,22 @@ Brain = Annotated[
         "a command with {in} and {out}. [default: as the bundle says; of a new bundle auto]",
     ),
 ]
+AtlasFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--atlas",
+        callback=_there("atlas", "a label image .nii or .nii.gz"),
+        help="Label image in the bundle's template space: the table of lesions names their regions.",
+    ),
+]
+AtlasNames = Annotated[
+    Path | None,
+    typer.Option(
+        "--atlas-names",
+        callback=_there("names of an atlas", "a table .tsv with the columns index and name"),
+        help="Names of its labels. [default: the .tsv beside it]",
+    ),
+]
 SplitName = Annotated[
     Literal["train", "validation", "test"] | None, typer.Option("--split", help="Only the cases of this split.")
 ]
@@ -285,7 +301,7 @@ Like = Annotated[
     typer.Option(
         "--like",
         callback=_there(*COHORT),
-        help="Annotated cases, those of the training too: the contrasts of their lesions weigh the painted ones.",
+        help="Annotated cases, those of the training too: contrasts and heights of their lesions weigh the painted.",
     ),
 ]
 BesideLesions = Annotated[

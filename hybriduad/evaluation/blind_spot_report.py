@@ -13,6 +13,7 @@ from hybriduad.core.charts import Panel, Series, charts
 from hybriduad.core.drawing import new_figure, save_figure
 from hybriduad.evaluation.real_lesions import real_words
 from hybriduad.evaluation.recall_comparison import comparison_rows, comparison_words
+from hybriduad.evaluation.recall_map import write_recall_map
 from hybriduad.evaluation.tables import write_json
 from hybriduad.evaluation.threshold_curve import LEAST_ML, Curve, curve_of
 from hybriduad.scan.volumes import write_atomically
@@ -67,13 +68,14 @@ def write_report(
     curve = curve_of(records)
     found, marked, where, false, at = _at_threshold(records, curve, rule)
     lesions = [
-        {"case": record["case"], **_flat(lesion), "found": bool(hit), "marked_before": bool(before)}
+        {"case": record["case"], **lesion, "found": bool(hit), "marked_before": bool(before)}
         for (record, lesion), hit, before in zip(
             ((record, lesion) for record in records for lesion in record["lesions"]), found, marked, strict=True
         )
     ]
     rows = recall_rows(lesions)
     sentences = _sentences(rows, where, false, len(records), lesions)
+    sentences += write_recall_map(folder, lesions)
     if real:
         sentences.append(real_words(real, at))
     if rule and (real or like):
@@ -86,7 +88,7 @@ def write_report(
             f"The bundle was calibrated on {calibrated_on} of these scans: expect more false lesions in other healthy "
             "scans. What is found of lesions hardly depends on that."
         )
-    _write_tsv(folder / LESIONS, lesions)
+    _write_tsv(folder / LESIONS, [_flat(lesion) for lesion in lesions])
     _write_tsv(folder / f"{RECALL}.tsv", rows)
     _write_tsv(folder / f"{CURVE}.tsv", curve_rows(curve, lesions))
     figures = {"threshold": where, "false_lesions": false, "said": sentences, "recall": rows}
@@ -99,9 +101,11 @@ def write_report(
 
 
 def _flat(lesion: Mapping[str, Any]) -> dict[str, Any]:
-    """A lesion for a line of the table: without its sections, and its place in three columns."""
-    line = {name: value for name, value in lesion.items() if name not in ("sections", "place")}
-    return line | dict(zip(("across", "along", "up"), lesion["place"], strict=True))
+    """A lesion for a line of the table: without its sections, and places in three columns."""
+    line = {name: value for name, value in lesion.items() if not isinstance(value, list)}
+    line |= dict(zip(("across", "along", "up"), lesion["place"], strict=True))
+    in_template = lesion.get("template_mm", ())
+    return line | {f"{axis}_template_mm": value for axis, value in zip("xyz", in_template, strict=False)}
 
 
 def recall_rows(lesions: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -176,7 +180,7 @@ def _sentences(
         return [row for row in rows if {key for key in KEYS if row[key] != "all"} == set(keys)]
 
     (total,) = chosen()
-    scans = "healthy scans" if controls > 1 else "healthy scan"
+    scans = "scans" if controls > 1 else "scan"
     said = [
         f"{total['lesions']} lesions painted into {controls} {scans}, at {where}; as it is, a scan has {false:.2g} "
         "false lesions."

@@ -95,8 +95,8 @@ def find_blind_spots(
         brain: how the brains of heads are found, as :func:`hybriduad.scan.brain_ways.chosen` takes it; by default as
             ``bundle`` says. A rule of a bundle with other brains cuts the masks, but was not found on such.
         beside_lesions: paint into cases with a lesion mask too, apart from their lesions: for want of healthy people.
-        like: annotated cases, those that the bundle was fitted on too, of which nothing is predicted: the contrasts of
-            their lesions weigh those of the painted ones.
+        like: annotated cases, those that the bundle was fitted on too, of which nothing is predicted: the looks of
+            their lesions (contrast, height in the brain) weigh the painted ones.
         overwrite: replace what another request left in ``out``.
 
     Raises:
@@ -278,6 +278,10 @@ def _described(
     place = np.argwhere(to_ras(Image(mask, volume.grid))[0]).mean(axis=0)
     x, y, z = volume.grid.affine_ras[:3, :3] @ place + volume.grid.affine_ras[:3, 3]
     low, high = SIZES_ML[lesion.wish.size]
+    in_template = {}
+    if "template" in clean.notes:
+        moved = np.array(clean.notes["template"]["matrix"]) @ (x, y, z, 1.0)
+        in_template = {"template_mm": [round(float(value), 1) for value in moved[:3]]}
     found = marked = None
     if prediction.mask is not None and clean.mask is not None:
         marked = is_hit(clean.mask, mask)
@@ -294,19 +298,12 @@ def _described(
         "x_mm": round(float(x), 1),
         "y_mm": round(float(y), 1),
         "z_mm": round(float(z), 1),
-        "place": [round(float(share), 3) for share in _place(lesion.mask, volume.brain)],
+        **in_template,
         "found_at": found_at,
         "marked_at": marked_at,
         "found": found,
         "marked_before": marked,
     }
-
-
-def _place(lesion: np.ndarray, brain: np.ndarray) -> np.ndarray:
-    """(3,): where the centroid of a lesion lies in the box around the brain, 0 left, back, bottom to 1; both in RAS."""
-    box = ndimage.find_objects(brain.astype(np.uint8))[0]
-    start, size = (np.array(values) for values in zip(*((s.start, s.stop - s.start) for s in box), strict=True))
-    return np.asarray((np.argwhere(lesion).mean(axis=0) - start + 0.5) / size)
 
 
 def read_records(folder: str | Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:

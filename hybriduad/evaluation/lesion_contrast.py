@@ -17,9 +17,11 @@ from hybriduad.training.native_volume import NativeVolume
 
 LEAST_CM2 = 0.1
 """Smaller sections are left out."""
-CONTRASTS = ("under 0.15", "0.15-0.3", "0.3-0.6", "over 0.6")
+CONTRASTS = ("under 0.3", "0.3-0.5", "0.5-0.8", "over 0.8")
 """Classes of contrast; the brain's median intensity is 0.8 on its scale."""
-EDGES = (0.15, 0.3, 0.6)
+EDGES = (0.3, 0.5, 0.8)
+TENTH = 10.0
+"""The percentage of a lesion whose contrast counts, its most conspicuous part: as much must be in a mask for a hit."""
 
 
 def contrast_class(contrast: float) -> str:
@@ -30,7 +32,11 @@ def contrast_class(contrast: float) -> str:
 def contrast_of(
     images: np.ndarray, lesion: np.ndarray, tissue: np.ndarray, spacing_mm: Sequence[float]
 ) -> float | None:
-    """The median of a lesion minus that of the tissue up to :data:`~hybriduad.evaluation.traits.RING_MM` around it.
+    """How much the most conspicuous tenth of a lesion at least departs from the tissue around it.
+
+    That is its 90th percentile, of a dark lesion its 10th, minus the median of the tissue up to
+    :data:`~hybriduad.evaluation.traits.RING_MM` around it. A median would not do: real lesions are uneven, and are
+    found by their brighter parts.
 
     Args:
         images: (C, *space) in [-1, 1]; of several contrasts that with the largest difference counts.
@@ -55,7 +61,11 @@ def contrast_of(
     ring = tissue[box] & ~inside & (ndimage.distance_transform_edt(~inside, sampling=spacing_mm) <= RING_MM)
     if not ring.any():
         return None
-    return max((float(np.median(image[box][inside]) - np.median(image[box][ring])) for image in images), key=abs)
+    departures = []
+    for image in images:
+        values = image[box][inside] - np.median(image[box][ring])
+        departures.append(float(np.percentile(values, 100 - TENTH if np.median(values) >= 0 else TENTH)))
+    return max(departures, key=abs)
 
 
 def look_of(
@@ -79,7 +89,8 @@ def look_of(
         before: (X, Y, Z) bool, the mask of the scan without the lesion: a section that it hits is not found.
 
     Returns:
-        ``to_tissue``, the contrast to the tissue around, and ``sections``, for each its area in square centimetres, its
+        ``place``, where its centroid lies in the box around the brain, 0 left, back, bottom to 1; ``to_tissue``, the
+        contrast to the tissue around, and ``sections``, for each its area in square centimetres, its
         own contrast in the slice and whether it is found, None without a mask.
     """
     plane = [size for number, size in enumerate(volume.spacing_mm) if number != axis]
@@ -100,4 +111,11 @@ def look_of(
                 found &= before is None or not is_hit(np.take(before, index, axis=axis), section)
             sections.append([round(area, 3), round(contrast, 4), found])
     whole = contrast_of(images, lesion, tissue, volume.spacing_mm)
-    return {"to_tissue": None if whole is None else round(whole, 4), "sections": sections}
+    place = [round(float(share), 3) for share in _place(lesion, volume.brain)] if lesion.any() else [0.5] * 3
+    return {"place": place, "to_tissue": None if whole is None else round(whole, 4), "sections": sections}
+
+
+def _place(lesion: np.ndarray, brain: np.ndarray) -> np.ndarray:
+    box = ndimage.find_objects(brain.astype(np.uint8))[0]
+    start, size = (np.array(values) for values in zip(*((s.start, s.stop - s.start) for s in box), strict=True))
+    return np.asarray((np.argwhere(lesion).mean(axis=0) - start + 0.5) / size)

@@ -1,7 +1,8 @@
 """What is found of painted lesions beside what is found of real ones, lesion by lesion and section by section.
 
 Both are counted alike: by size, and by how much they stand out from the tissue around them. Painted lesions come in
-other contrasts than real ones; weighed by the contrasts of real lesions their recall says more (post-stratification).
+other contrasts and places than real ones; weighed by those of real lesions their recall says more. Sections are those
+of large lesions, of which there are few: the smaller sections are near the ends of a lesion.
 """
 
 from __future__ import annotations
@@ -15,12 +16,15 @@ from scipy.stats import binomtest
 from hybriduad.evaluation.lesion_contrast import CONTRASTS, LEAST_CM2, contrast_class
 from hybriduad.evaluation.real_lesions import SIZES, size_of
 from hybriduad.metrics.intervals import bootstrap_sums
+from hybriduad.training.planned_lesions import HEIGHT, LARGE, SIZES_ML
 
 AREA_EDGES = (0.5, 1.5, 5.0, 15.0)
 AREAS = (f"{LEAST_CM2:g}-0.5", "0.5-1.5", "1.5-5", "5-15", "over 15")
 """Classes of the area of a section, in square centimetres."""
 CLASSES = {"lesion": SIZES, "section": AREAS}
 """What is counted -> its classes of size, lesions in millilitres."""
+TRAITS = ("contrast", "height")
+"""What painted lesions are weighed by."""
 FEWEST = 5
 """A class with fewer painted or real ones counts in no mean difference, and gives no weights of its own."""
 COVERED = 0.8
@@ -30,28 +34,32 @@ Records = Sequence[Mapping[str, Any]]
 
 
 class Counted(NamedTuple):
-    """A lesion or section: its classes of size and contrast, whose it is, and whether it is found, None if unknown."""
+    """A lesion or section: its classes of size and contrast, in which third of the brain the lesion lies from bottom to
+    top, whose it is, and whether it is found, None if unknown."""
 
     size: str
     contrast: str
+    height: str
     person: tuple[str, ...]
     found: bool | None
 
 
 def counted(records: Records, what: str) -> list[Counted]:
-    """All that records hold of ``what``, "lesion" or "section"; of lesions those with tissue around to compare with."""
+    """All that records hold of ``what``: "lesion", those with tissue around to compare with, or "section", those of
+    lesions from class :data:`~hybriduad.training.planned_lesions.LARGE` on."""
     every = []
     for record in records:
         person = tuple(record["person"])
         for lesion in record["lesions"]:
-            if what == "section":
+            height = HEIGHT[min(2, max(0, int(3 * lesion["place"][2])))]
+            if what == "section" and lesion["volume_ml"] >= SIZES_ML[LARGE][0]:
                 every += [
-                    Counted(area_class(area), contrast_class(contrast), person, found)
+                    Counted(area_class(area), contrast_class(contrast), height, person, found)
                     for area, contrast, found in lesion["sections"]
                 ]
-            elif lesion["to_tissue"] is not None:
-                size = size_of(lesion["volume_ml"])
-                every.append(Counted(size, contrast_class(lesion["to_tissue"]), person, lesion.get("found")))
+            elif what == "lesion" and lesion["to_tissue"] is not None:
+                size, contrast = size_of(lesion["volume_ml"]), contrast_class(lesion["to_tissue"])
+                every.append(Counted(size, contrast, height, person, lesion.get("found")))
     return every
 
 
@@ -63,10 +71,10 @@ def area_class(area_cm2: float) -> str:
 def comparison_rows(painted: Records, real: Records, like: Records) -> list[dict[str, Any]]:
     """A row for each class of size, of all contrasts and of each, in which there is anything painted or real.
 
-    ``like`` are the records whose lesions' contrasts weigh the painted ones. Columns: how many were painted, found,
-    their recall with a 95 % interval, the same of the real ones, and ``painted_weighed``, the recall of painted ones
-    at the contrasts of ``like``, in rows of all contrasts. Intervals are Wilson's for lesions and, for sections, which
-    come many to a person, from a bootstrap over people.
+    ``like`` are the records whose lesions weigh the painted ones. Columns: how many were painted, found, their recall
+    with a 95 % interval, the same of the real ones, and ``painted_weighed``, the recall of painted ones at the
+    contrasts and heights of ``like``, in rows of all contrasts. Intervals are Wilson's for lesions and, for sections,
+    which come many to a person, from a bootstrap over people.
     """
     rows = []
     for what, sizes in CLASSES.items():
@@ -105,21 +113,26 @@ def _share(chosen: Sequence[Counted], what: str) -> dict[str, Any]:
 
 
 def weighed(painted: Sequence[Counted], like: Sequence[Counted], size: str) -> float | None:
-    """Recall of painted ones of a class of size at the contrasts of others.
+    """Recall of painted ones of a class of size at the contrasts and heights in the brain of others.
 
-    These are of that size or, where they are fewer than :data:`FEWEST`, of every size. None where the contrasts of
-    fewer than :data:`COVERED` of them were painted.
+    Each painted one weighs as much as its contrast, and its height, is more frequent among the others than among the
+    painted. The others are of that size or, where they are fewer than :data:`FEWEST`, of every size. None where fewer
+    than :data:`COVERED` of them have a contrast and a height that were painted.
     """
     own = [one for one in like if one.size == size]
     theirs = own if len(own) >= FEWEST else like
-    total = share = 0.0
-    for contrast in CONTRASTS:
-        weight = sum(one.contrast == contrast for one in theirs)
-        found = [bool(one.found) for one in painted if one.contrast == contrast]
-        if found:
-            total += weight
-            share += weight * float(np.mean(found))
-    return round(share / total, 4) if theirs and total >= COVERED * len(theirs) else None
+    there = [{getattr(one, trait) for one in painted} for trait in TRAITS]
+    covered = [one for one in theirs if one.contrast in there[0] and one.height in there[1]]
+    if not theirs or len(covered) < COVERED * len(theirs):
+        return None
+    weights = np.ones(len(painted))
+    for trait in TRAITS:
+        values = np.array([getattr(one, trait) for one in painted])
+        wanted = np.array([getattr(one, trait) for one in covered])
+        weights *= [(wanted == value).mean() / (values == value).mean() for value in values]
+    if not weights.any():
+        return None
+    return round(float(np.average([bool(one.found) for one in painted], weights=weights)), 4)
 
 
 def mean_difference(rows: Sequence[Mapping[str, Any]], what: str, by: str) -> tuple[float | None, int]:
@@ -148,7 +161,7 @@ def comparison_words(rows: Sequence[Mapping[str, Any]], like: str) -> list[str]:
     for what in CLASSES:
         cells, sizes, fair = (mean_difference(rows, what, by) for by in ("contrast", "size", "weighed"))
         if cells[0] is not None and sizes[0] is not None:
-            weighing = "" if fair[0] is None else f", and by {fair[0]:.2f} weighed by the contrasts of {like}"
+            weighing = "" if fair[0] is None else f", and by {fair[0]:.2f} weighed by those of {like}"
             said.append(
                 f"Painted and real recall of {what}s differ by {cells[0]:.2f} on average over {cells[1]} classes of "
                 f"size and contrast, by {sizes[0]:.2f} over {sizes[1]} classes of size{weighing}."
@@ -159,5 +172,5 @@ def comparison_words(rows: Sequence[Mapping[str, Any]], like: str) -> list[str]:
         if row["of"] == "lesion" and row["painted_weighed"] is not None
     )
     if like and listed:
-        said.append(f"Weighed by the contrasts of {like}, of the painted lesions would be found: {listed}.")
+        said.append(f"Weighed by contrasts and heights of {like}, of the painted lesions would be found: {listed}.")
     return said

@@ -113,7 +113,7 @@ def test_continued_and_the_same_whatever_was_kept(
     def stops(*arguments: Any, **options: Any) -> Prediction:
         nonlocal count
         count += 1
-        if count == 3:
+        if count == 4:  # of the first: as it is, with small lesions, with large ones
             raise KeyboardInterrupt
         return predict_case(*arguments, **options)
 
@@ -195,8 +195,8 @@ def test_real_lesions_are_said_beside_and_chose_nothing(
     assert calls == ["sub-01"]  # kept
     _, text = choose_operating_point(tiny_detector, tmp_path / "b", out=tmp_path / "n", false_lesions=0)
     assert said in text
-    assert [real_lesions.size_of(ml) for ml in (0.1, 0.29, 0.3, 9.9, 30.0)] == [
-        *("0.1-0.3", "0.1-0.3", "0.3-1", "3-10", "over 30")
+    assert [real_lesions.size_of(ml) for ml in (0.1, 0.29, 0.3, 9.9, 100.0)] == [
+        *("0.1-0.3", "0.1-0.3", "0.3-1", "3-10", "over 100")
     ]
 
 

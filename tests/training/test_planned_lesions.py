@@ -14,6 +14,7 @@ from hybriduad.training.native_volume import NativeVolume
 from hybriduad.training.planned_lesions import (
     APART_MM,
     CONTRASTS,
+    LARGE,
     SIZES_ML,
     Placed,
     Wish,
@@ -44,13 +45,15 @@ def painted(volume: NativeVolume, seed: int, wanted: list[Wish]) -> tuple[Corrup
 
 def test_sizes_contrasts_and_places_come_in_turn() -> None:
     versions = wishes(9, np.random.default_rng(0))
-    assert all([wish.size for wish in version] == list(range(len(SIZES_ML))) for version in versions)
+    sizes = [list(range(LARGE))] * 9 + [list(range(LARGE, len(SIZES_ML)))] * 3
+    assert [[wish.size for wish in version] for version in versions] == sizes
+    assert [len(wishes(number, np.random.default_rng(0))) for number in (1, 3, 4)] == [2, 4, 6]
     every = [wish for version in versions for wish in version]
     for size in range(len(SIZES_ML)):
         of_size = [wish for wish in every if wish.size == size]
         counts = [sum(wish.contrast == name for wish in of_size) for name in CONTRASTS]
-        assert counts == [3, 3, 3]
-        assert len({(wish.front, wish.height) for wish in of_size}) >= 6
+        assert counts == ([3, 3, 3] if size < LARGE else [1, 1, 1])
+        assert len({(wish.front, wish.height) for wish in of_size}) >= (6 if size < LARGE else 3)
     assert len({(wish.front, wish.height) for wish in every}) == 9
 
 
