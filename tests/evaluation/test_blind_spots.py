@@ -40,8 +40,13 @@ def controls(tiny_cohort: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     return path
 
 
-def oracle(controls: Path, *, sees: bool, before: bool = False) -> Predict:
+MATRIX = [[0.9, 0.1, 0, 3], [-0.1, 1.1, 0, -7], [0, 0, 1.2, 12], [0, 0, 0, 1]]
+"""From millimetres of a scan to those of the template."""
+
+
+def oracle(controls: Path, *, sees: bool, before: bool = False, registered: bool = False) -> Predict:
     """Predicts the change against the scan as it was, or nothing; with ``before``, everything in every scan."""
+    notes = {"template": {"matrix": MATRIX}} if registered else {}
 
     def predict(detector: Any, case: Case, **_: Any) -> Prediction:
         (healthy,) = (other for other in read_cohort(controls) if other.name == case.name)
@@ -49,7 +54,7 @@ def oracle(controls: Path, *, sees: bool, before: bool = False) -> Predict:
         brain = read_mask(case.brain).data
         score = ((np.abs(now.data - was.data) > 1e-3) & brain).astype(np.float32) * np.float32(0.8 if sees else 0.0)
         score = np.maximum(score, np.float32(0.7) * brain) if before else score
-        return Prediction(brain, score=score, mask=score >= 0.6, threshold=0.6, grid=now.grid)
+        return Prediction(brain, score=score, mask=score >= 0.6, threshold=0.6, grid=now.grid, notes=notes)
 
     return predict
 
@@ -64,7 +69,7 @@ def test_a_detector_that_sees_every_lesion_and_one_that_sees_none(
 ) -> None:
     shares = {}
     for name, sees in (("all", True), ("none", False)):
-        monkeypatch.setattr(blind_spots, "predict_case", oracle(controls, sees=sees))
+        monkeypatch.setattr(blind_spots, "predict_case", oracle(controls, sees=sees, registered=sees))
         outcome = find_blind_spots(tiny_detector, controls, out=tmp_path / name, versions=3, device="cpu")
         assert (outcome.done, outcome.failed) == (["sub-02", "sub-03"], {})  # sub-01 is not healthy
         lesions = table(tmp_path / name / "lesions.tsv")
@@ -72,6 +77,10 @@ def test_a_detector_that_sees_every_lesion_and_one_that_sees_none(
         for lesion in lesions:
             low, high = map(float, lesion["size_ml"].split("-"))
             assert low <= float(lesion["volume_ml"]) < high
+            assert ("x_template_mm" in lesion) == sees
+            place = [float(lesion[f"{axis}_mm"]) for axis in "xyz"]
+            moved = [float(lesion.get(f"{axis}_template_mm", "nan")) for axis in "xyz"]
+            assert not sees or moved == pytest.approx((np.array(MATRIX) @ [*place, 1])[:3], abs=0.15)
         rows = table(tmp_path / name / "recall.tsv")
         shares[name] = {row["recall"] for row in rows}
         assert all(float(row["low"]) <= float(row["recall"]) <= float(row["high"]) for row in rows)
