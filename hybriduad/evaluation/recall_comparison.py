@@ -159,13 +159,13 @@ def comparison_words(rows: Sequence[Mapping[str, Any]], like: str) -> list[str]:
     """What the rows say, in sentences; ``like`` says whose contrasts weigh the painted ones, "" for nobody's."""
     said = []
     for what in CLASSES:
-        cells, sizes, fair = (mean_difference(rows, what, by) for by in ("contrast", "size", "weighed"))
-        if cells[0] is not None and sizes[0] is not None:
-            weighing = "" if fair[0] is None else f", and by {fair[0]:.2f} weighed by those of {like}"
-            said.append(
-                f"Painted and real recall of {what}s differ by {cells[0]:.2f} on average over {cells[1]} classes of "
-                f"size and contrast, by {sizes[0]:.2f} over {sizes[1]} classes of size{weighing}."
-            )
+        parts = []
+        for by, words in (("contrast", "size and contrast"), ("size", "size"), ("weighed", f"size, weighed by {like}")):
+            apart, number = mean_difference(rows, what, by)
+            if apart is not None:
+                parts.append(f"{apart:.2f} over {number} {'class' if number == 1 else 'classes'} of {words}")
+        if parts:
+            said.append(f"Mean absolute difference of painted and real recall of {what}s: {'; '.join(parts)}.")
     listed = ", ".join(
         f"{row['size']} ml {row['painted_weighed']:.0%}"
         for row in rows

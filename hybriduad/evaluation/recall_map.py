@@ -16,6 +16,7 @@ import numpy as np
 
 from hybriduad.core import rng
 from hybriduad.core.drawing import new_figure, save_figure
+from hybriduad.evaluation.real_lesions import SIZES
 from hybriduad.scan.resampling import through_affine
 from hybriduad.scan.template import Template, template
 from hybriduad.scan.volumes import VolumeGrid, write_volume
@@ -123,10 +124,8 @@ def write_recall_map(folder: Path, lesions: Sequence[Mapping[str, Any]]) -> list
     classes = [f"{lesion['size_ml']} {lesion['contrast']}" for lesion in lesions]
     made = recall_map(places if registered else relative_mm(places), found, classes)
     shown = ~np.isnan(made.recall)
-    counts: dict[str, int] = {}
-    for lesion in lesions:
-        counts[lesion["size_ml"]] = counts.get(lesion["size_ml"], 0) + 1
-    listed = ", ".join(f"{number} of {size} ml" for size, number in counts.items())
+    sizes = [lesion["size_ml"] for lesion in lesions]
+    listed = ", ".join(f"{sizes.count(size)} of {size} ml" for size in SIZES if size in sizes)
     if not shown.any():
         few = f"No map of places: nowhere are there {FEWEST:g} of the {len(lesions)} painted lesions near one another"
         return [f"{few}; paint into more controls, or more --versions."]
@@ -151,7 +150,7 @@ def _draw(path: Path, made: RecallMap, caption: str) -> None:
     average = template()
     anatomy = _on_map(average, average.image, made.affine, made.recall.shape)
     figure = new_figure(1.5 * SLICES + 0.8, 5.2)
-    axes = figure.subplots(3, SLICES, gridspec_kw={"wspace": 0.03, "hspace": 0.12})
+    axes = figure.subplots(3, SLICES, gridspec_kw={"wspace": 0.03, "hspace": 0.12, "bottom": 0.08, "top": 0.97})
     for row, (axis, name) in enumerate(((2, "z"), (1, "y"), (0, "x"))):
         inside = np.flatnonzero(made.brain.any(axis=tuple({0, 1, 2} - {axis})))
         for column, index in enumerate(np.linspace(inside[0], inside[-1], SLICES + 2)[1:-1].round().astype(int)):
@@ -163,5 +162,5 @@ def _draw(path: Path, made: RecallMap, caption: str) -> None:
             panel.set_title(f"{name} {place:.0f}", fontsize=6, pad=2)
             panel.set_axis_off()
     figure.colorbar(image, ax=axes, shrink=0.6, label="recall")
-    figure.text(0.45, 0.04, caption, fontsize=6, ha="center", va="top", wrap=True)
+    figure.text(0.45, 0.06, caption, fontsize=6, ha="center", va="top", wrap=True)
     save_figure(figure, path)

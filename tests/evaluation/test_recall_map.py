@@ -63,7 +63,7 @@ def test_a_blind_half_is_seen_and_chance_is_named_as_such(tmp_path: Path) -> Non
     (said,) = write_recall_map(tmp_path, lesions(400, left_only=True, registered=True))
     assert "p = 0.005" in said
     assert "in template space" in said
-    assert "200 of 3-10 ml, 200 of 1-3 ml" in said
+    assert "200 of 1-3 ml, 200 of 3-10 ml" in said
     recall, support = (nib.load(tmp_path / name) for name in (VOLUME, SUPPORT))
     values = np.asarray(recall.dataobj)
     middle = float(template().box_mm[:, 0].mean())
