@@ -13,7 +13,7 @@ import logging
 import math
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -227,11 +227,14 @@ class _Trial:
             reached, _ = heights(_score(prediction), prediction.brain, shown, voxels)
             tissue = volume.brain & ~corruption.lesion & ~corruption.ignore & ~occupied
             axis = DIRECTIONS.index(self.model.record["direction"])
-            after, was = (None if one.mask is None else volume.of_scan(one.mask) for one in (prediction, clean))
-            for lesion, mask, at in zip(placed, shown, reached, strict=True):
-                marked_at = before[len(lesions)]
+            was = None if clean.mask is None else volume.of_scan(clean.mask)
+            for lesion, mask, at, alone in zip(
+                placed, shown, reached, self._alone(prediction, clean, shown), strict=True
+            ):
+                after = None if alone is None else volume.of_scan(alone)
                 look = look_of(volume, corruption.image, lesion.mask, tissue, axis, after, was)
-                lesions.append(_described(lesion, mask, volume, number, at, marked_at, prediction, clean) | look)
+                known = _described(lesion, mask, volume, number, at, before[len(lesions)], alone, clean)
+                lesions.append(known | look)
         return {
             "case": case.name,
             "person": [case.dataset, case.subject],
@@ -242,6 +245,28 @@ class _Trial:
             "peak": cluster_peak(score, brain, voxels),
             "lesions": lesions,
         }
+
+    def _alone(
+        self, prediction: Prediction, clean: Prediction, lesions: Sequence[np.ndarray]
+    ) -> Iterator[np.ndarray | None]:
+        """For each lesion of a painted version the mask of a scan in which it is the only one, None uncalibrated.
+
+        What lies nearer to another lesion has the score of the scan as it was. With all of them a threshold that is
+        set by scan would be lower: the more there is to find, the less sure a voxel need be.
+        """
+        everywhere = np.zeros(clean.brain.shape, np.uint8)
+        for number, lesion in enumerate(lesions, start=1):
+            everywhere[lesion] = number
+        spacing = spacing_of(clean.grid.affine)
+        if not lesions:
+            return
+        _, places = ndimage.distance_transform_edt(everywhere == 0, sampling=spacing, return_indices=True)
+        nearest = everywhere[tuple(places)]
+        for number in range(1, len(lesions) + 1):
+            score = np.where(nearest == number, _score(prediction), _score(clean))
+            yield self.detector.thresholds.mask("score", score, prediction.brain, math.prod(spacing) / 1000, self.rule)[
+                0
+            ]
 
     def _own_lesions(self, case: Case, clean: Prediction) -> np.ndarray:
         """The lesions that a control has already, (X, Y, Z) bool on its scan: none of healthy people."""
@@ -270,10 +295,10 @@ def _described(
     version: int,
     found_at: float,
     marked_at: float,
-    prediction: Prediction,
+    alone: np.ndarray | None,
     clean: Prediction,
 ) -> dict[str, Any]:
-    """A painted lesion as in a record; ``mask`` is on the scan's grid."""
+    """A painted lesion as in a record; ``mask``, on the scan's grid, is where it is, ``alone`` the predicted mask."""
     left = left_half(volume.brain)[lesion.mask].mean()
     place = np.argwhere(to_ras(Image(mask, volume.grid))[0]).mean(axis=0)
     x, y, z = volume.grid.affine_ras[:3, :3] @ place + volume.grid.affine_ras[:3, 3]
@@ -283,9 +308,9 @@ def _described(
         moved = np.array(clean.notes["template"]["matrix"]) @ (x, y, z, 1.0)
         in_template = {"template_mm": [round(float(value), 1) for value in moved[:3]]}
     found = marked = None
-    if prediction.mask is not None and clean.mask is not None:
+    if alone is not None and clean.mask is not None:
         marked = is_hit(clean.mask, mask)
-        found = is_hit(prediction.mask, mask) and not marked
+        found = is_hit(alone, mask) and not marked
     return {
         "version": version,
         "size_ml": f"{low:g}-{high:g}",

@@ -26,7 +26,7 @@ from hybriduad.evaluation.blind_spots import find_blind_spots
 from hybriduad.evaluation.operating_point import choose_operating_point
 from hybriduad.evaluation.threshold_curve import LEVELS, WIDEST, curve_of, heights
 from hybriduad.prediction.case import predict_case
-from hybriduad.scan.volumes import read_mask, read_volume
+from hybriduad.scan.volumes import VolumeGrid, read_mask, read_volume
 
 Predict = Callable[..., Prediction]
 
@@ -207,6 +207,32 @@ def test_real_lesions_are_said_beside_and_chose_nothing(
     assert [real_lesions.size_of(ml) for ml in (0.1, 0.29, 0.3, 9.9, 100.0)] == [
         *("0.1-0.3", "0.1-0.3", "0.3-1", "3-10", "over 100")
     ]
+
+
+def test_each_lesion_is_judged_as_if_it_were_the_only_one(tmp_path: Path) -> None:
+    """By a threshold that falls the more there is to find: with both lesions it would be low enough for the faint."""
+
+    class Thresholds:
+        def mask(self, part: str, score: np.ndarray, brain: np.ndarray, *_: Any) -> tuple[np.ndarray, float]:
+            threshold = 1.0 - 0.7 * float((score[brain] > 0.3).mean() > 0.1)
+            return score >= threshold, threshold
+
+    class Fake:
+        thresholds = Thresholds()
+
+    brain, clean, score = np.ones((30, 20, 10), bool), np.zeros((30, 20, 10), np.float32), np.zeros((30, 20, 10))
+    faint, strong = np.zeros(brain.shape, bool), np.zeros(brain.shape, bool)
+    faint[2:5, 5:9, 3:6], strong[15:28, 2:18, 1:9] = True, True
+    clean[2, 2, 2] = 0.2
+    score[faint], score[strong] = 0.4, 0.5
+    grid = VolumeGrid.make(brain.shape, np.eye(4))
+    trial = blind_spots._Trial(None, Fake(), None, 1, 0, tmp_path)
+    after, before = (Prediction(brain, score=values, grid=grid) for values in (score, clean))
+    alone = list(trial._alone(after, before, [faint, strong]))
+    assert Thresholds().mask("score", score, brain)[0][faint].all()
+    assert not alone[0].any()
+    np.testing.assert_array_equal(alone[1], strong)
+    assert list(trial._alone(after, before, [])) == []
 
 
 def test_beside_the_lesions_of_patients_for_want_of_healthy_people(
