@@ -17,6 +17,9 @@ def blind_spots(
     split: options.SplitName = None,
     seed: options.Seed = 0,
     labelled: options.Labelled = None,
+    like: options.Like = None,
+    beside_lesions: options.BesideLesions = False,
+    brain: options.Brain = None,
     device: options.Device = "auto",
     overwrite: options.Overwrite = False,
     verbose: options.Verbose = False,
@@ -37,6 +40,9 @@ def blind_spots(
         split=split,
         seed=seed,
         labelled=labelled,
+        like=like,
+        beside_lesions=beside_lesions,
+        brain=brain,
         device=device,
         overwrite=overwrite,
     )
@@ -55,6 +61,7 @@ def operating_point(
     *,
     out: options.Out,
     false_lesions: options.FalseLesions,
+    brain: options.Brain = None,
     overwrite: options.Overwrite = False,
     verbose: options.Verbose = False,
 ) -> None:
@@ -66,7 +73,7 @@ def operating_point(
     from hybriduad.evaluation.operating_point import choose_operating_point
 
     chosen, said = choose_operating_point(
-        bundle, blind_spots, out=out, false_lesions=false_lesions, overwrite=overwrite
+        bundle, blind_spots, out=out, false_lesions=false_lesions, brain=brain, overwrite=overwrite
     )
     typer.echo(said)
     typer.echo(f"{chosen.kind} {chosen.digest[:12]} in {chosen.folder}")

@@ -171,6 +171,22 @@ Brain = Annotated[
         "a command with {in} and {out}. [default: as the bundle says; of a new bundle auto]",
     ),
 ]
+AtlasFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--atlas",
+        callback=_there("atlas", "a label image .nii or .nii.gz"),
+        help="Label image in the bundle's template space: the table of lesions names their regions.",
+    ),
+]
+AtlasNames = Annotated[
+    Path | None,
+    typer.Option(
+        "--atlas-names",
+        callback=_there("names of an atlas", "a table .tsv with the columns index and name"),
+        help="Names of its labels. [default: the .tsv beside it]",
+    ),
+]
 SplitName = Annotated[
     Literal["train", "validation", "test"] | None, typer.Option("--split", help="Only the cases of this split.")
 ]
@@ -279,6 +295,17 @@ Versions = Annotated[
 Labelled = Annotated[
     str | None,
     typer.Option("--labelled", callback=_there(*COHORT), help="Cases whose real lesions are looked for beside."),
+]
+Like = Annotated[
+    str | None,
+    typer.Option(
+        "--like",
+        callback=_there(*COHORT),
+        help="Annotated cases, those of the training too: contrasts and heights of their lesions weigh the painted.",
+    ),
+]
+BesideLesions = Annotated[
+    bool, typer.Option("--beside-lesions", help="Paint into annotated cases too, apart from their lesions.")
 ]
 FalseLesions = Annotated[float, typer.Option("--false-lesions", min=0, help="Of a healthy scan, on average.")]
 

@@ -12,12 +12,15 @@ from scipy.stats import binomtest
 from hybriduad.core.charts import Panel, Series, charts
 from hybriduad.core.drawing import new_figure, save_figure
 from hybriduad.evaluation.real_lesions import real_words
+from hybriduad.evaluation.recall_comparison import comparison_rows, comparison_words
+from hybriduad.evaluation.recall_map import write_recall_map
 from hybriduad.evaluation.tables import write_json
 from hybriduad.evaluation.threshold_curve import LEAST_ML, Curve, curve_of
 from hybriduad.scan.volumes import write_atomically
 from hybriduad.training.planned_lesions import CONTRASTS, FRONT, HEIGHT, SIZES_ML
 
 REPORT, CURVE, RECALL, LESIONS = "blind-spots.md", "curve", "recall", "lesions.tsv"
+COMPARED = "painted-real.tsv"
 SIZES = tuple(f"{low:g}-{high:g}" for low, high in SIZES_ML)
 KEYS = ("size_ml", "contrast", "front", "height", "side")
 GROUPS: tuple[tuple[str, ...], ...] = (
@@ -41,9 +44,9 @@ WORST = 5
 UNCALIBRATED = 1.0
 """False lesions a healthy scan at which a bundle without a threshold is looked at."""
 NOT_REAL = (
-    "Painted lesions are one focus each, brighter than their tissue (darker on T1w), and plainer than real ones: take "
-    "these figures for what is certainly missed rather than for what will be found, and, unless the lesions that you "
-    "look for stand out, those of the faint ones."
+    "Painted lesions are one focus each, brighter than their tissue (darker on T1w), plainer than real ones, and in "
+    "contrasts that the lesions that you look for may not have: weigh them by annotated cases (--like), or, unless "
+    "those lesions stand out, take the figures of the faint ones."
 )
 
 
@@ -53,12 +56,14 @@ def write_report(
     rule: str,
     calibrated_on: int,
     real: Sequence[Mapping[str, Any]] = (),
+    like: Sequence[Mapping[str, Any]] = (),
 ) -> str:
     """Write everything about ``records`` beside them, and return ``blind-spots.md``.
 
     ``rule`` cut the masks, "" where the bundle has no threshold: then the figures are at the lowest threshold with
     :data:`UNCALIBRATED` false lesions a healthy scan. ``calibrated_on``: so many records are of people whom the bundle
-    was calibrated on. ``real``: the records of labelled cases, of :mod:`hybriduad.evaluation.real_lesions`.
+    was calibrated on. ``real``: the records of labelled cases, of :mod:`hybriduad.evaluation.real_lesions`,
+    and ``like`` those whose lesions' contrasts weigh the painted ones.
     """
     curve = curve_of(records)
     found, marked, where, false, at = _at_threshold(records, curve, rule)
@@ -70,14 +75,20 @@ def write_report(
     ]
     rows = recall_rows(lesions)
     sentences = _sentences(rows, where, false, len(records), lesions)
+    sentences += write_recall_map(folder, lesions)
     if real:
         sentences.append(real_words(real, at))
+    if rule and (real or like):
+        compared = comparison_rows(records, real, like or real)
+        source = f"the lesions of {len(like or real)} annotated cases" + ("" if like else ", the same")
+        sentences += comparison_words(compared, source)
+        _write_tsv(folder / COMPARED, compared)
     if calibrated_on:
         sentences.append(
             f"The bundle was calibrated on {calibrated_on} of these scans: expect more false lesions in other healthy "
             "scans. What is found of lesions hardly depends on that."
         )
-    _write_tsv(folder / LESIONS, lesions)
+    _write_tsv(folder / LESIONS, [_flat(lesion) for lesion in lesions])
     _write_tsv(folder / f"{RECALL}.tsv", rows)
     _write_tsv(folder / f"{CURVE}.tsv", curve_rows(curve, lesions))
     figures = {"threshold": where, "false_lesions": false, "said": sentences, "recall": rows}
@@ -87,6 +98,14 @@ def write_report(
     text = "\n\n".join(["# Blind spots", *sentences]) + "\n"
     write_atomically(folder / REPORT, text.encode())
     return text
+
+
+def _flat(lesion: Mapping[str, Any]) -> dict[str, Any]:
+    """A lesion for a line of the table: without its sections, and places in three columns."""
+    line = {name: value for name, value in lesion.items() if not isinstance(value, list)}
+    line |= dict(zip(("across", "along", "up"), lesion["place"], strict=True))
+    in_template = lesion.get("template_mm", ())
+    return line | {f"{axis}_template_mm": value for axis, value in zip("xyz", in_template, strict=False)}
 
 
 def recall_rows(lesions: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -161,7 +180,7 @@ def _sentences(
         return [row for row in rows if {key for key in KEYS if row[key] != "all"} == set(keys)]
 
     (total,) = chosen()
-    scans = "healthy scans" if controls > 1 else "healthy scan"
+    scans = "scans" if controls > 1 else "scan"
     said = [
         f"{total['lesions']} lesions painted into {controls} {scans}, at {where}; as it is, a scan has {false:.2g} "
         "false lesions."

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from hybriduad.config.runs import Anatomy
 from hybriduad.core.errors import ConfigError, DataError
 from hybriduad.detector import bundle as bundles
 from hybriduad.detector.bundle import Bundle, verify
@@ -23,6 +24,7 @@ from hybriduad.evaluation.blind_spots import read_records
 from hybriduad.evaluation.calibration import write_calibrated
 from hybriduad.evaluation.real_lesions import read_real, real_words
 from hybriduad.evaluation.threshold_curve import LEAST_ML, Curve, curve_of
+from hybriduad.scan import brain_ways
 from hybriduad.training.planned_lesions import SIZES_ML
 from hybriduad.training.resuming import Workshop
 
@@ -49,6 +51,7 @@ def choose_operating_point(
     *,
     out: str | Path,
     false_lesions: float,
+    brain: str | None = None,
     overwrite: bool = False,
 ) -> tuple[Bundle, str]:
     """Write a bundle whose masks have so many false lesions a healthy scan; returns it, and the curve in words.
@@ -62,19 +65,26 @@ def choose_operating_point(
         blind_spots: a folder made by :func:`hybriduad.evaluation.blind_spots.find_blind_spots`.
         out: the new bundle's folder.
         false_lesions: the mean over healthy scans, at least 0.
+        brain: how the brains of heads were found in the blind spots, as there; the new bundle states it, and does not
+            keep rules of other brains.
         overwrite: replace the bundle of another request in ``out``.
 
     Raises:
-        ConfigError: another bundle than that of the blind spots, a limit under 0, or other work in ``out``.
+        ConfigError: blind spots beside the lesions of patients, another bundle or other brains than those of the blind
+            spots, a way to the brain that is not installed, a limit under 0, or other work in ``out``.
         DataError: no blind spots, or no threshold keeps to the limit.
     """
     parent = verify(bundle)
     request, records = read_records(blind_spots)
     if false_lesions < 0:
         raise ConfigError("a number of false lesions", got=false_lesions, expected="0 or more")
+    if request.get("beside_lesions"):
+        mend = "run blind-spots on healthy controls"
+        raise ConfigError("blind spots of patients, which do not tell false lesions", where=blind_spots, mend=mend)
     if request["bundle"] != parent.digest:
         mend = "name the bundle that blind-spots was run with"
         raise ConfigError("blind spots of another bundle", where=blind_spots, got=request["bundle"][:12], mend=mend)
+    anatomy = _same_brains(parent, request, brain, blind_spots)
     asked = {"parents": [parent.digest], "blind_spots": request, RULE: {"false_lesions": false_lesions}}
     workshop = Workshop(Path(out), asked, overwrite=overwrite)
     curve, sizes = curve_of(records), np.array([lesion["size_ml"] for r in records for lesion in r["lesions"]])
@@ -109,7 +119,25 @@ def choose_operating_point(
     }
     workshop.open()
     used = {digest: role for record in records for digest, role in record["identities"].items()}
-    return write_calibrated(workshop, parent, {RULE: entry}, RULE, used), text
+    changes = None if anatomy is None else {"anatomy": anatomy.model_dump(mode="json")}
+    return write_calibrated(workshop, parent, {RULE: entry}, RULE, used, changes), text
+
+
+def _same_brains(
+    parent: Bundle, request: Mapping[str, Any], brain: str | None, blind_spots: str | Path
+) -> Anatomy | None:
+    """The anatomy of the new bundle, None where it is that of ``parent``.
+
+    Raises:
+        ConfigError: the brains of the blind spots were found in another way than ``brain`` says.
+    """
+    anatomy = None if brain is None else brain_ways.chosen(parent.anatomy, brain)
+    asked = None if anatomy is None else brain_ways.brain_name(anatomy)
+    if asked != (stated := request.get("brain")):
+        got, expected = (name or "as the bundle says" for name in (asked, stated))
+        mend = "give the --brain that blind-spots was run with"
+        raise ConfigError("blind spots of other brains", where=blind_spots, got=got, expected=expected, mend=mend)
+    return anatomy
 
 
 def _people(records: Sequence[Mapping[str, Any]]) -> set[tuple[str, str]]:

@@ -14,20 +14,28 @@ import numpy as np
 from hybriduad.cohort.digest import cohort_digest
 from hybriduad.cohort.leakage import check_unseen
 from hybriduad.cohort.manifest import read_cohort
+from hybriduad.config.runs import NATIVE, Anatomy
 from hybriduad.core.errors import DataError, reason_of
 from hybriduad.core.types import Case
 from hybriduad.detector.bundle import Bundle
 from hybriduad.detector.inference import Detector
+from hybriduad.evaluation.lesion_contrast import look_of
 from hybriduad.evaluation.threshold_curve import LEAST_ML, heights, is_hit
 from hybriduad.metrics.clusters import labelled, least_voxels
 from hybriduad.prediction.case import predict_case
-from hybriduad.scan.preparation import mask_on_grid
-from hybriduad.scan.volumes import spacing_of, write_atomically
+from hybriduad.scan.brain_ways import brain_key
+from hybriduad.scan.grid import DIRECTIONS
+from hybriduad.scan.preparation import mask_on_grid, prepare
+from hybriduad.scan.volumes import VolumeGrid, read_grid, spacing_of, write_atomically
+from hybriduad.training.native_volume import native_volume
 from hybriduad.training.planned_lesions import SIZES_ML
 
 log = logging.getLogger(__name__)
 
-FOLDER = "labelled"
+FORMAT = 2
+"""Part of the key of a record: raised whenever it would hold something else."""
+FOLDER, LIKE = "labelled", "like"
+"""The records of labelled cases, and those of cases of which only the looks of their lesions are wanted."""
 OVER = f"over {SIZES_ML[-1][1]:g}"
 """The class of size of lesions larger than any that is painted."""
 SIZES = (*(f"{low:g}-{high:g}" for low, high in SIZES_ML), OVER)
@@ -42,22 +50,20 @@ def real_records(
         LeakageError: a case was used to fit or calibrate the bundle.
         DataError: no labelled case, or cases of one name.
     """
-    cases = [case for case in read_cohort(cohort) if case.lesion is not None]
-    if not cases:
-        raise DataError("no labelled case", where=cohort, expected="cases with a lesion mask")
-    if len({case.name for case in cases}) < len(cases):
-        raise DataError("cases of one name", where=cohort, mend="look at one data set at a time")
+    cases = _labelled_cases(cohort)
     contrasts = model.anatomy.contrasts
+    way = "".join(f" {name}" for name in brain_key(detector.anatomy))
     failed |= {name: reason for (_, name), reason in check_unseen(cases, model.used, contrasts).items()}
     records = []
     for case in [case for case in cases if case.name not in failed]:
         try:
-            key = f"{model.digest} {rule} {cohort_digest([case])}"
+            key = f"{FORMAT} {model.digest} {rule} {cohort_digest([case])}" + way
             path = folder / FOLDER / f"{case.name}.json"
             path.parent.mkdir(parents=True, exist_ok=True)
             record = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
             if record.get("key") != key:
-                record = {"key": key, "case": case.name, "lesions": _lesions(detector, case, rule)}
+                person = [case.dataset, case.subject]
+                record = {"key": key, "case": case.name, "person": person, "lesions": _lesions(detector, case, rule)}
                 write_atomically(path, json.dumps(record, indent=1).encode())
                 log.info("%s: %d real lesions", case.name, len(record["lesions"]))
             records.append(record)
@@ -68,27 +74,88 @@ def real_records(
     return records
 
 
+def lesion_looks(
+    anatomy: Anatomy, direction: str, cohort: str | Path, folder: Path, failed: dict[str, str]
+) -> list[dict[str, Any]]:
+    """What the lesions of annotated cases look like, without predicting them; kept in ``folder``, as are records.
+
+    ``direction`` is that of the slices; ``failed`` gets the cases that could not be measured.
+
+    Raises:
+        DataError: no labelled case, or cases of one name.
+    """
+    records, native = [], anatomy.model_copy(update={"space": NATIVE, "spacing_mm": None})
+    for case in _labelled_cases(cohort):
+        try:
+            key = " ".join([str(FORMAT), *anatomy.contrasts, direction, cohort_digest([case]), *brain_key(anatomy)])
+            path = folder / LIKE / f"{case.name}.json"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            record = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+            if record.get("key") != key:
+                brain = prepare(case, native).scan_brain
+                grid = read_grid(case.images[case.reference_contrast(anatomy.contrasts)])
+                lesions = [what for what, _ in _measured(case, anatomy.contrasts, direction, brain, grid, None)]
+                record = {"key": key, "case": case.name, "person": [case.dataset, case.subject], "lesions": lesions}
+                write_atomically(path, json.dumps(record, indent=1).encode())
+            records.append(record)
+        except Exception as error:  # no error of a case ends the others
+            failed[case.name] = reason_of(error)
+            log.error("%s failed: %s", case.name, failed[case.name])
+            log.debug("traceback of %s", case.name, exc_info=True)
+    return records
+
+
+def _labelled_cases(cohort: str | Path) -> list[Case]:
+    cases = [case for case in read_cohort(cohort) if case.lesion is not None]
+    if not cases:
+        raise DataError("no labelled case", where=cohort, expected="cases with a lesion mask")
+    if len({case.name for case in cases}) < len(cases):
+        raise DataError("cases of one name", where=cohort, mend="look at one data set at a time")
+    return cases
+
+
+def _measured(
+    case: Case,
+    contrasts: tuple[str, ...],
+    direction: str,
+    brain: np.ndarray,
+    grid: VolumeGrid,
+    mask: np.ndarray | None,
+) -> list[tuple[dict[str, Any], np.ndarray]]:
+    """Each lesion of a case of at least the smallest painted size: size and looks, and where it is (X, Y, Z) bool.
+
+    ``brain`` and ``mask``, the predicted one, are (X, Y, Z) bool on ``grid``, that of the reference scan.
+    """
+    assert case.lesion is not None
+    truth = mask_on_grid(case.lesion, case, "lesion", grid)
+    ignore = np.zeros_like(truth) if case.ignore is None else mask_on_grid(case.ignore, case, "ignore", grid)
+    truth &= ~ignore
+    voxel_ml = math.prod(spacing_of(grid.affine)) / 1000
+    labels, sizes = labelled(truth)
+    volume = native_volume(case, contrasts, brain)
+    tissue = volume.brain & ~volume.of_scan(truth | ignore)
+    after = None if mask is None else volume.of_scan(mask)
+    measured = []
+    for number in [number for number, size in enumerate(sizes, start=1) if size * voxel_ml >= SIZES_ML[0][0]]:
+        volume_ml, lesion = float(sizes[number - 1]) * voxel_ml, labels == number
+        look = look_of(volume, volume.image, volume.of_scan(lesion), tissue, DIRECTIONS.index(direction), after)
+        measured.append(({"size_ml": size_of(volume_ml), "volume_ml": round(volume_ml, 4), **look}, lesion))
+    return measured
+
+
 def _lesions(detector: Detector, case: Case, rule: str | None) -> list[dict[str, Any]]:
     """The lesions of a case of at least the smallest painted size, and the highest threshold at which each is found."""
     prediction = predict_case(detector, case, rule=rule)
-    if prediction.score is None or case.lesion is None:
-        raise DataError("no score or no lesion mask", where=case.name)
-    truth = mask_on_grid(case.lesion, case, "lesion", prediction.grid)
-    if case.ignore is not None:
-        truth &= ~mask_on_grid(case.ignore, case, "ignore", prediction.grid)
-    voxel_ml = math.prod(spacing_of(prediction.grid.affine)) / 1000
-    labels, sizes = labelled(truth)
-    numbers = [number for number, size in enumerate(sizes, start=1) if size * voxel_ml >= SIZES_ML[0][0]]
-    masks = [labels == number for number in numbers]
-    reached, _ = heights(prediction.score, prediction.brain, masks, least_voxels(LEAST_ML, voxel_ml))
+    if prediction.score is None:
+        raise DataError("no score", where=case.name)
+    contrasts, grid = detector.anatomy.contrasts, prediction.grid
+    measured = _measured(case, contrasts, detector.direction, prediction.brain, grid, prediction.mask)
+    masks = [mask for _, mask in measured]
+    voxels = least_voxels(LEAST_ML, math.prod(spacing_of(grid.affine)) / 1000)
+    reached, _ = heights(prediction.score, prediction.brain, masks, voxels)
     return [
-        {
-            "size_ml": size_of(float(sizes[number - 1]) * voxel_ml),
-            "volume_ml": round(float(sizes[number - 1]) * voxel_ml, 4),
-            "found_at": at,
-            "found": None if prediction.mask is None else is_hit(prediction.mask, mask),
-        }
-        for number, mask, at in zip(numbers, masks, reached, strict=True)
+        {**what, "found_at": at, "found": None if prediction.mask is None else is_hit(prediction.mask, mask)}
+        for (what, mask), at in zip(measured, reached, strict=True)
     ]
 
 

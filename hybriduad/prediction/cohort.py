@@ -9,6 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from hybriduad.cohort.manifest import read_cohort
+from hybriduad.config.runs import NATIVE
 from hybriduad.core.errors import ConfigError, DataError
 from hybriduad.core.outcome import Outcome
 from hybriduad.core.types import Case, Split
@@ -19,6 +20,7 @@ from hybriduad.prediction.files import DEFAULT_MAPS, begin_folder, remove_abando
 from hybriduad.prediction.group import write_group_tables
 from hybriduad.prediction.work import Request, Result
 from hybriduad.scan import brain_ways
+from hybriduad.scan.atlas import Atlas, read_atlas
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +39,8 @@ def predict_cohort(
     retry_failed: bool = False,
     contrast: str | None = None,
     brain: str | None = None,
+    atlas: str | Path | None = None,
+    atlas_names: str | Path | None = None,
     shard: tuple[int, int] | None = None,
     engine: str | None = None,
     nprocs: int | None = None,
@@ -61,6 +65,8 @@ def predict_cohort(
         overwrite: predict again what another bundle or other options left in ``out``.
         brain: how the brains of heads are found, as :func:`hybriduad.scan.brain_ways.chosen` takes it; by default as
             the bundle says, for which alone its thresholds hold.
+        atlas: label image in the template space of the bundle, as :func:`hybriduad.scan.atlas.read_atlas` reads it with
+            ``atlas_names``: the table of lesions says in which region each lies.
         retry_failed: also try cases again whose unchanged files failed before.
         shard: (i, n), only every n-th case from the i-th on, by name, 1 <= i <= n; shards may run at the same time.
         engine: "local" (this process), "processes" or "ray"; by default the second where ``nprocs`` is above 1.
@@ -69,9 +75,10 @@ def predict_cohort(
         watch: called after every case with its result, how many are through and how many there are.
 
     Raises:
-        ConfigError: unknown maps or engine, a bad shard, a way to the brain that is not installed, or other predictions
-            in ``out``.
-        DataError: the cohort cannot be read, has no case of the split, or cases of one name in two data sets.
+        ConfigError: unknown maps or engine, a bad shard, a way to the brain that is not installed, an atlas for a
+            bundle in native space, or other predictions in ``out``.
+        DataError: the cohort cannot be read, has no case of the split, or cases of one name in two data sets;
+            an unusable atlas.
         BundleError: an unusable bundle.
     """
     wanted = wanted_parts(maps)
@@ -88,7 +95,8 @@ def predict_cohort(
     way = brain_ways.brain_name(anatomy)
     if brain == "auto":  # what is installed here, not on each machine of a cluster
         brain = anatomy.brain or brain_ways.ESTIMATE
-    begin_folder(folder, model, wanted, rule, overwrite, way if brain else None)
+    named = atlas_of(model, atlas, atlas_names)
+    begin_folder(folder, model, wanted, rule, overwrite, way if brain else None, named)
     remove_abandoned(folder)
     if threshold is None and "mask" in wanted:
         _say_no_mask(model, rule)
@@ -103,6 +111,7 @@ def predict_cohort(
         retry_failed,
         brain,
         way,
+        None if atlas is None else (Path(atlas).absolute(), Path(atlas_names).absolute() if atlas_names else None),
     )
     outcome = Outcome(folder)
     for number, result in enumerate(runners.results(chosen, request, cases, nprocs, address), start=1):
@@ -115,6 +124,23 @@ def predict_cohort(
     outcome.failed = {name: outcome.failed[name] for name in sorted(outcome.failed, key=order.__getitem__)}
     write_group_tables(folder)
     return outcome
+
+
+def atlas_of(model: Bundle, atlas: str | Path | None, names: str | Path | None) -> Atlas | None:
+    """The atlas that is asked for, None without one.
+
+    Raises:
+        ConfigError: names without an atlas, or a bundle in native space.
+        DataError: as :func:`hybriduad.scan.atlas.read_atlas`.
+    """
+    if atlas is None:
+        if names is not None:
+            raise ConfigError("names of labels without an atlas", got=names, mend="name its image: --atlas")
+        return None
+    if model.anatomy.space == NATIVE:
+        mend = "use a bundle that was trained with anatomy.space=MNI152NLin2009aSym, or leave the atlas out"
+        raise ConfigError("atlas for a bundle that does not register scans", got=f"space {NATIVE}", mend=mend)
+    return read_atlas(atlas, names)
 
 
 def cases_of(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,8 @@ from hybriduad.scan.volumes import Image, VolumeGrid, from_ras, spacing_of, to_r
 
 COLUMNS = ("number", "volume_ml", "x_mm", "y_mm", "z_mm", "mean_score", "maximum_score", "side", "p", "q")
 """Of the table of lesions; ``p`` and ``q`` are n/a where the bundle has no controls to compare lesions with."""
+REGION_COLUMNS = ("region", "region_share")
+"""Further columns where the user named an atlas."""
 
 
 ENTRY = "predicted_dice"
@@ -101,14 +103,20 @@ def scan_distance(prediction: Prediction) -> float | None:
 
 
 def lesion_table(
-    thresholds: Mapping[str, Any], mask: np.ndarray, score: np.ndarray, brain: np.ndarray, grid: VolumeGrid
+    thresholds: Mapping[str, Any],
+    mask: np.ndarray,
+    score: np.ndarray,
+    brain: np.ndarray,
+    grid: VolumeGrid,
+    region: Callable[[np.ndarray], tuple[str, float]] | None = None,
 ) -> str:
     """A line for each component of the mask (26 neighbours), the largest first, with :data:`COLUMNS`.
 
     Arrays are (X, Y, Z) in the orientation of the file; centroids in the millimetres of the scan's affine. ``side``: of
     the mid plane of the brain mask. ``p``: (1 + controls with a cluster as high) / (1 + controls), so that in a healthy
     person the chance that any lesion has one of a or less is a at most. ``q``: Benjamini and Hochberg's over the
-    lesions of the scan; descriptive, since they share the person and the controls.
+    lesions of the scan; descriptive, since they share the person and the controls. ``region`` says of a lesion
+    (X, Y, Z) bool which region of an atlas holds the most of it, and which share, for :data:`REGION_COLUMNS`.
 
     Raises:
         BundleError: controls that cannot be read.
@@ -118,12 +126,16 @@ def lesion_table(
     p = controls.lesion_p("score", score, mask, _voxel_ml(grid)) if controls is not None else {}
     q = false_discovery([p[row.label] for row in rows]) if p else []
     left = _left_shares(mask, brain, grid) if rows else np.zeros(0)
-    lines = ["\t".join(COLUMNS)]
+    labels = labelled(mask)[0]
+    lines = ["\t".join(COLUMNS if region is None else (*COLUMNS, *REGION_COLUMNS))]
     for index, row in enumerate(rows):
         place = grid.affine[:3, :3] @ (row.x, row.y, row.z) + grid.affine[:3, 3]
         cells = [f"{row.number}", f"{row.volume_ml:.3f}", *(f"{value:.1f}" for value in place)]
         cells += [f"{row.mean_score:.4f}", f"{row.maximum_score:.4f}", side_of(left[row.label - 1])]
         cells += [f"{p[row.label]:.4f}", f"{q[index]:.4f}"] if p else ["n/a", "n/a"]
+        if region is not None:
+            name, share = region(labels == row.label)
+            cells += [name, f"{share:.2f}"]
         lines.append("\t".join(cells))
     return "\n".join(lines) + "\n"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import re
@@ -21,6 +22,7 @@ from hybriduad.core.requests import difference
 from hybriduad.core.types import Case, Prediction
 from hybriduad.detector.bundle import Bundle, versions
 from hybriduad.prediction.confidence import confidence_of, lesion_table
+from hybriduad.scan.atlas import Atlas
 from hybriduad.scan.digests import file_digest
 from hybriduad.scan.volumes import VolumeGrid, write_atomically, write_volume
 
@@ -101,20 +103,25 @@ def record_of(folder: Path, case: Case) -> Path:
 
 
 def refusal(
-    folder: Path, model: Bundle, maps: Sequence[str], rule: str | None, brain: str | None = None
+    folder: Path,
+    model: Bundle,
+    maps: Sequence[str],
+    rule: str | None,
+    brain: str | None = None,
+    atlas: Atlas | None = None,
 ) -> ConfigError | None:
     """Why predictions of this request cannot be added to those of a folder; None where they can, or none are there."""
     path = folder / MODEL
     if not path.is_file():
         return None
-    request = _request(model, maps, rule, brain)
+    request = _request(model, maps, rule, brain, atlas)
     try:
         stated = json.loads(path.read_text())
         asked, number = stated["request"], stated.get("format")
     except (ValueError, KeyError):
         asked, number = {}, None
     same = all(key in asked and asked[key] == value for key, value in request.items())
-    same = same and asked.get("brain") == brain
+    same = same and all(asked.get(name) == request.get(name) for name in ("brain", "atlas"))
     if same and number == FORMAT:
         return None
     mend = "choose another folder, or --overwrite"
@@ -122,29 +129,38 @@ def refusal(
         return ConfigError(
             "predictions of another version", where=folder, got=f"format {number}", expected=FORMAT, mend=mend
         )
-    what = difference({key: asked.get(key) for key in ({"brain"} & asked.keys()) | request.keys()}, request)
+    what = difference({key: asked.get(key) for key in ({"brain", "atlas"} & asked.keys()) | request.keys()}, request)
     return ConfigError("other predictions in the same place", where=folder, got=what, mend=mend)
 
 
-def _request(model: Bundle, maps: Sequence[str], rule: str | None, brain: str | None) -> dict[str, Any]:
+def _request(
+    model: Bundle, maps: Sequence[str], rule: str | None, brain: str | None, atlas: Atlas | None
+) -> dict[str, Any]:
     stated = {} if brain is None else {"brain": brain}
+    stated |= {} if atlas is None else {"atlas": atlas.digest}
     return {"maps": list(maps), "rule": rule, "bundle": model.digest} | stated
 
 
 def begin_folder(
-    folder: Path, model: Bundle, maps: Sequence[str], rule: str | None, overwrite: bool, brain: str | None = None
+    folder: Path,
+    model: Bundle,
+    maps: Sequence[str],
+    rule: str | None,
+    overwrite: bool,
+    brain: str | None = None,
+    atlas: Atlas | None = None,
 ) -> None:
     """Make the predictions folder, or check that the folder there is of the same request and version.
 
     Runs at the same time may begin a folder together: :data:`MODEL` is that of the first.
-    ``brain``: how brains are found, where that was asked for and not left to the model.
+    ``brain``: how brains are found, where that was asked for and not left to the model; ``atlas`` names regions.
 
     Raises:
         ConfigError: it holds other predictions and ``overwrite`` is not set, or something else.
     """
     path = folder / MODEL
     if other := path.is_file():
-        error = refusal(folder, model, maps, rule, brain)
+        error = refusal(folder, model, maps, rule, brain, atlas)
         if error is None:
             return _describe(folder)
         if not overwrite:
@@ -168,12 +184,12 @@ def begin_folder(
         "contrasts": list(model.anatomy.contrasts),
         "used": model.used,
         "thresholds": model.record["thresholds"],
-        "request": _request(model, maps, rule, brain),
+        "request": _request(model, maps, rule, brain, atlas),
     }
     if other:
         _write_json(path, content)
     elif not _write_first(path, json.dumps(content, indent=1, sort_keys=True).encode()):  # another run was faster
-        return begin_folder(folder, model, maps, rule, overwrite=False, brain=brain)
+        return begin_folder(folder, model, maps, rule, overwrite=False, brain=brain, atlas=atlas)
     return _describe(folder)
 
 
@@ -243,11 +259,19 @@ def check_same_scan(record: Path, case: Case, contrasts: tuple[str, ...]) -> Non
 
 
 def write_case(
-    folder: Path, case: Case, prediction: Prediction, wanted: Sequence[str], model: Bundle, rule: str, began: float
+    folder: Path,
+    case: Case,
+    prediction: Prediction,
+    wanted: Sequence[str],
+    model: Bundle,
+    rule: str,
+    began: float,
+    atlas: Atlas | None = None,
 ) -> None:
     """Write the ``wanted`` parts of a prediction, each with its sidecar, and last the record: the score's sidecar.
 
-    ``rule`` cut the mask; ``began`` is the :func:`time.perf_counter` at which the case was begun.
+    ``rule`` cut the mask; ``began`` is the :func:`time.perf_counter` at which the case was begun; ``atlas``, for a
+    model in template space, names the regions of lesions.
     """
     place = folder / _place(case)
     place.mkdir(parents=True, exist_ok=True)
@@ -275,7 +299,11 @@ def write_case(
             _write_json(place / f"{case.name}_{suffix}.json", shared | content | ({"Type": kind} if kind else {}))
     thresholds = model.record["thresholds"]
     if "mask" in written and prediction.mask is not None and prediction.score is not None:
-        table = lesion_table(thresholds, prediction.mask, prediction.score, prediction.brain, grid)
+        region = None
+        if atlas is not None:
+            matrix = np.array(prediction.notes["template"]["matrix"])
+            region = functools.partial(atlas.region, grid=grid, matrix=matrix)
+        table = lesion_table(thresholds, prediction.mask, prediction.score, prediction.brain, grid, region)
         write_atomically(place / f"{case.name}_{LESIONS}", table.encode())
     _write_json(
         record_of(folder, case),

@@ -20,7 +20,7 @@ from hybriduad.core.types import Case, Split
 from hybriduad.detector.bundle import Bundle, verify
 from hybriduad.detector.loading import load_detector
 from hybriduad.prediction import failures, runners
-from hybriduad.prediction.cohort import cases_of
+from hybriduad.prediction.cohort import atlas_of, cases_of
 from hybriduad.prediction.files import DEFAULT_MAPS, SUFFIXES, check_same_scan, record_of, refusal, wanted_parts
 from hybriduad.scan.brain_ways import brain_name, chosen
 from hybriduad.scan.grid import Grid, find_slice_axis
@@ -86,6 +86,8 @@ def plan_cohort(
     split: Split | None = None,
     contrast: str | None = None,
     brain: str | None = None,
+    atlas: str | Path | None = None,
+    atlas_names: str | Path | None = None,
     shard: tuple[int, int] | None = None,
     overwrite: bool = False,
     retry_failed: bool = False,
@@ -103,7 +105,8 @@ def plan_cohort(
     if shard is not None and overwrite:
         raise ConfigError("--overwrite in a shard, which would remove what others do", mend="empty the folder first")
     way = brain_name(chosen(model.anatomy, brain))
-    if not overwrite and (error := refusal(folder, model, wanted, rule, way if brain else None)):
+    named = atlas_of(model, atlas, atlas_names)
+    if not overwrite and (error := refusal(folder, model, wanted, rule, way if brain else None, named)):
         raise error
     states: dict[str, tuple[Literal["to do", "done", "failed", "wrong"], str]] = {}
     grids: list[VolumeGrid] = []

@@ -24,6 +24,7 @@ from hybriduad.prediction import failures
 from hybriduad.prediction.case import predict_case, prepare_case
 from hybriduad.prediction.files import check_same_scan, record_of, write_case
 from hybriduad.prediction.quality import with_quality
+from hybriduad.scan.atlas import read_atlas
 from hybriduad.scan.brain_ways import brain_name, chosen, is_plausible
 from hybriduad.scan.cache import PreparedCache
 from hybriduad.scan.preparation import Prepared
@@ -37,7 +38,8 @@ LACKING = 0.03
 class Request:
     """What is asked of every case: a detector's ``bundle``, the folder ``out``, the parts to write, the rule of the
     mask; ``overwrite`` does cases again that are done, ``retry_failed`` those that failed; ``brain`` is how brains are
-    found, by default as the bundle says, and ``way`` the name of that on the machine that asks, with its version."""
+    found, by default as the bundle says, and ``way`` the name of that on the machine that asks, with its version;
+    ``atlas`` the files of an atlas, its labels and their names."""
 
     bundle: Path
     out: Path
@@ -49,6 +51,7 @@ class Request:
     retry_failed: bool = False
     brain: str | None = None
     way: str | None = None
+    atlas: tuple[Path, Path | None] | None = None
 
 
 @dataclass(frozen=True)
@@ -75,6 +78,7 @@ class Worker:
     Raises:
         BundleError: an unusable bundle.
         ConfigError: an unusable device.
+        DataError: an unusable atlas.
     """
 
     def __init__(self, request: Request) -> None:
@@ -85,6 +89,7 @@ class Worker:
         if self.unfit is None:
             self.detector.anatomy = chosen(self.detector.anatomy, request.brain)
         self.cache = PreparedCache(request.cache) if request.cache is not None else None
+        self.atlas = None if request.atlas is None else read_atlas(*request.atlas)
         self.name = f"{platform.node()}:{os.getpid()}"
 
     def ahead(self, case: Case) -> Ahead | None:
@@ -145,7 +150,7 @@ def complete(worker: Worker, case: Case, ahead: Ahead | None = None) -> Result:
             prediction = with_quality(prediction, case, worker.bundle.anatomy.contrasts)
             rule = request.rule or worker.detector.thresholds.default
             with step("write"):
-                write_case(request.out, case, prediction, request.maps, worker.bundle, rule, began)
+                write_case(request.out, case, prediction, request.maps, worker.bundle, rule, began, worker.atlas)
         failures.forget(request.out, case)
     except Exception as error:  # no error of a case ends the others
         reason = reason_of(error)

@@ -13,9 +13,10 @@ import numpy as np
 from scipy import ndimage
 
 from hybriduad.config.runs import Anatomy
+from hybriduad.core.errors import DataError
 from hybriduad.core.types import BACKGROUND, Case, Corruption
 from hybriduad.scan.preparation import WHITE, prepare, resampled
-from hybriduad.scan.volumes import Image, VolumeGrid, from_ras, read_volume, spacing_of, to_ras
+from hybriduad.scan.volumes import Image, VolumeGrid, from_ras, read_grid, read_volume, spacing_of, to_ras
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,10 @@ class NativeVolume:
         whole[self.box] = values
         return from_ras(whole, self.grid.orientation)
 
+    def of_scan(self, values: np.ndarray) -> np.ndarray:
+        """The way back of :meth:`on_scan`: what the box holds of ``values``, which lie on the whole reference scan."""
+        return np.asarray(to_ras(Image(values, self.grid))[0][self.box])
+
     def scan_with(self, painted: Corruption, scan: Image, contrast: int) -> np.ndarray:
         """``scan``, the contrast at that index, with what was painted into this volume: (X, Y, Z) float32.
 
@@ -60,17 +65,18 @@ def native_volume(case: Case, contrasts: Sequence[str], brain: np.ndarray | None
     """The scans of a case, as many of ``contrasts`` as it has, to be painted into.
 
     ``brain`` (X, Y, Z) bool on the grid of the reference scan, in its file's orientation: where lesions may lie, by
-    default the case's mask or our estimate.
+    default the case's mask or our estimate. Intensities are on the scale of its median.
 
     Raises:
         DataError: as :func:`hybriduad.scan.preparation.prepare`.
     """
-    prepared = prepare(case, Anatomy(contrasts=tuple(contrasts)))
-    grid, median = prepared.grid.volume, prepared.grid.median
-    whole = to_ras(Image(prepared.scan_brain if brain is None else brain, grid))[0]
+    brain = prepare(case, Anatomy(contrasts=tuple(contrasts))).scan_brain if brain is None else brain
+    grid = read_grid(case.images[case.reference_contrast(tuple(contrasts))])
+    whole = to_ras(Image(brain, grid))[0]
     box = ndimage.find_objects(whole.astype(np.uint8))[0]
     image = np.full((len(contrasts), *whole[box].shape), BACKGROUND, np.float32)
     valid = np.zeros(image.shape, bool)
+    median = [0.0] * len(contrasts)
     for index, name in enumerate(contrasts):
         if name not in case.images:
             continue
@@ -81,6 +87,9 @@ def native_volume(case: Case, contrasts: Sequence[str], brain: np.ndarray | None
             for part, linear in ((scan, True), (everywhere, False))
         )
         valid[index] = inside > 0.5
+        median[index] = float(np.median(data[whole[box] & valid[index]]))
+        if not median[index] > 0:
+            raise DataError(f"no signal of {name} in the brain", where=case.name, got=f"median {median[index]:g}")
         scaled = 2 * np.clip(data / np.float32(WHITE * median[index]), 0, 1) - 1
         image[index] = np.where(valid[index], scaled, np.float32(BACKGROUND))
-    return NativeVolume(image, valid, whole[box], spacing_of(grid.affine_ras), box, median, grid)
+    return NativeVolume(image, valid, whole[box], spacing_of(grid.affine_ras), box, tuple(median), grid)

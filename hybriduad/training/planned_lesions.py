@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from scipy import ndimage
 
 from hybriduad.anomalies._base import present
 from hybriduad.anomalies._description import Lesion
@@ -23,7 +24,9 @@ from hybriduad.training.samples import covered
 
 log = logging.getLogger(__name__)
 
-SIZES_ML = ((0.1, 0.3), (0.3, 1.0), (1.0, 3.0), (3.0, 10.0))
+SIZES_ML = ((0.1, 0.3), (0.3, 1.0), (1.0, 3.0), (3.0, 10.0), (10.0, 30.0), (30.0, 100.0))
+LARGE = 4
+"""From this class of size on lesions come in versions of their own: a threshold set by scan rises with them."""
 CONTRASTS = {"faint": 0.2, "clear": 0.4, "strong": 0.8}
 """How much the middle of a lesion departs from its tissue; 0.8 on the model range is the brain's median intensity."""
 LEAST_CONTRAST = 0.1
@@ -32,7 +35,10 @@ DARK = ("T1w", "T1wCE")
 """Contrasts on which the lesions are darker than their tissue; they are brighter on all others."""
 FRONT, HEIGHT = ("posterior", "central", "anterior"), ("lower", "middle", "upper")
 APART_MM = 10.0
-"""Between the lesions of a scan."""
+"""Between the lesions of a scan, taken for balls."""
+TISSUE, LEAST_TISSUE = (0.5, 1.75), 0.75
+"""Intensities of tissue in units of the brain's median, and the share of a lesion's voxels that must have had such:
+masks of brains that are estimated hold fluid, sinuses and eyes too, where no lesion of the brain would be."""
 TRIES = 6
 
 
@@ -58,34 +64,46 @@ class Placed(NamedTuple):
 
 
 def wishes(number: int, generator: np.random.Generator) -> list[list[Wish]]:
-    """The lesions of so many versions of a scan: one of each size in each, contrasts and places in turn."""
+    """The lesions of so many versions of a scan, one of each size in each, contrasts and places in turn; after them
+    those of a third as many versions, rounded up, with the large ones, from class :data:`LARGE` on."""
     cells = [(int(cell) % 3, int(cell) // 3) for cell in generator.permutation(9)]
     start, names = int(generator.integers(len(CONTRASTS))), list(CONTRASTS)
     versions = []
-    for version in range(number):
-        taken = [cells[(len(SIZES_ML) * version + size) % 9] for size in range(len(SIZES_ML))]
-        versions.append(
-            [
-                Wish(size, names[(start + version + size) % len(names)], *taken[(size + version) % len(taken)])
-                for size in range(len(SIZES_ML))
-            ]
-        )
+    for first, last, count in ((0, LARGE, number), (LARGE, len(SIZES_ML), -(-number // 3))):
+        sizes = range(first, last)
+        for version in range(count):
+            taken = [cells[(len(sizes) * version + place) % 9] for place in range(len(sizes))]
+            versions.append(
+                [
+                    Wish(size, names[(start + version + size) % len(names)], *taken[(size + version) % len(taken)])
+                    for size in sizes
+                ]
+            )
     return versions
 
 
 def paint_wishes(
-    volume: NativeVolume, contrasts: Sequence[str], wanted: Sequence[Wish], generator: np.random.Generator
+    volume: NativeVolume,
+    contrasts: Sequence[str],
+    wanted: Sequence[Wish],
+    generator: np.random.Generator,
+    occupied: np.ndarray | None = None,
 ) -> tuple[Corruption, list[Placed]]:
     """Paint lesions into a volume, the largest first, apart from each other; a pure function of its arguments.
 
-    A wish that cannot be painted in :data:`TRIES` draws (no room in that third, or a lesion cut to another size) is
-    left out. ``contrasts`` names those of the volume, in order. Nothing changes outside lesion and ignore.
+    A wish that cannot be painted in :data:`TRIES` draws (no room in that third, a lesion cut to another size, or one
+    outside tissue) is left out. ``contrasts`` names those of the volume, in order. Nothing changes outside lesion and
+    ignore. ``occupied`` (X, Y, Z) bool is where the scan has lesions of its own: painted ones keep apart from them as
+    from each other.
     """
     image, valid = np.array(volume.image), np.asarray(volume.valid)
     brain = np.asarray(volume.brain) & valid.any(axis=0)
     lesion, ignore = np.zeros(brain.shape, bool), np.zeros(brain.shape, bool)
     voxels = np.argwhere(brain)
     thirds = _thirds(voxels, brain)
+    tissue = _tissue(image, brain)
+    own = np.zeros(brain.shape, bool) if occupied is None else occupied
+    away = ndimage.distance_transform_edt(~own, sampling=volume.spacing_mm) if own.any() else None
     placed: list[Placed] = []
     taken: list[tuple[np.ndarray, float]] = []
     for wish in sorted(wanted, key=lambda wish: -wish.size):
@@ -93,7 +111,8 @@ def paint_wishes(
         low, high = np.log(SIZES_ML[wish.size])
         for _ in range(TRIES):
             diameter = (6 / math.pi * 1000 * math.exp(generator.uniform(low, high))) ** (1 / 3)
-            place = _place(candidates, taken, diameter, volume.spacing_mm, generator)
+            free = candidates if away is None else candidates[away[tuple(candidates.T)] >= diameter / 2 + APART_MM]
+            place = _place(free, taken, diameter, volume.spacing_mm, generator)
             if place is None:
                 break
             box = _around(place, brain.shape, diameter, volume.spacing_mm)
@@ -101,7 +120,9 @@ def paint_wishes(
             drawn = _drawn(wish, diameter, part, brain[box], centre, volume.spacing_mm, contrasts, generator)
             corruption = covered(paint(drawn, part, brain[box], spacing_mm=volume.spacing_mm), part, valid[:, *box])
             volume_ml = float(corruption.lesion.sum() * np.prod(volume.spacing_mm)) / 1000
-            if not SIZES_ML[wish.size][0] <= volume_ml < SIZES_ML[wish.size][1] or lesion[box][corruption.lesion].any():
+            fits = SIZES_ML[wish.size][0] <= volume_ml < SIZES_ML[wish.size][1]
+            fits = fits and tissue[box][corruption.lesion].mean() >= LEAST_TISSUE
+            if not fits or (lesion | own)[box][corruption.lesion].any():
                 continue
             change = np.abs(corruption.image - part).max(axis=0)[corruption.lesion].mean()
             image[:, *box] = corruption.image
@@ -116,6 +137,13 @@ def paint_wishes(
         else:
             log.debug("no lesion of %s ml could be painted there", SIZES_ML[wish.size])
     return Corruption(image, lesion, lesion.astype(np.float32), ignore & ~lesion), placed
+
+
+def _tissue(image: np.ndarray, brain: np.ndarray) -> np.ndarray:
+    """(X, Y, Z) bool: where the first contrast (C, X, Y, Z) that is there has an intensity of tissue."""
+    there = image[present(image)][0] + 1
+    median = np.median(there[brain])
+    return np.asarray(brain & (there >= TISSUE[0] * median) & (there <= TISSUE[1] * median))
 
 
 def _thirds(places: np.ndarray, brain: np.ndarray) -> np.ndarray:

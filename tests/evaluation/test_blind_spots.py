@@ -26,7 +26,7 @@ from hybriduad.evaluation.blind_spots import find_blind_spots
 from hybriduad.evaluation.operating_point import choose_operating_point
 from hybriduad.evaluation.threshold_curve import LEVELS, WIDEST, curve_of, heights
 from hybriduad.prediction.case import predict_case
-from hybriduad.scan.volumes import read_mask, read_volume
+from hybriduad.scan.volumes import VolumeGrid, read_mask, read_volume
 
 Predict = Callable[..., Prediction]
 
@@ -40,8 +40,13 @@ def controls(tiny_cohort: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     return path
 
 
-def oracle(controls: Path, *, sees: bool, before: bool = False) -> Predict:
+MATRIX = [[0.9, 0.1, 0, 3], [-0.1, 1.1, 0, -7], [0, 0, 1.2, 12], [0, 0, 0, 1]]
+"""From millimetres of a scan to those of the template."""
+
+
+def oracle(controls: Path, *, sees: bool, before: bool = False, registered: bool = False) -> Predict:
     """Predicts the change against the scan as it was, or nothing; with ``before``, everything in every scan."""
+    notes = {"template": {"matrix": MATRIX}} if registered else {}
 
     def predict(detector: Any, case: Case, **_: Any) -> Prediction:
         (healthy,) = (other for other in read_cohort(controls) if other.name == case.name)
@@ -49,7 +54,7 @@ def oracle(controls: Path, *, sees: bool, before: bool = False) -> Predict:
         brain = read_mask(case.brain).data
         score = ((np.abs(now.data - was.data) > 1e-3) & brain).astype(np.float32) * np.float32(0.8 if sees else 0.0)
         score = np.maximum(score, np.float32(0.7) * brain) if before else score
-        return Prediction(brain, score=score, mask=score >= 0.6, threshold=0.6, grid=now.grid)
+        return Prediction(brain, score=score, mask=score >= 0.6, threshold=0.6, grid=now.grid, notes=notes)
 
     return predict
 
@@ -64,7 +69,7 @@ def test_a_detector_that_sees_every_lesion_and_one_that_sees_none(
 ) -> None:
     shares = {}
     for name, sees in (("all", True), ("none", False)):
-        monkeypatch.setattr(blind_spots, "predict_case", oracle(controls, sees=sees))
+        monkeypatch.setattr(blind_spots, "predict_case", oracle(controls, sees=sees, registered=sees))
         outcome = find_blind_spots(tiny_detector, controls, out=tmp_path / name, versions=3, device="cpu")
         assert (outcome.done, outcome.failed) == (["sub-02", "sub-03"], {})  # sub-01 is not healthy
         lesions = table(tmp_path / name / "lesions.tsv")
@@ -72,6 +77,10 @@ def test_a_detector_that_sees_every_lesion_and_one_that_sees_none(
         for lesion in lesions:
             low, high = map(float, lesion["size_ml"].split("-"))
             assert low <= float(lesion["volume_ml"]) < high
+            assert ("x_template_mm" in lesion) == sees
+            place = [float(lesion[f"{axis}_mm"]) for axis in "xyz"]
+            moved = [float(lesion.get(f"{axis}_template_mm", "nan")) for axis in "xyz"]
+            assert not sees or moved == pytest.approx((np.array(MATRIX) @ [*place, 1])[:3], abs=0.15)
         rows = table(tmp_path / name / "recall.tsv")
         shares[name] = {row["recall"] for row in rows}
         assert all(float(row["low"]) <= float(row["recall"]) <= float(row["high"]) for row in rows)
@@ -113,7 +122,7 @@ def test_continued_and_the_same_whatever_was_kept(
     def stops(*arguments: Any, **options: Any) -> Prediction:
         nonlocal count
         count += 1
-        if count == 3:
+        if count == 4:  # of the first: as it is, with small lesions, with large ones
             raise KeyboardInterrupt
         return predict_case(*arguments, **options)
 
@@ -195,9 +204,69 @@ def test_real_lesions_are_said_beside_and_chose_nothing(
     assert calls == ["sub-01"]  # kept
     _, text = choose_operating_point(tiny_detector, tmp_path / "b", out=tmp_path / "n", false_lesions=0)
     assert said in text
-    assert [real_lesions.size_of(ml) for ml in (0.1, 0.29, 0.3, 9.9, 10.0)] == [
-        *("0.1-0.3", "0.1-0.3", "0.3-1", "3-10", "over 10")
+    assert [real_lesions.size_of(ml) for ml in (0.1, 0.29, 0.3, 9.9, 100.0)] == [
+        *("0.1-0.3", "0.1-0.3", "0.3-1", "3-10", "over 100")
     ]
+
+
+def test_each_lesion_is_judged_as_if_it_were_the_only_one(tmp_path: Path) -> None:
+    """By a threshold that falls the more there is to find: with both lesions it would be low enough for the faint."""
+
+    class Thresholds:
+        def mask(self, part: str, score: np.ndarray, brain: np.ndarray, *_: Any) -> tuple[np.ndarray, float]:
+            threshold = 1.0 - 0.7 * float((score[brain] > 0.3).mean() > 0.1)
+            return score >= threshold, threshold
+
+    class Fake:
+        thresholds = Thresholds()
+
+    brain, clean, score = np.ones((30, 20, 10), bool), np.zeros((30, 20, 10), np.float32), np.zeros((30, 20, 10))
+    faint, strong = np.zeros(brain.shape, bool), np.zeros(brain.shape, bool)
+    faint[2:5, 5:9, 3:6], strong[15:28, 2:18, 1:9] = True, True
+    clean[2, 2, 2] = 0.2
+    score[faint], score[strong] = 0.4, 0.5
+    grid = VolumeGrid.make(brain.shape, np.eye(4))
+    trial = blind_spots._Trial(None, Fake(), None, 1, 0, tmp_path)
+    after, before = (Prediction(brain, score=values, grid=grid) for values in (score, clean))
+    alone = list(trial._alone(after, before, [faint, strong]))
+    assert Thresholds().mask("score", score, brain)[0][faint].all()
+    assert not alone[0].any()
+    np.testing.assert_array_equal(alone[1], strong)
+    assert list(trial._alone(after, before, [])) == []
+
+
+def test_beside_the_lesions_of_patients_for_want_of_healthy_people(
+    tiny_detector: Path, tiny_cohort: Path, controls: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the verb: painted lesions keep apart from the patient's own, whose contrasts weigh them, and no operating
+    point can be chosen from such blind spots."""
+    monkeypatch.setattr(blind_spots, "predict_case", oracle(tiny_cohort, sees=True))
+    cohort = tmp_path / "patients.csv"
+    write_manifest(read_cohort(tiny_cohort)[:2], cohort)
+    options = ["--out", tmp_path / "b", "--versions", 2, "--like", cohort, "--device", "cpu"]
+    arguments = [str(part) for part in ["blind-spots", tiny_detector, cohort, *options]]
+    refused = CliRunner().invoke(app, arguments)
+    assert refused.exit_code == 2
+    assert "no healthy case to paint into" in refused.output
+    assert "--beside-lesions" in refused.output
+    result = CliRunner().invoke(app, [*arguments, "--beside-lesions"])
+    assert result.exit_code == 0, result.output
+    for case in read_cohort(cohort):
+        own = read_mask(case.lesion)
+        record = json.loads((tmp_path / "b" / "cases" / f"{case.name}.json").read_text())
+        away = ndimage.distance_transform_edt(~own.data, sampling=np.abs(np.diag(own.grid.affine))[:3])
+        assert record["lesions"]
+        for lesion in record["lesions"]:
+            place = np.linalg.inv(own.grid.affine) @ [*(lesion[f"{axis}_mm"] for axis in "xyz"), 1.0]
+            assert away[tuple(np.rint(place[:3]).astype(int))] > 5
+        look = json.loads((tmp_path / "b" / "like" / f"{case.name}.json").read_text())
+        assert [lesion["volume_ml"] for lesion in look["lesions"]] == pytest.approx([own.data.sum() * 0.2])
+        assert look["lesions"][0]["to_tissue"] > 0
+    compared = table(tmp_path / "b" / "painted-real.tsv")
+    assert {row["real"] for row in compared} == {"0"}
+    assert {row["painted_recall"] for row in compared if row["of"] == "lesion"} == {"1.0"}
+    with pytest.raises(ConfigError, match="blind spots of patients"):
+        choose_operating_point(tiny_detector, tmp_path / "b", out=tmp_path / "n", false_lesions=0)
 
 
 @pytest.mark.parametrize("voxels", [1, 8])

@@ -6,6 +6,7 @@ import json
 import shutil
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,9 @@ from hybriduad.cohort.manifest import read_cohort, write_manifest
 from hybriduad.core.errors import ConfigError
 from hybriduad.core.types import Case
 from hybriduad.detector.bundle import verify
+from hybriduad.evaluation.blind_spots import find_blind_spots
 from hybriduad.evaluation.calibration import calibrate
+from hybriduad.evaluation.operating_point import choose_operating_point
 from hybriduad.prediction.case_detector import load_detector
 from hybriduad.prediction.cohort import predict_cohort
 from hybriduad.prediction.files import record_of
@@ -47,6 +50,14 @@ def packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     fake_deepbet(folder)
     yield folder
     forget_packages()
+
+
+STRIPS = (
+    "import sys, nibabel as nib, numpy as np\n"
+    "scan = nib.load(sys.argv[1]); mask = np.zeros(scan.shape, np.uint8); mask[16:-16, 16:-16, 4:-4] = 1\n"
+    "nib.save(nib.Nifti1Image(mask, scan.affine), sys.argv[2])\n"
+)
+"""A program that outlines brains, by the files of a scan and of its mask."""
 
 
 def record(folder: Path, cohort: Path) -> dict[str, Any]:
@@ -135,11 +146,7 @@ def test_a_command_that_failed_is_tried_again(tiny_detector: Path, heads: Path, 
     brain = f"{sys.executable} {script} {{in}} {{out}}"
     asked: dict[str, Any] = {"out": tmp_path / "out", "device": "cpu", "brain": brain}
     assert "licence server busy" in predict_cohort(tiny_detector, heads, **asked).failed["sub-01"]
-    script.write_text(
-        "import sys, nibabel as nib, numpy as np\n"
-        "scan = nib.load(sys.argv[1]); mask = np.zeros(scan.shape, np.uint8); mask[8:-8, 8:-8, 2:-2] = 1\n"
-        "nib.save(nib.Nifti1Image(mask, scan.affine), sys.argv[2])\n"
-    )
+    script.write_text(STRIPS)
     again = predict_cohort(tiny_detector, heads, **asked)
     assert "licence" not in str(again.failed), "the scan was not at fault"
 
@@ -153,3 +160,30 @@ def test_rules_that_were_found_on_other_brains_are_left_out(
     kept = calibrate(first.folder, heads, out=tmp_path / "kept", rules=[rule], device="cpu")
     assert set(second.record["thresholds"]["rules"]) == {"false-positives"}
     assert {"best-dice", "false-positives"} <= set(kept.record["thresholds"]["rules"])
+
+
+def test_blind_spots_and_the_operating_point_by_a_command(tiny_detector: Path, heads: Path, tmp_path: Path) -> None:
+    """The brain is the command's in the healthy scan and in the painted ones, and the new bundle asks for a command."""
+    write_manifest([replace(case, lesion=None, health="healthy") for case in read_cohort(heads)], tmp_path / "c.csv")
+    (tmp_path / "strip.py").write_text(STRIPS)
+    brain = f"{sys.executable} {tmp_path / 'strip.py'} {{in}} {{out}}"
+    asked: dict[str, Any] = {"out": tmp_path / "spots", "versions": 1, "device": "cpu"}
+    outcome = find_blind_spots(tiny_detector, tmp_path / "c.csv", **asked, brain=brain)
+    assert (outcome.done, outcome.failed) == (["sub-01"], {})
+    spots = json.loads((tmp_path / "spots" / "cases" / "sub-01.json").read_text())
+    low, high = np.array([16, 16, 4]), np.array(SHAPE) - [17, 17, 5]
+    corners = np.stack([low, high]) @ AFFINE[:3, :3].T + AFFINE[:3, 3]
+    places = np.array([[lesion[f"{axis}_mm"] for axis in "xyz"] for lesion in spots["lesions"]])
+    assert len(places) >= 3
+    assert ((places >= corners.min(axis=0) - 0.1) & (places <= corners.max(axis=0) + 0.1)).all()
+    with pytest.raises(ConfigError, match=r"other blind spots in the same place.*brain"):
+        find_blind_spots(tiny_detector, tmp_path / "c.csv", **asked)
+    point: dict[str, Any] = {"false_lesions": 1e6, "out": tmp_path / "point"}
+    with pytest.raises(ConfigError, match=r"blind spots of other brains.*got as the bundle says, expected external"):
+        choose_operating_point(tiny_detector, tmp_path / "spots", **point)
+    new, _ = choose_operating_point(tiny_detector, tmp_path / "spots", **point, brain=brain)
+    assert set(new.record["thresholds"]["rules"]) == {"operating-point"}  # best-dice was found on other brains
+    assert new.record["anatomy"]["brain"] == "command"
+    assert "strip.py" not in (new.folder / "bundle.json").read_text()
+    with pytest.raises(ConfigError, match="brain by a command, but no command"):
+        find_blind_spots(new.folder, tmp_path / "c.csv", **asked | {"out": tmp_path / "other"})

@@ -1,6 +1,7 @@
 """Template space: known maps recovered, the way back to an oblique grid, and cases that do not fit the template."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,19 +9,24 @@ import nibabel as nib
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from reported import words_of
 from scipy import ndimage
 from scipy.spatial.transform import Rotation
 from tiny import RECONSTRUCTOR, write_nifti
+from typer.testing import CliRunner
 
+from hybriduad.cli.app import app
 from hybriduad.cohort.manifest import read_cohort, write_manifest
 from hybriduad.config.runs import TEMPLATE_BRAIN_MM, Anatomy
 from hybriduad.config.strict import checked
 from hybriduad.core.errors import ConfigError, DataError
 from hybriduad.core.types import Case, Prediction
+from hybriduad.detector import bundle as bundles
 from hybriduad.phantom.subject import make_subject
 from hybriduad.prediction.case import _pseudo_healthy
 from hybriduad.prediction.cohort import predict_cohort
 from hybriduad.prediction.plan import _slices
+from hybriduad.report.build import write_report
 from hybriduad.scan import bias_field, cache, registration
 from hybriduad.scan.cache import PreparedCache, _cache_key
 from hybriduad.scan.grid import restore
@@ -259,15 +265,21 @@ def test_the_config_states_a_spacing_in_template_space_alone():
     assert TEMPLATE_BRAIN_MM - 1.5 <= (high - low).max() <= TEMPLATE_BRAIN_MM
 
 
-def test_a_bundle_trained_in_template_space_predicts_onto_the_grid_of_a_raw_scan(tiny_cohort, oblique, tmp_path):
+@pytest.fixture(scope="module")
+def bundle(tiny_cohort, tmp_path_factory):
+    """A reconstructor that was trained in template space."""
+    tmp_path = tmp_path_factory.mktemp("trained")
     config = tmp_path / "config.yaml"
     config.write_text(json.dumps(RECONSTRUCTOR | {"anatomy": {"contrasts": ["FLAIR"]}}))
     train = [replace(case, images={"FLAIR": case.images["FLAIR"]}) for case in read_cohort(tiny_cohort)[2:]]
     write_manifest(train, tmp_path / "cohort.csv")
     overrides = [f"anatomy.{key}={value}" for key, value in SPACE.items()]
-    bundle = fit_reconstructor(
+    return fit_reconstructor(
         config, tmp_path / "cohort.csv", out=tmp_path / "recon", overrides=overrides, device="cpu", cache=tmp_path / "c"
     )
+
+
+def test_a_bundle_trained_in_template_space_predicts_onto_the_grid_of_a_raw_scan(bundle, oblique, tmp_path):
     assert (bundle.anatomy.space, bundle.anatomy.spacing_mm, bundle.record["direction"]) == (MNI, 6.0, "axial")
     write_manifest([oblique], tmp_path / "site.csv")
     outcome = predict_cohort(bundle.folder, tmp_path / "site.csv", out=tmp_path / "out", maps=("all",), device="cpu")
@@ -290,3 +302,41 @@ def test_a_bundle_trained_in_template_space_predicts_onto_the_grid_of_a_raw_scan
     assert record["space"]["overlap"] > 0.85
     assert np.array(record["space"]["matrix"]).shape == (4, 4)
     assert record["notes"]["space"] == MNI
+
+
+def test_lesions_are_named_by_the_regions_of_an_atlas_of_that_space(bundle, oblique, tiny_detector, tmp_path):
+    """Halves of the template's head, in the table of a scan that lies askew, and on its page."""
+    shutil.copytree(bundle.folder, tmp_path / "calibrated")
+    thresholds = {"default": "best-dice", "rules": {"best-dice": {"values": {"score": 0.0}}}}
+    bundles.write_record(tmp_path / "calibrated", dict(bundle.record) | {"thresholds": thresholds})
+    write_manifest([oblique], tmp_path / "site.csv")
+    average = template()
+    labels = np.full(average.brain.shape, 2, np.uint8)
+    labels[np.arange(len(labels)) * average.affine[0, 0] + average.affine[0, 3] < 0] = 1
+    atlas = write_nifti(tmp_path / "halves.nii.gz", labels, average.affine)
+    (tmp_path / "names.tsv").write_text("index\tname\n1\tleft half\n2\tright half\n")
+    asked = ["predict", tmp_path / "calibrated", tmp_path / "site.csv", "--out", tmp_path / "out", "--device", "cpu"]
+    asked += ["--atlas", atlas, "--atlas-names", tmp_path / "names.tsv"]
+    result = CliRunner().invoke(app, [str(part) for part in asked])
+    assert result.exit_code == 0, result.output
+    (path,) = (tmp_path / "out").rglob("*_lesions.tsv")
+    columns, row = (line.split("\t") for line in path.read_text().splitlines()[:2])
+    stated = dict(zip(columns, row, strict=True))
+    mask = nib.load(path.with_name("sub-03_label-lesion_desc-anomaly_mask.nii.gz"))
+    record = json.loads(path.with_name("sub-03_desc-anomaly_probseg.json").read_text())
+    places = millimetres(np.asarray(mask.dataobj) > 0, np.array(record["space"]["matrix"]) @ mask.affine)
+    left = (places[:, 0] < -0.5).mean()
+    assert stated["region"] == ("left half" if left > 0.5 else "right half")
+    assert float(stated["region_share"]) == pytest.approx(max(left, 1 - left), abs=0.03)
+    write_report(tmp_path / "out", out=tmp_path / "pages")
+    assert stated["region"] in words_of(tmp_path / "pages" / "sub-03.html")
+    (tmp_path / "names.tsv").write_text("index\tname\n1\tother half\n2\tright half\n")
+    again = CliRunner().invoke(app, [str(part) for part in asked])
+    assert again.exit_code == 2
+    assert "other predictions in the same place" in again.output
+    native = {"out": tmp_path / "native", "device": "cpu"}
+    with pytest.raises(ConfigError, match="atlas for a bundle that does not register scans: got space native"):
+        predict_cohort(tiny_detector, tmp_path / "site.csv", atlas=atlas, atlas_names=tmp_path / "names.tsv", **native)
+    with pytest.raises(ConfigError, match="names of labels without an atlas"):
+        predict_cohort(bundle.folder, tmp_path / "site.csv", atlas_names=tmp_path / "names.tsv", **native)
+    assert not (tmp_path / "native").exists()

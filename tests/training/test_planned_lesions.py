@@ -14,6 +14,7 @@ from hybriduad.training.native_volume import NativeVolume
 from hybriduad.training.planned_lesions import (
     APART_MM,
     CONTRASTS,
+    LARGE,
     SIZES_ML,
     Placed,
     Wish,
@@ -44,13 +45,15 @@ def painted(volume: NativeVolume, seed: int, wanted: list[Wish]) -> tuple[Corrup
 
 def test_sizes_contrasts_and_places_come_in_turn() -> None:
     versions = wishes(9, np.random.default_rng(0))
-    assert all([wish.size for wish in version] == list(range(len(SIZES_ML))) for version in versions)
+    sizes = [list(range(LARGE))] * 9 + [list(range(LARGE, len(SIZES_ML)))] * 3
+    assert [[wish.size for wish in version] for version in versions] == sizes
+    assert [len(wishes(number, np.random.default_rng(0))) for number in (1, 3, 4)] == [2, 4, 6]
     every = [wish for version in versions for wish in version]
     for size in range(len(SIZES_ML)):
         of_size = [wish for wish in every if wish.size == size]
         counts = [sum(wish.contrast == name for wish in of_size) for name in CONTRASTS]
-        assert counts == [3, 3, 3]
-        assert len({(wish.front, wish.height) for wish in of_size}) >= 6
+        assert counts == ([3, 3, 3] if size < LARGE else [1, 1, 1])
+        assert len({(wish.front, wish.height) for wish in of_size}) >= (6 if size < LARGE else 3)
     assert len({(wish.front, wish.height) for wish in every}) == 9
 
 
@@ -81,7 +84,7 @@ def test_what_is_wanted_is_painted_and_nothing_else(volume: NativeVolume) -> Non
             others = corruption.lesion & ~lesion.mask
             if others.any():
                 away = ndimage.distance_transform_edt(~lesion.mask, sampling=SPACING)
-                assert away[others].min() > APART_MM / 2
+                assert away[others].min() > APART_MM / 3  # they are no balls
         lesions += placed
     assert generators() == before
     assert np.array_equal(volume.image, clean)
@@ -89,6 +92,23 @@ def test_what_is_wanted_is_painted_and_nothing_else(volume: NativeVolume) -> Non
     assert np.mean([(lesion.front, lesion.height) == lesion.wish[2:] for lesion in lesions]) > 0.8
     changes = {name: np.mean([a.change for a in lesions if a.wish.contrast == name]) for name in CONTRASTS}
     assert 0.05 < changes["faint"] < changes["clear"] < changes["strong"]
+
+
+def test_lesions_of_the_scan_itself_are_kept_apart_from(volume: NativeVolume) -> None:
+    occupied = np.zeros(volume.brain.shape, bool)
+    occupied[20:50, 20:70, 10:40] = True
+    away = ndimage.distance_transform_edt(~occupied, sampling=SPACING)
+    number = 0
+    for seed, wanted in enumerate(wishes(4, np.random.default_rng(2))):
+        generator = rng.numpy_rng(seed, "tests")
+        corruption, placed = paint_wishes(volume, ("FLAIR", "T1w"), wanted, generator, occupied)
+        assert not (corruption.lesion & occupied).any()
+        number += len(placed)
+        for lesion in placed:
+            radius = (3 * 1000 * lesion.volume_ml / (4 * np.pi)) ** (1 / 3)
+            centre = tuple(np.rint(np.argwhere(lesion.mask).mean(axis=0)).astype(int))
+            assert away[centre] > (radius + APART_MM) / 2
+    assert number >= 4
 
 
 def test_a_wish_without_room_is_left_out(volume: NativeVolume) -> None:
