@@ -82,6 +82,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--maps", nargs="+", metavar="MAP", help="what to write beside score, mask and brain, or 'all'")
     parser.add_argument("--rule", help="calibrated rule that cuts the masks; by default the model's")
     parser.add_argument("--brain", metavar="WAY", help="how brains of heads are found; by default as the model says")
+    parser.add_argument("--atlas", type=Path, metavar="LABELS", help="label image that names where lesions lie")
+    parser.add_argument("--atlas-names", type=Path, metavar="TSV", help="its names, with the columns index and name")
     parser.add_argument("--nprocs", "--n_cpus", type=int, metavar="N", help="worker processes of one thread each")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:1")
     parser.add_argument(
@@ -126,6 +128,8 @@ def run(stated: argparse.Namespace) -> None:
             maps=tuple(dict.fromkeys([*DEFAULT_MAPS, *(stated.maps or ())])),
             rule=stated.rule,
             brain=stated.brain,
+            atlas=stated.atlas,
+            atlas_names=stated.atlas_names,
             device=stated.device,
             cache=stated.work_dir,
             nprocs=stated.nprocs,

@@ -159,6 +159,15 @@ class TestBidsApp:
         bids_app.validate(data_set)
         assert "not validated: no no-such-validator here" in caplog.text
 
+    def test_an_atlas_is_handed_on(
+        self, data_set: Path, tiny_detector: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        arguments = (data_set, tmp_path / "out", "participant", "--bundle", tiny_detector, "--skip-bids-validation")
+        assert app_run(*arguments, "--atlas", tmp_path / "labels.nii.gz") == 2
+        assert "atlas for a bundle that does not register scans" in capsys.readouterr().err
+        assert app_run(*arguments, "--atlas-names", tmp_path / "names.tsv") == 2
+        assert "names of labels without an atlas" in capsys.readouterr().err
+
     @pytest.mark.parametrize(
         ("arguments", "sentence"),
         [
