@@ -163,6 +163,8 @@ class TestBidsApp:
         self, data_set: Path, tiny_detector: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
         arguments = (data_set, tmp_path / "out", "participant", "--bundle", tiny_detector, "--skip-bids-validation")
+        (tmp_path / "filter.json").write_text(json.dumps({"flair": {"acquisition": [None, "slow"]}}))
+        arguments = (*arguments, "--bids-filter-file", tmp_path / "filter.json")
         assert app_run(*arguments, "--atlas", tmp_path / "labels.nii.gz") == 2
         assert "atlas for a bundle that does not register scans" in capsys.readouterr().err
         assert app_run(*arguments, "--atlas-names", tmp_path / "names.tsv") == 2
