@@ -23,17 +23,18 @@ from hybriduad.core.rng import numpy_rng
 from hybriduad.scan.bias_field import bias_field
 from hybriduad.scan.brain import find_brain, find_head
 from hybriduad.scan.grid import find_slice_axis, to_slices
-from hybriduad.scan.registration import Field, displacement_mm, to_template
+from hybriduad.scan.registration import Field, displacement_mm, register
 from hybriduad.scan.resampling import through_affine
 from hybriduad.scan.template import template
-from hybriduad.scan.template_space import OVERLAP, overlap_of
+from hybriduad.scan.template_space import APART_MM, OVERLAP, overlap_of
 from hybriduad.scan.volumes import read_volume, spacing_of, to_ras
 
 ROTATION_DEG, SCALE, SHIFT_MM = 15.0, 0.1, 20.0
 """The largest of each along every axis."""
 NEAR_MM = 1.5
 """A map counts as recovered when the mean displacement is under that."""
-COLUMNS = ("scan", "brain", "ml", "overlap", "starts", "median_mm", "worst_mm", "recovered", "refused", "seconds")
+COLUMNS = ("scan", "brain", "ml", "overlap", "outline", "apart_mm", "starts", "median_mm", "worst_mm")
+COLUMNS += ("recovered", "refused", "unsure", "seconds")
 
 
 def known_map(seed: int, name: str, number: int) -> np.ndarray:
@@ -69,24 +70,26 @@ def row_of(path: Path, starts: int, seed: int, pictures: Path | None) -> dict[st
     anatomy = Anatomy(contrasts=("T1w",), space="MNI152NLin2009aSym")
     began = time.perf_counter()
     scan, method = even_brain(path)
-    matrix = to_template(scan, template())
+    matrix, outline, apart_mm = register(scan, template())
     seconds = time.perf_counter() - began
     places = np.argwhere(scan.inside)[::997] @ scan.affine[:3, :3].T + scan.affine[:3, 3]
-    apart, dice = [], [overlap(scan, matrix, anatomy)]
+    apart, outlines, unsure = [], [overlap(scan, outline, anatomy)], 0
     for number in range(starts):
         known = known_map(seed, path.name, number)
         moved = Field(scan.data, known @ scan.affine, scan.inside)
-        again = to_template(moved, template())
+        again, outline, doubt_mm = register(moved, template())
         # In millimetres of the scan, which the template's are larger than.
         back = np.linalg.inv(matrix) @ again @ known
         apart.append(float(displacement_mm(back, np.eye(4), places).mean()))
-        dice.append(overlap(moved, again, anatomy))
+        outlines.append(overlap(moved, outline, anatomy))
+        unsure += doubt_mm > APART_MM
     if pictures is not None:
         draw(scan, matrix, anatomy, pictures / f"{path.parent.name}_{path.name.partition('.')[0]}.png")
     volume = scan.inside.sum() * abs(np.linalg.det(scan.affine[:3, :3])) / 1000
-    values = [path.name, method, f"{volume:.0f}", f"{dice[0]:.3f}", str(starts)]
+    values = [path.name, method, f"{volume:.0f}", f"{overlap(scan, matrix, anatomy):.3f}", f"{outlines[0]:.3f}"]
+    values += [f"{apart_mm:.2f}", str(starts)]
     values += [f"{np.median(apart):.2f}", f"{max(apart):.2f}"] if apart else ["", ""]
-    values += [str(sum(mm < NEAR_MM for mm in apart)), str(sum(value < OVERLAP for value in dice[1:]))]
+    values += [str(sum(mm < NEAR_MM for mm in apart)), str(sum(value < OVERLAP for value in outlines[1:])), str(unsure)]
     return dict(zip(COLUMNS, [*values, f"{seconds:.0f}"], strict=True))
 
 

@@ -29,8 +29,8 @@ TILTS_DEG = (0.0, -15.0, 15.0)
 STRETCHES = (1.0, 1.1, 1.2)
 """By how much a brain is heightened at first: the template is higher than most brains that are as long and wide."""
 ASPECT = 1.5
-"""By how much more a head may be stretched along one axis than along another, 1.1 to 1.25 as a rule; where every start
-ends beyond that, as of scans that hold half a brain, outlines alone are brought together."""
+"""By how much more a head may be stretched along one axis than along another, 1.1 to 1.25 as a rule; beyond that its
+tissue led astray, as with a mask that holds the face, and the outlines alone are brought together."""
 BINS = 32
 
 
@@ -133,11 +133,11 @@ def register(scan: Field, template: Template) -> Registration:
     ends.sort(key=lambda end: end[0])
     points = np.argwhere(average.inside)[::997] @ average.affine[:3, :3].T + average.affine[:3, 3]
     apart = displacement_mm(_matrix(ends[0][1]), _matrix(ends[1][1]), points).mean()
-    usable = [affine for _, affine in ends if scan.stripped or np.linalg.cond(_matrix(affine)[:3, :3]) <= ASPECT]
-    if not usable:
-        ground, region = dark, near
-    affine = usable[0] if usable else outline
+    _, affine = ends[0]
     _optimise(fixed, ground, affine, region, (1,), 200)
+    if not scan.stripped and np.linalg.cond(_matrix(affine)[:3, :3]) > ASPECT:
+        affine = outline
+        _optimise(fixed, dark, affine, near, (1,), 200)
     matrix = np.linalg.inv(_matrix(affine))
     return Registration(matrix, matrix if scan.stripped else np.linalg.inv(_matrix(outline)), float(apart))
 

@@ -32,7 +32,7 @@ from hybriduad.scan.cache import PreparedCache, _cache_key
 from hybriduad.scan.grid import restore
 from hybriduad.scan.preparation import prepare
 from hybriduad.scan.quality import register_measure
-from hybriduad.scan.registration import Field, displacement_mm, to_template
+from hybriduad.scan.registration import Field, displacement_mm, register, to_template
 from hybriduad.scan.resampling import through_affine
 from hybriduad.scan.template import template
 from hybriduad.scan.template_space import APART_MM, _lesion, aligned
@@ -122,6 +122,25 @@ def test_a_known_affine_map_of_the_template_is_recovered_to_the_same_bits_on_any
     assert apart.mean() < 1.0
     assert found[0][0].tobytes() == found[1][0].tobytes()
     assert found[0][1].tobytes() == found[1][1].tobytes()
+
+
+def test_thick_slices_of_a_head_register_with_a_brain_mask_that_is_too_wide():
+    average = template()
+    image = ndimage.gaussian_filter(average.image, (0, 0, 2.5))
+    z = np.arange(image.shape[2])
+    rim = ndimage.binary_dilation(average.brain, iterations=3) & ~average.brain
+    below = ndimage.binary_dilation(average.brain, np.ones((1, 1, 3)), iterations=14) & (z < z.mean())
+    outside = np.where(ndimage.binary_dilation(below | rim, iterations=5), 0.35, 0.0)
+    head = np.where(average.brain, image, outside).astype(np.float32)[::2, ::2, 25:175:6]
+    mask = (average.brain | rim | below)[::2, ::2, 25:175:6]
+    shift = np.eye(4)
+    shift[2, 3] = 25
+    affine = average.affine @ shift @ np.diag([2.0, 2.0, 6.0, 1.0])
+    known = rigid_map((6, -8, 10), (9, -12, 8)) @ np.diag([0.95, 0.93, 0.85, 1.0])
+    places = millimetres(average.brain, average.affine)[::997]
+    found = register(Field(head, known @ affine, mask), average)
+    assert displacement_mm(found.matrix @ known, np.eye(4), places).mean() < 1.5
+    assert found.apart_mm < APART_MM
 
 
 def test_a_contrast_with_another_header_is_brought_onto_the_reference_and_one_in_place_is_left(oblique):
