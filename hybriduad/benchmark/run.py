@@ -186,9 +186,12 @@ def _check(run: BenchmarkRun, named: Mapping[str, Path], folds: Sequence[int], s
 def _cohorts(
     run: BenchmarkRun, out: Path, named: Mapping[str, Path]
 ) -> tuple[dict[tuple[str, int], Path], dict[tuple[str, int], str]]:
-    """Manifest and digest of each (cohort, fold) that there is; phantoms are made."""
+    """Manifest and digest of each (cohort, fold) that there is, of cohorts in a table; phantoms are made."""
     manifests, digests = {}, {}
+    needed = {*run.tables, *(name for tested in run.tables.values() for name in tested)}
     for name, cohort in run.cohorts.items():
+        if name not in needed:
+            continue
         if cohort.phantoms is not None:
             source = _phantoms(out / PHANTOMS / name, cohort.phantoms)
         elif name in named:

@@ -190,6 +190,12 @@ def test_only_the_systems_asked_for_are_run_and_what_is_done_stays(
     assert (nothing.out / "table.csv").read_text() == (outcome.out / "table.csv").read_text()
 
 
+def test_phantoms_are_made_for_a_table_alone(tmp_path: Path) -> None:
+    config = config_in(tmp_path / "configs")
+    run_benchmark(config, out=tmp_path / "out", folds=(), overrides=["tables={glioma: [glioma]}"])
+    assert [path.name for path in (tmp_path / "out" / running.PHANTOMS).iterdir()] == ["glioma"]
+
+
 def test_seeds_are_trials_of_a_row() -> None:
     run = configs.load("benchmark-quick", ["seeds=[0, 7]", "folds=2"], kind="benchmark")
     row = next(row for row in rows_of(run) if row.system == "default (synthetic + 7 labels)")
