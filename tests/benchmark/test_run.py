@@ -198,7 +198,7 @@ def test_phantoms_are_made_for_a_table_alone(tmp_path: Path) -> None:
 
 def test_seeds_are_trials_of_a_row() -> None:
     run = configs.load("benchmark-quick", ["seeds=[0, 7]", "folds=2"], kind="benchmark")
-    row = next(row for row in rows_of(run) if row.system == "default (synthetic + 7 labels)")
+    row = next(row for row in rows_of(run) if row.system == "Unet_res (synthetic + 7 labels)")
     assert [(trial.model.fold, trial.model.seed) for trial in row.trials] == [(1, 0), (1, 7), (2, 0), (2, 7)]
     digests = {(name, fold): f"{name} {fold}" for name in run.cohorts for fold in (1, 2)}
     assert len({trial.key(digests) for trial in row.trials}) == 4
