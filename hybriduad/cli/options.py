@@ -290,7 +290,12 @@ By = Annotated[list[str], _repeated("--by", metavar="COLUMN", help="Also the fig
 Draws = Annotated[int, typer.Option("--draws", min=1, help="Of the bootstrap over subjects.")]
 
 Versions = Annotated[
-    int, typer.Option("--versions", min=1, help="Painted versions of each scan, a lesion of every size in each.")
+    int,
+    typer.Option(
+        "--versions",
+        min=1,
+        help="Painted versions of each scan; of large lesions a third as many more.",
+    ),
 ]
 Labelled = Annotated[
     str | None,

@@ -17,6 +17,7 @@ import numpy as np
 
 from hybriduad.core.errors import BundleError
 from hybriduad.metrics.conformal import allowed_above
+from hybriduad.metrics.histogram import key_edges, score_keys
 
 COVERAGE = 0.8
 """Nominal share of further scans whose Dice the interval holds: four cases allow no more."""
@@ -25,14 +26,20 @@ FIGURES = ("expected", "log_ml", "distance")
 from the training over its limit."""
 
 
+def bin_edge(threshold: float) -> float:
+    """The lower edge of the bin that holds a threshold; of one above 1, which no score reaches, itself."""
+    return threshold if threshold > 1 else float(key_edges(score_keys(np.array([max(threshold, 0.0)])))[0])
+
+
 def mask_figures(
     scores: np.ndarray, counts: np.ndarray, threshold: float, voxel_ml: float, distance: float | None
 ) -> dict[str, float] | None:
     """:data:`FIGURES` of ``score >= threshold``; None of an empty mask, no ``distance`` where that is None.
 
-    ``scores`` (K,) in [0, 1] and how many voxels of the brain have each, ``counts`` (K,).
+    ``scores`` (K,) in [0, 1], lower edges of bins, and how many voxels of the brain are in each, ``counts`` (K,). A
+    threshold inside a bin takes the whole bin.
     """
-    inside = scores >= threshold
+    inside = scores >= bin_edge(threshold)
     voxels = int(counts[inside].sum())
     if voxels == 0:
         return None

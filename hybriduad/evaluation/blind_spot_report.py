@@ -78,6 +78,9 @@ def write_report(
     sentences += write_recall_map(folder, lesions)
     if real:
         sentences.append(real_words(real, at))
+    (folder / COMPARED).unlink(missing_ok=True)  # of an earlier call, with other annotated cases
+    if not rule and (real or like):
+        sentences.append("The bundle is not calibrated: painted lesions are not compared with real ones.")
     if rule and (real or like):
         compared = comparison_rows(records, real, like or real)
         source = f"the lesions of {len(like or real)} annotated cases" + ("" if like else ", the same")

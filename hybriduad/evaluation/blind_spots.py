@@ -1,9 +1,9 @@
 """What a detector would miss, before a lab commits: lesions painted into the lab's own healthy scans, and predicted.
 
-Each control is predicted as it is and in several painted versions of it; each version holds a lesion of every size, of
-varied contrast and place. What is found there says what is found of such lesions, not of any disease: real lesions are
-more varied than painted ones. Where there are annotated cases, :mod:`hybriduad.evaluation.recall_comparison` says how
-far the two agree.
+Each control is predicted as it is and in several painted versions of it, which together hold lesions of every size, of
+varied contrast and place: large ones lie in versions of their own. What is found there says what is found of such
+lesions, not of any disease: real lesions are more varied than painted ones. Where there are annotated cases,
+:mod:`hybriduad.evaluation.recall_comparison` says how far the two agree.
 """
 
 from __future__ import annotations
@@ -85,7 +85,8 @@ def find_blind_spots(
         bundle: a detector's folder, or a reconstructor's.
         cohort: manifest CSV, BIDS folder or one image; cases whose ``health`` is not "healthy" are left out.
         out: the folder.
-        versions: how many painted versions of each control there are.
+        versions: how many lesions of each small size a control gets, each in a version of its own; of the large sizes
+            it gets a third as many, in further versions.
         rule: which calibrated rule makes the masks; the bundle's default rule by default.
         seed: of the lesions.
         split: only the cases of that split.
@@ -132,10 +133,11 @@ def find_blind_spots(
     detector.anatomy = anatomy
     trial = _Trial(model, detector, rule, versions, seed, folder)
     outcome = Outcome(folder, failed={name: reason for (_, name), reason in failed.items()})
+    controls = [case for case in cases if case.name not in outcome.failed]  # whatever annotated cases are called
     real = [] if labelled is None else real_records(model, detector, rule, labelled, folder, outcome.failed)
     looks = [] if like is None else lesion_looks(anatomy, model.record["direction"], like, folder, outcome.failed)
     records = []
-    for case in [case for case in cases if case.name not in outcome.failed]:
+    for case in controls:
         began = time.perf_counter()
         try:
             path = folder / CASES / f"{case.name}.json"

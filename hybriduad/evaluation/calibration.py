@@ -31,6 +31,7 @@ from hybriduad.prediction.case import predict_case
 from hybriduad.prediction.confidence import ENTRY, scan_distance
 from hybriduad.scan.brain_ways import brain_name, chosen
 from hybriduad.scan.cache import PreparedCache
+from hybriduad.scan.template_space import registration_version
 from hybriduad.training.resuming import REQUEST, Workshop
 
 log = logging.getLogger(__name__)
@@ -210,7 +211,8 @@ def _cases(cohort: str | Path, split: Split | None) -> list[Case]:
 def _request(parent: Bundle, cases: Sequence[Case], rules: Sequence[Rule]) -> dict[str, Any]:
     """What identifies a calibration: the bundle, the cases with the content of their files, the rules."""
     asked = {"rules": [rule.config.model_dump(mode="json") for rule in rules]}
-    return {"parents": [parent.digest], "cohort": cohort_digest(cases), "calibrate": asked}
+    stated = {"parents": [parent.digest], "cohort": cohort_digest(cases), "calibrate": asked}
+    return stated | registration_version(parent.anatomy)
 
 
 def _observed(

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from scipy.spatial.distance import cdist
 
 from hybriduad.core import rng
 from hybriduad.core.drawing import new_figure, save_figure
@@ -62,7 +63,7 @@ def recall_map(places_mm: np.ndarray, found: np.ndarray, classes: Sequence[str])
     brain = _on_map(average, average.brain, affine, shape) >= 0.5
     voxels = np.argwhere(brain)
     points = voxels @ affine[:3, :3].T + affine[:3, 3]
-    squared = ((points[:, None, :] - places_mm[None]) ** 2).sum(axis=2) / REACH_MM**2
+    squared = cdist(points, places_mm, "sqeuclidean") / REACH_MM**2
     weights = np.maximum(1 - squared, 0).astype(np.float32)
     near = weights.sum(axis=1)
     supported = near >= FEWEST

@@ -77,7 +77,7 @@ def predicted_dice(entry: Mapping[str, Any], prediction: Prediction) -> dict[str
     Raises:
         BundleError: an estimate that cannot be read.
     """
-    stated = entry.get(ENTRY) or {"reason": "the bundle was not calibrated for it: calibrate it on annotated cases"}
+    stated = entry.get(ENTRY) or {"reason": "not learnt: calibrate the bundle anew on annotated cases"}
     if "reason" in stated:
         return {"value": None, "interval": None, "coverage": COVERAGE, "cases": 0, "reason": stated["reason"]}
     known = DiceEstimate.from_json(stated)

@@ -24,6 +24,7 @@ from hybriduad.detector.bundle import Bundle, versions
 from hybriduad.prediction.confidence import confidence_of, lesion_table
 from hybriduad.scan.atlas import Atlas
 from hybriduad.scan.digests import file_digest
+from hybriduad.scan.template_space import registration_version
 from hybriduad.scan.volumes import VolumeGrid, write_atomically, write_volume
 
 FORMAT = 3
@@ -72,6 +73,7 @@ failed and why: `failures.tsv`.
 plane of the brain mask, and, where the bundle has healthy controls, `p`: (1 + controls with a cluster as high) /
 (1 + controls). In a healthy person like the controls the chance that any lesion has a p of a or less is a at most. `q`
 (Benjamini and Hochberg's over the scan's lesions) is descriptive: the lesions share the person and the controls.
+Where an atlas was named, `region` holds most of a lesion, the share `region_share` of it.
 """
 FAILURES = "failures"
 """Folder of what failed, a file each."""
@@ -136,8 +138,9 @@ def refusal(
 def _request(
     model: Bundle, maps: Sequence[str], rule: str | None, brain: str | None, atlas: Atlas | None
 ) -> dict[str, Any]:
-    stated = {} if brain is None else {"brain": brain}
+    stated: dict[str, Any] = {} if brain is None else {"brain": brain}
     stated |= {} if atlas is None else {"atlas": atlas.digest}
+    stated |= registration_version(model.anatomy)
     return {"maps": list(maps), "rule": rule, "bundle": model.digest} | stated
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from scipy import ndimage
 
-from hybriduad.config.runs import Anatomy
+from hybriduad.config.runs import NATIVE, Anatomy
 from hybriduad.core.errors import DataError
 from hybriduad.core.types import BACKGROUND
 from hybriduad.scan.bias_field import bias_field
@@ -33,6 +33,11 @@ APART_MM = 2.0
 or some 10 mm apart."""
 MOVED_MM = 0.7
 """Contrasts that lie closer to the reference than that stay as they are: interpolating would blur them for nothing."""
+
+
+def registration_version(anatomy: Anatomy) -> dict[str, int]:
+    """What a request of predictions or thresholds states of registration: nothing where scans are not registered."""
+    return {} if anatomy.space == NATIVE else {"registration": FORMAT}
 
 
 def aligned(scan: Image, reference: Image) -> Image:

@@ -19,6 +19,7 @@ from hybriduad.detector.thresholds import Sized
 from hybriduad.evaluation.dice_fit import dice_entry
 from hybriduad.evaluation.rules._base import Finding, Observation
 from hybriduad.metrics import ScoreHistogram
+from hybriduad.metrics.histogram import key_edges, score_keys
 from hybriduad.prediction.confidence import ENTRY, predicted_dice
 from hybriduad.report.facts import predicted_dice as said
 from hybriduad.scan.volumes import VolumeGrid
@@ -93,6 +94,13 @@ def test_the_figures_of_a_mask() -> None:
     assert figures == pytest.approx({"expected": 2 * 14 / (20 + 24), "log_ml": math.log(0.2)})
     assert mask_figures(scores, counts, 0.95, 0.01, 1.0) is None
     assert mask_figures(scores, counts, 0.5, 0.01, 0.7) == pytest.approx({**(figures or {}), "distance": 0.7})
+    edge = float(key_edges(score_keys(np.array([0.7301])))[0])
+    assert edge < 0.7301
+    inside = mask_figures(np.array([edge]), np.array([300]), 0.7301, 0.01, None)
+    assert inside == pytest.approx(
+        {"expected": 2 * edge / (1 + edge), "log_ml": math.log(3)}
+    )  # the bin of the threshold
+    assert mask_figures(np.array([1.0]), np.array([300]), 1.5, 0.01, None) is None
 
 
 def observed(count: int) -> list[Observation]:

@@ -32,6 +32,7 @@ from hybriduad.prediction.cohort import cases_of, predict_cohort
 from hybriduad.prediction.files import MODEL, begin_folder
 from hybriduad.prediction.group import COLUMNS, write_group_tables
 from hybriduad.prediction.plan import plan_cohort
+from hybriduad.scan import template_space
 
 
 @pytest.fixture(scope="module")
@@ -174,6 +175,19 @@ class TestShards:
         assert (out / ".bidsignore").read_text().startswith("mine.txt\nmodel.json\n")
         with pytest.raises(ConfigError, match=r"another maps|maps .* there"):
             begin_folder(out, model, ("score", "mask"), None, False)
+
+    def test_predictions_of_another_registration_are_not_continued(
+        self, tiny_detector: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        native = verify(tiny_detector)
+        content = {**native.record["anatomy"], "space": "MNI152NLin2009aSym", "spacing_mm": 6.0}
+        registered = replace(native, record={**native.record, "anatomy": content})
+        for model in (native, registered):
+            begin_folder(tmp_path / model.anatomy.space, model, ("score",), None, False)
+        monkeypatch.setattr(template_space, "FORMAT", template_space.FORMAT + 1)
+        begin_folder(tmp_path / native.anatomy.space, native, ("score",), None, False)
+        with pytest.raises(ConfigError, match="registration"):
+            begin_folder(tmp_path / registered.anatomy.space, registered, ("score",), None, False)
 
     def test_what_a_killed_run_left_half_written_is_removed_when_it_is_old(
         self, done: Path, cases: list[Case], broken: Case, tiny_detector: Path, tmp_path: Path

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from hybriduad.core.errors import BundleError, ConfigError, HybridUADError
+from hybriduad.core.errors import ConfigError, HybridUADError
 from hybriduad.core.processes import limit_threads, usable_cores
 from hybriduad.core.types import Case
 from hybriduad.prediction.files import FAILURES
@@ -102,7 +102,7 @@ def _through(ray: Any, request: Request, cases: Sequence[Case], nprocs: int | No
 
 
 class _Actor:
-    """Loads the model once; a fault of bundle or device is handed over with the first case, not raised for ever."""
+    """Loads the model once; a fault of bundle, device or atlas comes with the first case, not raised for ever."""
 
     def __init__(self, request: Request, cases: tuple[Case, ...], run_number: int) -> None:
         limit_threads()
@@ -110,7 +110,7 @@ class _Actor:
         self.fault: HybridUADError | None = None
         try:
             self.worker = Worker(request)
-        except (BundleError, ConfigError) as error:
+        except HybridUADError as error:
             self.fault = error
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[Any]]:
