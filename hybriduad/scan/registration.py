@@ -59,7 +59,7 @@ class Field:
 
     def cubes(self, side_mm: float, *, outside: float | None = None) -> tuple[sitk.Image, sitk.Image, np.ndarray]:
         """The data around what is inside, and what is inside, on cubes along the axes of space; and the (4, 4) affine
-        of the cubes. Everything else is set to ``outside``, if that is stated."""
+        of the cubes. Everything else, beyond the scan's end too, is set to ``outside``, if that is stated."""
         places = np.argwhere(self.inside)[:: max(1, int(self.inside.sum()) // 20_000)]
         points = places @ self.affine[:3, :3].T + self.affine[:3, 3]
         low, high = points.min(axis=0) - FIELD_MM, points.max(axis=0) + FIELD_MM
@@ -70,7 +70,7 @@ class Field:
         data = self.data if outside is None else np.where(self.inside, self.data, np.float32(outside))
         # The brightest voxels are fat, vessels and enhancing lesions: they would leave few bins to the tissue.
         data = np.clip(data, 0, np.percentile(self.data[self.inside], 99.5))
-        moved = through_affine(data, index, (x, y, z), linear=True)
+        moved = through_affine(data, index, (x, y, z), linear=True, fill=outside or 0.0)
         inside = through_affine(self.inside, index, (x, y, z), linear=True) >= 0.5
         return _image(moved, side_mm, low), _image(inside.astype(np.float32), side_mm, low), target
 
