@@ -176,7 +176,7 @@ def test_without_controls_it_is_said_that_nothing_is_promised(
     assert (confidence["scan_p"], confidence["controls"]) == (None, 0)
     assert confidence["statement"].startswith("No promise: the rule best-dice gives none")
     assert (confidence["predicted_dice"]["value"], confidence["predicted_dice"]["interval"]) == (None, None)
-    assert "calibrate it on annotated cases" in confidence["predicted_dice"]["reason"]
+    assert "calibrate the bundle anew on annotated cases" in confidence["predicted_dice"]["reason"]
 
 
 def test_controls_that_the_model_has_seen_are_refused(tiny_detector: Path, controls: Path, tmp_path: Path) -> None:

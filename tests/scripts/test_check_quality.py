@@ -42,6 +42,7 @@ def test_every_kind_of_damage_is_another_scan(check_quality: ModuleType, tiny_co
     case = read_cohort(tiny_cohort)[2]
     clean = read_volume(case.images["FLAIR"]).data
     kinds = dict(check_quality.spoilt(case, "FLAIR"))
+    kinds |= dict(check_quality.swapped(case, "FLAIR"))
     assert {"noise alone", "upside down", "T1w as FLAIR", "left third cut off"} <= set(kinds)
     for image in kinds.values():
         assert image.data.shape != clean.shape or not np.array_equal(image.data, clean)
