@@ -107,6 +107,8 @@ def _differences(run: BenchmarkRun, chosen: Entries) -> list[Difference]:
         for name in COMPARED:
             a, b = subject_figures(row, chosen[row], name), subject_figures(first, chosen[first], name)
             people = sorted(a.keys() & b.keys())
+            if not people:  # so far they stand under different folds
+                continue
             pair = np.array([a[person] for person in people]), np.array([b[person] for person in people])
             listed.append((system, reference, name, paired_difference(*pair), paired_p_value(*pair)))
     corrected = holm([p for *_, p in listed])

@@ -13,6 +13,7 @@ import yaml
 from tiny import DETECTOR, RECONSTRUCTOR
 
 from hybriduad.benchmark import run as running
+from hybriduad.benchmark import tables
 from hybriduad.benchmark.plan import Fit, rows_of
 from hybriduad.benchmark.run import Bench, Outcome, run_benchmark
 from hybriduad.config import files as configs
@@ -131,6 +132,18 @@ def test_differences_are_from_the_reference_and_corrected(finished: tuple[Path, 
     for row in differences:
         if row["figure"] == "auprc":
             assert float(row["value"]) == pytest.approx(means[row["system"]] - means[row["reference"]], abs=1e-5)
+
+
+def test_rows_of_different_folds_have_no_difference(
+    finished: tuple[Path, Outcome], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As while a benchmark runs: so far one row stands under the first fold, another under the second."""
+    run = configs.load(finished[0], [], kind="benchmark")
+    chosen = {row: [object()] for row in rows_of(run) if (row.trained_on, row.tested_on) == ("glioma", "glioma")}
+    monkeypatch.setattr(tables, "subject_figures", lambda row, done, name: {("set", row.system): 0.5})
+    assert tables._differences(run, chosen) == []  # type: ignore[arg-type]
+    monkeypatch.setattr(tables, "subject_figures", lambda row, done, name: {("set", str(n)): 0.5 for n in range(3)})
+    assert tables._differences(run, chosen)  # type: ignore[arg-type]
 
 
 def test_results_are_continued_from_without_models(
