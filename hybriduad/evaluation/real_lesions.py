@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,24 +54,16 @@ def real_records(
     contrasts = model.anatomy.contrasts
     way = "".join(f" {name}" for name in brain_key(detector.anatomy))
     failed |= {name: reason for (_, name), reason in check_unseen(cases, model.used, contrasts).items()}
-    records = []
-    for case in [case for case in cases if case.name not in failed]:
-        try:
-            key = f"{FORMAT} {model.digest} {rule} {cohort_digest([case])}" + way
-            path = folder / FOLDER / f"{case.name}.json"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            record = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-            if record.get("key") != key:
-                person = [case.dataset, case.subject]
-                record = {"key": key, "case": case.name, "person": person, "lesions": _lesions(detector, case, rule)}
-                write_atomically(path, json.dumps(record, indent=1).encode())
-                log.info("%s: %d real lesions", case.name, len(record["lesions"]))
-            records.append(record)
-        except Exception as error:  # no error of a case ends the others
-            failed[case.name] = reason_of(error)
-            log.error("%s failed: %s", case.name, failed[case.name])
-            log.debug("traceback of %s", case.name, exc_info=True)
-    return records
+
+    def lesions_of(case: Case) -> list[dict[str, Any]]:
+        found = _lesions(detector, case, rule)
+        log.info("%s: %d real lesions", case.name, len(found))
+        return found
+
+    def key_of(case: Case) -> str:
+        return f"{FORMAT} {model.digest} {rule} {cohort_digest([case])}" + way
+
+    return _kept([case for case in cases if case.name not in failed], folder / FOLDER, key_of, lesions_of, failed)
 
 
 def lesion_looks(
@@ -84,18 +76,36 @@ def lesion_looks(
     Raises:
         DataError: no labelled case, or cases of one name.
     """
-    records, native = [], anatomy.model_copy(update={"space": NATIVE, "spacing_mm": None})
-    for case in _labelled_cases(cohort):
+    native = anatomy.model_copy(update={"space": NATIVE, "spacing_mm": None})
+
+    def lesions_of(case: Case) -> list[dict[str, Any]]:
+        brain = prepare(case, native).scan_brain
+        grid = read_grid(case.images[case.reference_contrast(anatomy.contrasts)])
+        return [what for what, _ in _measured(case, anatomy.contrasts, direction, brain, grid, None)]
+
+    def key_of(case: Case) -> str:
+        return " ".join([str(FORMAT), *anatomy.contrasts, direction, cohort_digest([case]), *brain_key(anatomy)])
+
+    return _kept(_labelled_cases(cohort), folder / LIKE, key_of, lesions_of, failed)
+
+
+def _kept(
+    cases: Sequence[Case],
+    folder: Path,
+    key_of: Callable[[Case], str],
+    lesions_of: Callable[[Case], list[dict[str, Any]]],
+    failed: dict[str, str],
+) -> list[dict[str, Any]]:
+    """The record of each case: that in ``folder`` if it is of the same key, else made and written there."""
+    records = []
+    for case in cases:
         try:
-            key = " ".join([str(FORMAT), *anatomy.contrasts, direction, cohort_digest([case]), *brain_key(anatomy)])
-            path = folder / LIKE / f"{case.name}.json"
+            key, path = key_of(case), folder / f"{case.name}.json"
             path.parent.mkdir(parents=True, exist_ok=True)
             record = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
             if record.get("key") != key:
-                brain = prepare(case, native).scan_brain
-                grid = read_grid(case.images[case.reference_contrast(anatomy.contrasts)])
-                lesions = [what for what, _ in _measured(case, anatomy.contrasts, direction, brain, grid, None)]
-                record = {"key": key, "case": case.name, "person": [case.dataset, case.subject], "lesions": lesions}
+                person = [case.dataset, case.subject]
+                record = {"key": key, "case": case.name, "person": person, "lesions": lesions_of(case)}
                 write_atomically(path, json.dumps(record, indent=1).encode())
             records.append(record)
         except Exception as error:  # no error of a case ends the others

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -39,17 +38,6 @@ def heads(tmp_path_factory: pytest.TempPathFactory) -> Path:
     masked = write_nifti(folder / "lesion.nii.gz", lesion, AFFINE)
     write_manifest([Case("heads", "01", images, lesion=masked, health="lesion")], folder / "heads.csv")
     return folder / "heads.csv"
-
-
-@pytest.fixture
-def packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Where deepbet is installed, until it is removed."""
-    folder = tmp_path / "packages"
-    folder.mkdir()
-    monkeypatch.syspath_prepend(str(folder))
-    fake_deepbet(folder)
-    yield folder
-    forget_packages()
 
 
 STRIPS = (

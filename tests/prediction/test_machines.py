@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from fakes import AFFINE, expected_box, fake_deepbet, forget_packages, write_head
+from fakes import AFFINE, expected_box, write_head
 from tiny import write_nifti
 
 from hybriduad.core.errors import ConfigError, DataError, ToolError
@@ -20,17 +19,6 @@ from hybriduad.prediction.runners.cluster import _Actor
 from hybriduad.prediction.work import Request, Result, Worker, complete, fault_of_machine, lies_in_files
 
 MISSING = "brain by a package that is not installed: got deepbet; pip install 'hybriduad[strip]'."
-
-
-@pytest.fixture
-def packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Where deepbet 9.9 is installed, until it is removed."""
-    folder = tmp_path / "packages"
-    folder.mkdir()
-    monkeypatch.syspath_prepend(str(folder))
-    fake_deepbet(folder)
-    yield folder
-    forget_packages()
 
 
 @pytest.fixture
