@@ -6,7 +6,7 @@ import logging
 import re
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from hybriduad.benchmark.costs import system_gflops
@@ -201,7 +201,10 @@ def _cohorts(
         cases = read_cohort(source)
         content = cohort_digest(cases)
         for fold in range(1, run.folds + 1):
-            split = split_cases(cases, SHARES, seed=0, fold=(fold, run.folds))
+            if cohort.whole:
+                split = [replace(case, split="test") for case in cases]
+            else:
+                split = split_cases(cases, SHARES, seed=0, fold=(fold, run.folds))
             path = out / COHORTS / f"{name}-fold-{fold}.csv"
             path.parent.mkdir(parents=True, exist_ok=True)
             write_manifest(split, path)

@@ -22,9 +22,13 @@ class Phantoms(Strict):
 
 
 class BenchmarkCohort(Strict):
-    """``phantoms``, or nothing: then the user names the cohort's folder or manifest on the command line."""
+    """``phantoms``, or nothing: then the user names the cohort's folder or manifest on the command line.
+
+    ``whole``: nothing is trained on the cohort, and the models of every fold are tested on all its subjects.
+    """
 
     phantoms: Phantoms | None = None
+    whole: bool = False
 
 
 class Training(Strict):
@@ -68,7 +72,8 @@ class BenchmarkRun(Strict):
     """``benchmark``: every system trained on the cohorts that ``tables`` names, each tested on those listed there.
 
     Subjects are dealt into ``folds``; those of a fold are tested by models that were fitted on 80 % and calibrated on
-    20 % of the others. A cohort that a model was not trained on is tested on the subjects of the same fold.
+    20 % of the others. Of a cohort that a model was not trained on the subjects of the same fold are tested, or all
+    of one that is ``whole``.
     ``reference`` is the system that the others are compared with, ``rule`` the threshold rule of every mask.
     """
 
@@ -89,6 +94,8 @@ class BenchmarkRun(Strict):
             raise ValueError(f"{unknown} not among the cohorts {sorted(self.cohorts)}")
         if not all(self.tables.values()):
             raise ValueError("a cohort to train on without one to test on")
+        if trained := sorted(name for name in self.tables if self.cohorts[name].whole):
+            raise ValueError(f"{trained} whole, and yet to be trained on")
         against = {system.against for system in self.systems.values() if system.against is not None}
         if unknown := sorted({self.reference, *against} - set(self.systems)):
             raise ValueError(f"{unknown}, to compare with, is none of the systems")

@@ -209,6 +209,18 @@ def test_phantoms_are_made_for_a_table_alone(tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "out" / running.PHANTOMS).iterdir()] == ["glioma"]
 
 
+def test_a_whole_cohort_is_tested_in_every_fold(tmp_path: Path) -> None:
+    config, changes = config_in(tmp_path / "configs"), ["tables={glioma: [stroke]}", "cohorts.stroke.whole=true"]
+    run_benchmark(config, out=tmp_path / "out", folds=(), overrides=changes)
+    for fold in (1, 2, 3):
+        trained, tested = (
+            [row["split"] for row in rows(tmp_path / "out" / running.COHORTS / f"{name}-fold-{fold}.csv")]
+            for name in ("glioma", "stroke")
+        )
+        assert set(trained) == {"train", "validation", "test"}
+        assert tested == ["test"] * 9
+
+
 def test_seeds_are_trials_of_a_row() -> None:
     run = configs.load("benchmark-quick", ["seeds=[0, 7]", "folds=2"], kind="benchmark")
     row = next(row for row in rows_of(run) if row.system == "Unet_res (synthetic + 7 labels)")
@@ -248,6 +260,7 @@ def test_a_killed_benchmark_continues(finished: tuple[Path, Outcome], tmp_path: 
         ({"overrides": ["systems.map.against=map"]}, "compared with itself"),
         ({"overrides": ["tables={lgg: [lgg]}"]}, "not among the cohorts"),
         ({"overrides": ["tables={glioma: []}"]}, "without one to test on"),
+        ({"overrides": ["cohorts.glioma.whole=true"]}, "'glioma'.*yet to be trained on"),
         ({"overrides": ["systems.map.reconstructor.config=cddpm-smal"]}, "perhaps 'cddpm-small' is meant"),
         ({"overrides": ["systems.map.reconstructor.limit=7"]}, "a reconstructor learns from no mask"),
         ({"overrides": ["systems.map={part: map}"]}, "a system needs a reconstructor, a detector, or both"),
