@@ -7,7 +7,7 @@ continued training starts at the step it had reached.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -91,6 +91,21 @@ def build_pool(
 def needs_labels(anomaly: AnomalyConfig) -> bool:
     """Whether a generator carries lesions of labelled slices, and so needs labelled slices."""
     return bool(getattr(plugins.load("anomalies", anomaly.name), "NEEDS_LABELS", False))
+
+
+def for_contrasts(anomalies: Iterable[AnomalyConfig], contrasts: Sequence[str]) -> list[AnomalyConfig]:
+    """The anomalies for contrasts of these names: a generator whose keys go by the contrast says what they mean there.
+
+    Raises:
+        ConfigError: keys for another number of contrasts.
+    """
+
+    def resolved(anomaly: AnomalyConfig) -> AnomalyConfig:
+        resolve = getattr(plugins.load("anomalies", anomaly.name), "for_contrasts", None)
+        config: AnomalyConfig = anomaly if resolve is None else resolve(anomaly, contrasts)
+        return config
+
+    return [resolved(anomaly) for anomaly in anomalies]
 
 
 def height_weights(pool: SlicePool) -> np.ndarray:

@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader
 
 from hybriduad.anomalies._base import VISIBLE_CHANGE, with_extent
 from hybriduad.cohort.manifest import read_cohort, write_manifest
+from hybriduad.config import files as configs
 from hybriduad.config.runs import Augmentation, Mix
 from hybriduad.config.strict import AnomalyConfig
 from hybriduad.core import plugins
@@ -36,6 +37,7 @@ from hybriduad.training.samples import (
     SampleStream,
     SlicePool,
     build_pool,
+    for_contrasts,
     height_weights,
 )
 
@@ -535,3 +537,24 @@ class TestTrainingData:
             labelled_cases(data, 13, seed=1)
         with pytest.raises(DataError, match="too few labelled"):
             labelled_cases(TrainingData((cases[2],), (prepared[2],), "axial", 0), None, seed=1)
+
+
+def test_painted_lesions_are_bright_on_flair_and_dark_on_t1w(tiny_cohort: Path) -> None:
+    """One number ``bright`` is for both, as the shipped config has it: real lesions look so."""
+    contrasts = ("FLAIR", "T1w")
+    both = prepared_cases(tiny_cohort, ANATOMY.model_copy(update={"contrasts": contrasts}))
+    shipped = configs.load("synthetic", [], kind="detector").anomalies
+    painted = stream(
+        build_pool(both, HEALTH, lesion_margin_mm=8.0),
+        Mix(healthy=0, synthetic=1),
+        augmentation=STILL,
+        anomalies=for_contrasts(shipped, contrasts),
+    ).samples(0, 100)
+    change = painted.image - painted.healthy
+    signs = [
+        (float(one[0][lesion].mean()) > 0, float(one[1][lesion].mean()) > 0)
+        for one, lesion in zip(change, painted.lesion, strict=True)
+        if lesion.any()
+    ]
+    assert len(signs) > 80
+    assert np.mean([pair == (True, False) for pair in signs]) >= 0.8
