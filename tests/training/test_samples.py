@@ -12,7 +12,7 @@ import torch
 from tiny import ANATOMY, generators, prepared_cases, write_nifti
 from torch.utils.data import DataLoader
 
-from hybriduad.anomalies._base import VISIBLE_CHANGE, with_extent
+from hybriduad.anomalies._base import VISIBLE_CHANGE, Donor, with_extent
 from hybriduad.cohort.manifest import read_cohort, write_manifest
 from hybriduad.config import files as configs
 from hybriduad.config.runs import Augmentation, Mix
@@ -288,6 +288,49 @@ class TestStream:
         donors = [stream(pool, Mix()).donor(numpy_rng(1, key), labelled=False) for key in range(20)]
         assert all((donor.image[0][donor.brain] > BACKGROUND).mean() > 0.9 for donor in donors)
         assert min(donor.brain.any() for donor in donors)
+
+    @pytest.mark.parametrize(("name", "same_scan"), [("foreign-patch", 0.0), ("poisson", 0.0), ("poisson", 0.01)])
+    def test_who_asks_for_other_scans_alone_gets_them_at_the_height_of_the_slice(
+        self, prepared: list[Prepared], name: str, same_scan: float, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        given: list[tuple[int, int]] = []
+        draw = SampleStream.donor
+
+        def noted(self: SampleStream, *arguments: Any, **told: Any) -> Donor:
+            got = draw(self, *arguments, **told)
+            sides = [np.ascontiguousarray(side).tobytes() for side in (got.image, got.image[:, ::-1])]
+            given.append(next(key for key in pool.healthy if prepared[key[0]].image[..., key[1]].tobytes() in sides))
+            return got
+
+        def height(case: int, k: int) -> int:
+            judged = np.flatnonzero(enough_brain(prepared[case].brain, prepared[case].spacing_mm)).tolist()
+            return 10 * judged.index(k) // len(judged)
+
+        monkeypatch.setattr(SampleStream, "donor", noted)
+        pool = build_pool(prepared, HEALTH, lesion_margin_mm=8.0)
+        config = plugins.load("anomalies", name).Config(same_scan=same_scan)
+        drawn, own, matched = stream(pool, Mix(healthy=0, synthetic=1), anomalies=[config]), [], []
+        for index in range(40):
+            given.clear()
+            sample = drawn.sample(0, index)
+            target = int(sample.case_index), int(sample.slice_index)
+            heights = {height(*key) for key in pool.healthy if key[0] != target[0]}
+            own += [case == target[0] for case, _ in given]
+            if height(*target) in heights:
+                matched += [abs(height(*key) - height(*target)) for key in given]
+        if same_scan:  # nor do the samples of those that do not ask change
+            assert any(own)
+            assert max(matched) > 0
+        else:
+            assert len(own) >= 40
+            assert not any(own)
+            assert max(matched) == 0
+
+    def test_a_lone_case_lends_to_itself(self, prepared: list[Prepared]) -> None:
+        pool = build_pool([prepared[2]], ["healthy"], lesion_margin_mm=8.0)
+        config = plugins.load("anomalies", "foreign-patch").Config(same_scan=0.0)
+        alone = stream(pool, Mix(healthy=0, synthetic=1), anomalies=[config]).samples(0, 8)
+        assert alone.lesion.flatten(1).any(dim=1).sum() >= 6
 
     def test_what_a_generator_states_is_the_lesion_visible_or_not(
         self, prepared: list[Prepared], pool: SlicePool, monkeypatch: pytest.MonkeyPatch
