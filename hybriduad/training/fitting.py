@@ -9,14 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from hybriduad.cohort.digest import cohort_digest
 from hybriduad.config import files as configs
 from hybriduad.config.runs import Anatomy, DetectorRun, ReconstructorRun, Residual
 from hybriduad.core import plugins, rng
-from hybriduad.core.drawing import slice_grid
 from hybriduad.core.errors import ConfigError
 from hybriduad.core.types import Case
 from hybriduad.detector import bundle as bundles
@@ -37,13 +35,13 @@ from hybriduad.training.data import (
 )
 from hybriduad.training.loop import run_training
 from hybriduad.training.resuming import Workshop
-from hybriduad.training.samples import SampleStream, build_pool
+from hybriduad.training.sample_sheet import draw_samples
+from hybriduad.training.samples import SampleStream, build_pool, for_contrasts
 from hybriduad.training.statistics import reference_statistics
 from hybriduad.training.tasks import ReconstructionTask, SegmentationTask, Task
 from hybriduad.training.validation import figures, painted_slices
 
 log = logging.getLogger(__name__)
-SHOWN = 6
 
 
 @dataclass(frozen=True)
@@ -247,6 +245,10 @@ def _fit(
         run.train.batch,
         precision,
     )
+    anomalies = for_contrasts(run.anomalies, anatomy.contrasts)
+    for stated, anomaly in zip(run.anomalies, anomalies, strict=True):
+        if changes := {key: value for key, value in anomaly if value != getattr(stated, key)}:
+            log.info("%s is painted on %s with %s", anomaly.name, ", ".join(anatomy.contrasts), changes)
     stream = SampleStream(
         pool,
         # A training draws other samples than its parent, since the parent has already fitted its samples. The seed goes
@@ -256,7 +258,7 @@ def _fit(
         steps=run.train.steps,
         mix=run.mix,
         augmentation=run.augmentation,
-        anomalies=run.anomalies,
+        anomalies=anomalies,
         target=run.loss.target if isinstance(run, DetectorRun) else "mask",
     )
     inherited = {anomaly.name for parent in parents for anomaly in parent.run.anomalies}
@@ -291,7 +293,7 @@ def _fit(
         folder,
         device=device,
         precision=precision,
-        draw=lambda path: _draw_samples(path, stream, detector()),
+        draw=lambda path: draw_samples(path, stream, detector()),
         validate=validate,
     )
     if run.train.steps:
@@ -359,19 +361,3 @@ def _request(
             "limit": limit,
         }
     )
-
-
-def _draw_samples(path: Path, stream: SampleStream, detector: Detector) -> None:
-    """Rows of samples as the network sees them, always the same: image, truth, pseudo-healthy, map, probability."""
-    # Step -1 is no step of the training, so these samples are never learnt from.
-    batch = stream.samples(-1, SHOWN)
-    kinds = [stream.kind(-1, index) for index in range(SHOWN)]
-    maps = detector.slice_maps(batch)
-    columns: list[tuple[str, Any]] = [("image", batch.image[:, 0].numpy()), ("lesion", batch.lesion.numpy())]
-    if maps.reconstruction is not None:
-        columns.append(("pseudo-healthy", maps.reconstruction[:, 0].cpu().numpy()))
-    for title, values in (("reconstruction's map", maps.map), ("probability", maps.probability)):
-        if values is not None:
-            columns.append((title, values.cpu().numpy().astype(np.float64)))
-    rows = [[values[row] for _, values in columns] for row in range(len(batch))]
-    slice_grid(path, rows, [title for title, _ in columns], labels=kinds)

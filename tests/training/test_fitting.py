@@ -6,6 +6,7 @@ import csv
 import gzip
 import inspect
 import json
+import logging
 import shutil
 import signal
 import subprocess
@@ -555,7 +556,7 @@ class TestContinuing:
         config, out = fitted.configs["reconstructor"], tmp_path / "out"
         overrides = [f"train.checkpoint_every={TRAIN['steps']}"]  # which changes no weight
 
-        draw = fitting._draw_samples
+        draw = fitting.draw_samples
 
         def stop(*_: Any, **__: Any) -> None:
             raise Stopped
@@ -566,7 +567,7 @@ class TestContinuing:
         with monkeypatch.context() as patch:
             stops = {
                 "figures": (loop.Progress, "on_train_end", stop),
-                "picture": (fitting, "_draw_samples", stop_at_the_end),
+                "picture": (fitting, "draw_samples", stop_at_the_end),
                 "statistics": (fitting, "reference_statistics", stop),
             }
             patch.setattr(*stops[before])
@@ -691,6 +692,20 @@ def test_no_two_stages_draw_the_same_samples(fitted: Fitted, tmp_path: Path, mon
     assert len(set(seeds)) == 5
 
 
+def test_a_training_of_two_contrasts_says_how_lesions_look_on_each(
+    fitted: Fitted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    taken: list[SampleStream] = []
+    monkeypatch.setattr(fitting, "run_training", lambda task, stream, *_, **__: taken.append(stream) or refuse())
+    changes = ["anatomy.contrasts=[FLAIR, T1w]", "mix.synthetic=1", "anomalies=[{name: lesion, bright: 0.9}]"]
+    config, place = fitted.configs["reconstructor"], {"out": tmp_path / "out", "device": "cpu"}
+    with caplog.at_level(logging.INFO), pytest.raises(AssertionError):
+        fit_reconstructor(config, fitted.cohort, overrides=changes, **place)
+    ((painted, _),) = taken[0].anomalies
+    assert painted.inverted == (False, True)
+    assert caplog.text.count("lesion is painted on FLAIR, T1w with {'inverted': (False, True)}") == 1
+
+
 def test_the_frozen_reconstructor_follows_the_task_to_its_device(fitted: Fitted) -> None:
     run = configs.load(fitted.configs["synthetic"], [], kind="detector")
     frozen = load_reconstructor(fitted.reconstructor)
@@ -783,7 +798,7 @@ class TestBadRequests:
         for wrong, said in (
             ("[]", "no anomaly generator"),
             ("[{name: transplant}]", "without labelled slices"),
-            ("[{name: lesion, bright: [0.9, 0.1]}]", "wrong number of shares"),
+            ("[{name: lesion, bright: [0.9, 0.1]}]", "wrong number of contrasts"),
         ):
             with pytest.raises(HybridUADError, match=said):
                 fit("synthetic", reconstructor=fitted.reconstructor.folder, overrides=[f"anomalies={wrong}"])
