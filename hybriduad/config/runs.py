@@ -231,7 +231,9 @@ class Fusion(Strict):
     ``intensity`` z and left-right ``asymmetry`` a (:mod:`hybriduad.networks.baselines`). z is plain intensity under the
     filter of the residual; with ``opposite`` k above 0 it is 1 - (1 - plain) (1 - k d), not filtered, where d is how
     far a voxel departs from its pseudo-healthy tissue to the other side than lesions of its contrast are known to:
-    cavities are dark on FLAIR, and plain intensity alone would silence them as it silences fluid.
+    cavities are dark on FLAIR, and plain intensity alone would silence them as it silences fluid. With ``departure``
+    above 0 what is plain there is a step, half way at that share of the brain's median beyond it
+    (:func:`hybriduad.networks.baselines.departure_map`), not filtered either.
     ``smooth_mm``: ŷ is smoothed by a Gaussian of that standard deviation along the slice axis, so that neighbouring
     slices confirm each other, and of no more than ``smooth_slices`` where that is stated; 0 leaves every slice to
     itself, as in the paper. Only form, weight and ``smooth_mm`` are written where they are left out: bundles from
@@ -243,6 +245,7 @@ class Fusion(Strict):
     floor: float = Field(0.0, ge=0, lt=1, exclude_if=lambda floor: floor == 0)
     intensity: float = Field(0.0, ge=0, allow_inf_nan=False, exclude_if=lambda exponent: exponent == 0)
     opposite: float = Field(0.0, ge=0, allow_inf_nan=False, exclude_if=lambda strength: strength == 0)
+    departure: float = Field(0.0, ge=0, allow_inf_nan=False, exclude_if=lambda share: share == 0)
     asymmetry: float = Field(0.0, ge=0, allow_inf_nan=False, exclude_if=lambda exponent: exponent == 0)
     smooth_mm: float = Field(0.0, ge=0)
     smooth_slices: float | None = Field(None, gt=0, exclude_if=lambda slices: slices is None)
@@ -251,8 +254,8 @@ class Fusion(Strict):
     def _of_products(self) -> Fusion:
         if self.form == "sum" and (self.floor or self.intensity or self.asymmetry):
             raise ValueError("floor, intensity and asymmetry belong to the form product")
-        if self.opposite and not self.intensity:
-            raise ValueError("opposite belongs to an intensity above 0")
+        if (self.opposite or self.departure) and not self.intensity:
+            raise ValueError("opposite and departure belong to an intensity above 0")
         return self
 
 

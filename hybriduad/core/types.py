@@ -31,6 +31,8 @@ Split = Literal["train", "validation", "test", ""]
 Part = Literal["score", "probability", "map", "intensity", "asymmetry"]
 """The maps of a :class:`Prediction` that rank voxels."""
 BACKGROUND = -1.0
+WHITE = 2.5
+"""Multiple of the brain's median intensity that becomes 1 on the model grid; brighter is clipped."""
 
 
 @dataclass(frozen=True)

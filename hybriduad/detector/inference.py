@@ -19,7 +19,7 @@ from hybriduad.detector.familiarity import Reference, case_features
 from hybriduad.detector.memory import in_batches
 from hybriduad.detector.sharing import network_digest, result_of
 from hybriduad.detector.thresholds import Thresholds
-from hybriduad.networks.baselines import baseline_maps, intensity_map, opposite_map
+from hybriduad.networks.baselines import baseline_maps, departure_map, intensity_map, opposite_map
 from hybriduad.networks.scoring import Map, fuse, median_filter_volume, smooth_across_slices, weigh
 from hybriduad.networks.segmenter import Segmenter
 from hybriduad.reconstructors._base import FeatureReconstructor, ImageReconstructor, Reconstructor
@@ -179,13 +179,15 @@ class Detector:
             DataError: shapes that do not fit, or no contrast is present.
         """
         volume = (valid, brain, spacing_mm, self.anatomy.contrasts)
-        if self.fusion.opposite == 0:
-            return intensity_map(image, *volume, median_mm)
-        plain = intensity_map(image, *volume, 0.0)
-        if reconstruction is None:
+        fusion = self.fusion
+        if fusion.departure > 0:
+            plain = departure_map(image, valid, brain, self.anatomy.contrasts, fusion.departure)
+        else:
+            plain = intensity_map(image, *volume, 0.0 if fusion.opposite > 0 else median_mm)
+        if fusion.opposite == 0 or reconstruction is None:
             return plain
-        departure = self.fusion.opposite * opposite_map(image, reconstruction, *volume, median_mm)
-        return 1.0 - (1.0 - plain) * (1.0 - departure.clip(max=1.0))
+        other_side = fusion.opposite * opposite_map(image, reconstruction, *volume, median_mm)
+        return 1.0 - (1.0 - plain) * (1.0 - other_side.clip(max=1.0))
 
     def predict_volume(self, prepared: Prepared, *, rule: str | None = None, batch: int = 16) -> Prediction:
         """The prediction of one case on the model grid (H, W, S).
@@ -221,7 +223,7 @@ class Detector:
         reconstruction = self._pseudo_healthy(prepared, maps, indices)
         volume = (prepared.image, prepared.valid, judged, prepared.spacing_mm)
         intensity = self.intensity_witness(*volume, reconstruction, self.residual.median_mm)
-        score = self.fuse(anomaly, probability, intensity, baselines["asymmetry"])
+        score = np.where(judged, self.fuse(anomaly, probability, intensity, baselines["asymmetry"]), np.float32(0))
         voxel_ml = math.prod(prepared.spacing_mm) / 1000
         mask, threshold = self.thresholds.mask("score", score, brain, voxel_ml, rule)
         return Prediction(

@@ -6,12 +6,17 @@ from collections.abc import Sequence
 
 import numpy as np
 from scipy import ndimage
+from scipy.special import expit
 
 from hybriduad.config.runs import MEDIAN_MM
 from hybriduad.core.contrasts import LOOKS
 from hybriduad.core.errors import DataError
+from hybriduad.core.types import WHITE
 from hybriduad.networks.scoring import median_filter_volume
 from hybriduad.networks.symmetry import FEWEST_VOXELS, find_plane
+
+STEEPNESS = 2.0
+"""Of :func:`departure_map`, a share of the median."""
 
 
 def baseline_maps(
@@ -54,6 +59,31 @@ def intensity_map(
     _check("intensity_map", image, valid, contrasts)
     abnormal = [_abnormal(values, name) for name, values in zip(contrasts, image, strict=True)]
     return median_filter_volume(_mean(abnormal, valid, brain), spacing_mm, brain, length_mm)
+
+
+def departure_map(
+    image: np.ndarray,
+    valid: np.ndarray,
+    brain: np.ndarray,
+    contrasts: Sequence[str],
+    share: float,
+) -> np.ndarray:
+    """How surely a voxel is brighter than tissue, or darker on contrasts of dark lesions, as a step that is not sharp.
+
+    The logistic function of how far the voxel departs from the brain's median to the side of lesions: .12 at the
+    median, .5 at ``share`` of the median away from it, .88 at twice that. Unlike plain intensity it does not rank
+    healthy tissue by its brightness, nor lesions by theirs. The result is (H, W, S) float32 in [0, 1], the mean over
+    the contrasts that cover a voxel, 0 outside the brain, without a filter. Other arguments and errors are those of
+    :func:`intensity_map`.
+    """
+    _check("departure_map", image, valid, contrasts)
+    step = np.float32(share / WHITE)
+    median = np.full(1, 2.0 / WHITE - 1.0, np.float32)
+    surely = [
+        expit(STEEPNESS * ((_abnormal(values, name) - _abnormal(median, name)) / step - 1.0))
+        for name, values in zip(contrasts, image, strict=True)
+    ]
+    return _mean(surely, valid, brain)
 
 
 def opposite_map(

@@ -10,14 +10,13 @@ from scipy import ndimage, sparse
 
 from hybriduad.core.errors import DataError
 from hybriduad.core.types import BACKGROUND
+from hybriduad.core.types import WHITE as WHITE
 from hybriduad.scan.template_grid import TemplateGrid
 from hybriduad.scan.volumes import VolumeGrid, from_ras, spacing_of
 
 DIRECTIONS = ("sagittal", "coronal", "axial")
 SIDED = frozenset({"coronal", "axial"})
 """Directions whose slices show left and right, along H there. Sagittal slices have front and back along H."""
-WHITE = 2.5
-"""Multiple of the brain's median intensity that becomes 1 on the model grid; brighter is clipped."""
 THICK = 1.5
 """An axis is the slice axis when its spacing exceeds that of both others by this factor."""
 

@@ -317,6 +317,7 @@ def test_fusion_by_a_sum_has_no_floor_and_no_baseline() -> None:
     for key in ("floor", "intensity", "asymmetry"):
         with pytest.raises(ValidationError, match="belong to the form product"):
             Fusion(form="sum", **{key: 0.1})
-    with pytest.raises(ValidationError, match="opposite belongs to an intensity above 0"):
-        Fusion(form="product", opposite=4.0)
+    for key in ("opposite", "departure"):
+        with pytest.raises(ValidationError, match="opposite and departure belong to an intensity above 0"):
+            Fusion(form="product", **{key: 4.0})
     assert set(Fusion().model_dump()) == {"form", "weight", "smooth_mm"}, "a bundle of before is another request"

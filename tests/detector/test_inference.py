@@ -21,7 +21,7 @@ from hybriduad.core.types import Prediction
 from hybriduad.detector.inference import Detector
 from hybriduad.detector.loading import load_detector
 from hybriduad.detector.thresholds import Thresholds
-from hybriduad.networks.baselines import asymmetry_map, intensity_map, opposite_map
+from hybriduad.networks.baselines import asymmetry_map, departure_map, intensity_map, opposite_map
 from hybriduad.networks.scoring import fuse, median_filter_volume
 from hybriduad.networks.segmenter import Segmenter
 from hybriduad.reconstructors._base import FeatureReconstructor
@@ -223,6 +223,19 @@ class TestThreeKinds:
         np.testing.assert_allclose(prediction.score, expected, rtol=1e-4, atol=1e-7)
         without = changed.intensity_witness(case.image, *volume[:3], None, 7.0)
         np.testing.assert_array_equal(without, plain)
+        changed.fusion = changed.fusion.model_copy(update={"departure": 0.25})
+        step = departure_map(case.image, *volume[:2], detector.anatomy.contrasts, 0.25)
+        witness = 1 - (1 - step) * (1 - np.minimum(4 * departure, 1))
+        expected = prediction.map * prediction.probability * witness
+        np.testing.assert_allclose(changed.predict_volume(case).score, expected, rtol=1e-4, atol=1e-7)
+
+    def test_outside_the_judged_brain_a_floor_is_no_score(self, detector: Detector, prepared: list[Prepared]) -> None:
+        changed = copy.copy(detector)
+        changed.fusion = Fusion(form="product", weight=0.0, floor=0.05)
+        prediction = changed.predict_volume(prepared[0])
+        assert prediction.score is not None
+        assert (prediction.score > 0).any()
+        assert not prediction.score[~prediction.brain].any()
 
     def test_smoothing_is_bounded_in_slices(self, detector: Detector, prepared: list[Prepared]) -> None:
         def probability(**smoothing: float) -> np.ndarray:

@@ -9,7 +9,7 @@ import pytest
 from scipy import ndimage
 
 from hybriduad.core.errors import DataError
-from hybriduad.networks.baselines import asymmetry_map, baseline_maps, intensity_map, opposite_map
+from hybriduad.networks.baselines import asymmetry_map, baseline_maps, departure_map, intensity_map, opposite_map
 from hybriduad.networks.scoring import median_filter_volume
 from hybriduad.networks.symmetry import find_plane
 from hybriduad.phantom.subject import make_subject
@@ -246,6 +246,33 @@ def test_what_departs_from_healthy_tissue_to_the_other_side() -> None:
     )[6, 6].any()  # behind the median filter
     with pytest.raises(DataError, match="opposite_map"):
         opposite_map(image, expected[:1], valid, brain, (5.0, 5.0, 5.0), ("FLAIR", "T1w"))
+
+
+@pytest.mark.parametrize(("contrast", "side"), [("FLAIR", 1), ("T2w", 1), ("T1w", -1)])
+def test_brightness_beyond_tissue_is_a_step(contrast: str, side: int) -> None:
+    brain = np.zeros((8, 8, 2), bool)
+    brain[1:7, 1:7] = True
+    shares = np.array([-0.5, 0.0, 0.25, 0.5, 1.0])  # of the median, to the side of lesions
+    image = np.full((1, 8, 8, 2), -1.0, np.float32)
+    image[0, 1:6, 3] = (2 / 2.5 * (1 + side * shares) - 1)[:, None]
+    step = departure_map(image, np.ones(image.shape, bool), brain, (contrast,), 0.25)
+    logistic = 1 / (1 + np.exp(-2 * (shares / 0.25 - 1)))
+    np.testing.assert_allclose(step[1:6, 3, 0], logistic, rtol=1e-4)
+    assert step[3, 3, 0] == pytest.approx(0.5)
+    assert not step[~brain].any()
+
+
+def test_a_step_is_the_mean_of_the_contrasts_there() -> None:
+    image = np.stack([np.full((6, 6, 2), value, np.float32) for value in (0.2, -0.4)])
+    brain, valid = np.ones((6, 6, 2), bool), np.ones((2, 6, 6, 2), bool)
+    valid[1, 3:] = False
+    alone = departure_map(image[:1], valid[:1], brain, ("FLAIR",), 0.25)
+    both = departure_map(image, valid, brain, ("FLAIR", "T1w"), 0.25)
+    np.testing.assert_array_equal(both[3:], alone[3:])
+    other = departure_map(image[1:], np.ones_like(valid[1:]), brain, ("T1w",), 0.25)
+    np.testing.assert_allclose(both[:3], (alone[:3] + other[:3]) / 2, rtol=1e-6)
+    with pytest.raises(DataError, match="departure_map"):
+        departure_map(image, valid[:1], brain, ("FLAIR", "T1w"), 0.25)
 
 
 def test_intensity_is_not_rescaled_per_scan() -> None:
