@@ -144,6 +144,12 @@ def _request(
     return {"maps": list(maps), "rule": rule, "bundle": model.digest} | stated
 
 
+def _scored(model: Bundle) -> list[str]:
+    """The parts that a model's score is made of: its map, its segmenter's probability, or both."""
+    mapped = model.kind == "reconstructor" or model.reconstructor is not None
+    return (["map"] if mapped else []) + (["probability"] if model.kind == "detector" else [])
+
+
 def begin_folder(
     folder: Path,
     model: Bundle,
@@ -186,6 +192,8 @@ def begin_folder(
         "kind": model.kind,
         "contrasts": list(model.anatomy.contrasts),
         "used": model.used,
+        "parts": _scored(model),
+        "fusion": model.run.fusion.model_dump(mode="json") if model.kind == "detector" else None,
         "thresholds": model.record["thresholds"],
         "request": _request(model, maps, rule, brain, atlas),
     }
