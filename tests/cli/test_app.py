@@ -416,6 +416,20 @@ def test_the_help_of_calibrate_lists_the_rules_that_there_are(monkeypatch: pytes
     assert set(plugins.names("rules")) >= {"best-dice", "expected-dice", "false-positives"}
 
 
+@pytest.mark.parametrize(
+    ("verb", "said"),
+    [
+        ("calibrate", "[default: validation where there are splits, else all]"),
+        ("calibrate", "[default: as BUNDLE says]"),
+        ("blind-spots", "[default: as BUNDLE says]"),
+        ("fit-detector", "[default: as CONFIG or the bundle it starts from says, else auto]"),
+    ],
+)
+def test_the_help_of_a_verb_states_its_own_default(verb: str, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "300")
+    assert said in re.sub(r"\s+", " ", CliRunner().invoke(app, [verb, "--help"]).output)
+
+
 @pytest.mark.usefixtures("given")
 def test_predict_writes_the_default_maps_unless_told(monkeypatch: pytest.MonkeyPatch) -> None:
     from hybriduad.prediction.files import DEFAULT_MAPS
