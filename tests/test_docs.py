@@ -35,6 +35,14 @@ def test_pages_load_nothing_from_elsewhere(site: Path) -> None:
     assert not [match for page in pages for match in LOADED.findall(page.read_text())]
 
 
+def test_what_the_readme_tells_of_use_and_files_is_on_a_page(site: Path) -> None:
+    page = (site / "use" / "index.html").read_text()
+    headings = re.findall(r"^## ((?:Use \d|What every).*)$", (ROOT / "README.md").read_text(), re.MULTILINE)
+    assert len(headings) == 4
+    assert [heading for heading in headings if f">{heading}<" not in page] == []
+    assert [path.name for path in site.rglob("*.html") if "--8&lt;--" in path.read_text()] == []
+
+
 def test_the_reference_has_every_public_function(site: Path) -> None:
     text = (site / "reference" / "index.html").read_text()
     missing = [name for name in hybriduad.__all__ if name not in ("__version__", "phantom") and f'.{name}"' not in text]
