@@ -18,6 +18,7 @@ import numpy as np
 from hybriduad import __version__
 from hybriduad.cohort.manifest import read_cohort, write_manifest
 from hybriduad.core.errors import ConfigError, DataError, reason_of
+from hybriduad.core.requests import refuse_strangers
 from hybriduad.datasets._layout import CONTRASTS, label
 from hybriduad.exchange.contrast_guess import FEWEST_SLICES, Guess, guess_contrast, no_anatomy
 from hybriduad.exchange.dicom_conversion import Converted, convert_series
@@ -127,9 +128,9 @@ def _begin(out: Path, subject: str | None, overwrite: bool) -> list[Row]:
     table = out / TABLE
     if overwrite and table.is_file():
         shutil.rmtree(out)
-    if out.is_dir() and any(out.iterdir()):
-        if not table.is_file():
-            raise ConfigError("output folder holds something else", where=out, mend="name an empty or new folder")
+    if not table.is_file():
+        refuse_strangers(out)
+    else:
         mend = "choose another name or folder, or --overwrite"
         if subject is None:
             raise ConfigError("imported scans in the same place", where=out, mend="name the patient by --subject")

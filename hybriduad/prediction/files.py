@@ -18,7 +18,7 @@ import numpy as np
 from hybriduad import __version__
 from hybriduad.core.errors import ConfigError, DataError
 from hybriduad.core.processes import peak_mb
-from hybriduad.core.requests import difference
+from hybriduad.core.requests import difference, refuse_strangers
 from hybriduad.core.types import Case, Prediction
 from hybriduad.detector.bundle import Bundle, versions
 from hybriduad.prediction.confidence import confidence_of, lesion_table
@@ -182,9 +182,8 @@ def begin_folder(
                 old.unlink(missing_ok=True)
         for old in (*folder.glob(f"{FAILURES}/sub-*.json"), *folder.glob("failures.tsv"), *folder.glob(GROUP)):
             old.unlink(missing_ok=True)
-    strangers = [entry for entry in folder.iterdir() if not _temporary(entry, MODEL)] if folder.is_dir() else []
-    if strangers and not other and not path.is_file():
-        raise ConfigError("output folder holds something else", where=folder, mend="name an empty or new folder")
+    else:
+        refuse_strangers(folder, lambda entry: _temporary(entry, MODEL) or path.is_file())  # another run may be faster
     folder.mkdir(parents=True, exist_ok=True)
     content = {
         "format": FORMAT,

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from hybriduad import __version__
-from hybriduad.core.errors import ConfigError
-from hybriduad.core.requests import difference
+from hybriduad.core.requests import is_another
 from hybriduad.core.types import Case
 from hybriduad.scan.volumes import write_atomically, write_json
 
@@ -53,23 +51,13 @@ def begin_folder(out: Path, request: Mapping[str, Any], overwrite: bool) -> None
     Raises:
         ConfigError: it holds the scans of another request and ``overwrite`` is not set, or something else.
     """
-    path = out / RECORD
-    request = json.loads(json.dumps({"format": FORMAT, **request}))
-    if path.is_file():
-        try:
-            asked = dict(json.loads(path.read_text(encoding="utf-8")))
-        except (ValueError, TypeError) as error:
-            raise ConfigError("damaged record", where=path, got=error, mend="delete the folder") from error
-        if overwrite:
-            shutil.rmtree(out)
-        elif asked != request:
-            what, mend = difference(asked, request), "choose another folder, or --overwrite"
-            raise ConfigError("other painted scans in the same place", where=out, got=what, mend=mend)
-    elif out.is_dir() and any(out.iterdir()):
-        raise ConfigError("output folder holds something else", where=out, mend="name an empty or new folder")
+    request = {"format": FORMAT, **request}
+    is_another(out, RECORD, request, "painted scans", overwrite)
+    if overwrite and (out / RECORD).is_file():
+        shutil.rmtree(out)
     out.mkdir(parents=True, exist_ok=True)
     write_atomically(out / ".bidsignore", f"{RECORD}\n".encode())
-    write_json(path, request)
+    write_json(out / RECORD, request)
 
 
 def describe_folder(out: Path, dataset: str, people: Sequence[Mapping[str, str]], readme: str = ABOUT) -> None:
