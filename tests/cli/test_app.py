@@ -16,7 +16,8 @@ import nibabel as nib
 import numpy as np
 import pytest
 import yaml
-from typer.testing import CliRunner, Result
+from typer.testing import CliRunner
+from verbs import run
 
 import hybriduad
 from hybriduad.cli.app import app
@@ -45,10 +46,6 @@ VERBS = [
     "show",
     "doctor",
 ]
-
-
-def run(*arguments: object) -> Result:
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
 def refused(*arguments: object) -> str:
