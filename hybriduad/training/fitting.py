@@ -324,7 +324,7 @@ def _check_residual(run: ReconstructorRun | DetectorRun, model: Reconstructor | 
         raise ConfigError(
             "residual of images for a reconstructor that has no image",
             got=f"residual {stated.kind}, {stated.combine} and {model.config.name!r}",
-            mend="leave residual.kind and residual.combine out",
+            mend="leave residual.kind and residual.combine out, or set them to ssim and arithmetic",
         )
 
 

@@ -54,3 +54,18 @@ def test_the_row_of_the_default_fuses_as_the_shipped_config_does(name: str, syst
     fitted = configs.load(model.config, model.overrides, kind="detector")
     assert fitted.train.steps == 0
     assert fitted.fusion == configs.load(config, [], kind="detector").fusion
+
+
+@pytest.mark.parametrize("name", [*TIERS, "benchmark-t1w"])
+def test_rows_of_the_paper_keep_the_mean_of_the_maps_of_their_results(name: str) -> None:
+    """The keys of stored results are of it, whatever the shipped configs of the paper's models state."""
+    combined = set()
+    for row in rows_of(tier(name)):
+        fit: Fit | None = row.trials[0].model
+        while fit is not None:
+            residual = configs.load(fit.config, fit.overrides, kind=fit.stage).residual
+            combined |= {(fit.config, residual.combine)} if residual is not None else set()
+            fit = fit.parent
+    assert {("paper-score", "arithmetic"), ("cddpm", "arithmetic")} <= combined
+    assert "reconstruction" not in {combine for _, combine in combined}
+    assert configs.load("paper-score", [], kind="detector").residual.combine == "reconstruction"
