@@ -88,3 +88,16 @@ def test_every_lesion_that_the_t1w_tier_learns_from_is_mostly_dark() -> None:
     ]
     painted = [each for run in runs if run.train.steps > 0 for each in run.anomalies if each.name == "lesion"]
     assert {each.bright for each in painted} == {0.1}
+
+
+@pytest.mark.parametrize("name", [*TIERS, T1W])
+def test_rows_of_the_paper_keep_the_mean_of_the_maps_of_their_results(name: str) -> None:
+    """The keys of stored results are of it, whatever the shipped configs of the paper's models state."""
+    combined = set()
+    for row in rows_of(tier(name)):
+        for fit in trainings(row.trials[0].model):
+            residual = configs.load(fit.config, fit.overrides, kind=fit.stage).residual
+            combined |= {(fit.config, residual.combine)} if residual is not None else set()
+    assert {("paper-score", "arithmetic"), ("cddpm", "arithmetic")} <= combined
+    assert "reconstruction" not in {combine for _, combine in combined}
+    assert configs.load("paper-score", [], kind="detector").residual.combine == "reconstruction"
