@@ -6,7 +6,6 @@ names of the scanner are kept. Faces are kept as they are: a scan of a head stil
 
 from __future__ import annotations
 
-import json
 import shutil
 import tempfile
 from collections import defaultdict
@@ -19,12 +18,13 @@ import numpy as np
 from hybriduad import __version__
 from hybriduad.cohort.manifest import read_cohort, write_manifest
 from hybriduad.core.errors import ConfigError, DataError, reason_of
+from hybriduad.core.requests import refuse_strangers
 from hybriduad.datasets._layout import CONTRASTS, label
 from hybriduad.exchange.contrast_guess import FEWEST_SLICES, Guess, guess_contrast, no_anatomy
 from hybriduad.exchange.dicom_conversion import Converted, convert_series
 from hybriduad.exchange.dicom_extra import dicom_module, quiet
 from hybriduad.exchange.dicom_series import DicomSeries, find_series
-from hybriduad.scan.volumes import Image, read_volume, write_atomically, write_volume
+from hybriduad.scan.volumes import Image, read_volume, write_atomically, write_json, write_volume
 
 MANIFEST, TABLE = "cohort.csv", "series.tsv"
 NONE = "none"
@@ -128,9 +128,9 @@ def _begin(out: Path, subject: str | None, overwrite: bool) -> list[Row]:
     table = out / TABLE
     if overwrite and table.is_file():
         shutil.rmtree(out)
-    if out.is_dir() and any(out.iterdir()):
-        if not table.is_file():
-            raise ConfigError("output folder holds something else", where=out, mend="name an empty or new folder")
+    if not table.is_file():
+        refuse_strangers(out)
+    else:
         mend = "choose another name or folder, or --overwrite"
         if subject is None:
             raise ConfigError("imported scans in the same place", where=out, mend="name the patient by --subject")
@@ -209,8 +209,7 @@ def _write(out: Path, subject: str, session: str, contrast: str, image: Image, v
     limits = np.iinfo(np.int16)
     whole = np.array_equal(image.data, np.rint(image.data)) and limits.min <= image.data.min() <= image.data.max()
     write_volume(path, image.data, image.grid, np.int16 if whole and image.data.max() <= limits.max else np.float32)
-    content = json.dumps(volume.facts, indent=1, sort_keys=True).encode()
-    write_atomically(path.with_name(path.name.removesuffix(".nii.gz") + ".json"), content)
+    write_json(path.with_name(path.name.removesuffix(".nii.gz") + ".json"), volume.facts)
     return path
 
 
@@ -223,7 +222,7 @@ def _finish(out: Path, rows: list[Row]) -> None:
     """The files about the whole folder, and last the table of the series."""
     about = {"BIDSVersion": "1.10.0", "GeneratedBy": [{"Name": "hybriduad", "Version": __version__}]}
     about |= {"Name": out.absolute().name, "DatasetType": "raw"}
-    write_atomically(out / "dataset_description.json", json.dumps(about, indent=1, sort_keys=True).encode())
+    write_json(out / "dataset_description.json", about)
     write_atomically(out / "README.md", ABOUT.encode())
     write_atomically(out / ".bidsignore", f"{MANIFEST}\n{TABLE}\n".encode())
     write_manifest(read_cohort(out), out / MANIFEST)

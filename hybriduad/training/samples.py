@@ -269,8 +269,8 @@ class SampleStream(Dataset[Batch]):
         return image, valid, masks[0], masks[1], masks[2]
 
     def _healthy_elsewhere(self, target: tuple[int, int], generator: np.random.Generator) -> tuple[int, int]:
-        """A healthy slice of another case than that of the healthy slice ``target``, of its height where another case has any; of the same
-        case only where the pool has no other."""
+        """A healthy slice of another case than that of the healthy slice ``target``, of its height where another case
+        has any; of the same case only where the pool has no other."""
         case, height = self.healthy_places[self.pool.healthy.index(target)]
         other = self.healthy_places[:, 0] != case
         alike = other & (self.healthy_places[:, 1] == height)
