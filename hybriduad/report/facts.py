@@ -212,7 +212,9 @@ def score_of(model: Mapping[str, Any]) -> str:
     witnesses = ["the segmenter's probability" + (f" ({floor})" if floor else "")]
     if exponent := _size(fusion, "intensity"):
         other_side = " or a departure to the other side of pseudo-healthy tissue" if _size(fusion, "opposite") else ""
-        witnesses.append(f"plain intensity{other_side} (exponent {number(exponent)})")
+        step = _size(fusion, "departure")
+        plain = f"a step in intensity at {number(step)} beyond the brain's median" if step else "plain intensity"
+        witnesses.append(f"{plain}{other_side} (exponent {number(exponent)})")
     if exponent := _size(fusion, "asymmetry"):
         witnesses.append(f"left-right asymmetry (exponent {number(exponent)}{floor and f', {floor}'})")
     map_ = f"the reconstruction's anomaly map (exponent {number(_size(fusion, 'weight'))})"

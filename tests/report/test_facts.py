@@ -24,8 +24,8 @@ def fusion_of(config: str) -> dict[str, object]:
         (
             "synthetic",
             "the product of the reconstruction's anomaly map (exponent 0.5), the segmenter's probability (behind a "
-            "floor of 0.05), plain intensity or a departure to the other side of pseudo-healthy tissue (exponent 1) "
-            "and left-right asymmetry (exponent 0.5, behind a floor of 0.05)",
+            "floor of 0.05), a step in intensity at 0.25 beyond the brain's median or a departure to the other side of "
+            "pseudo-healthy tissue (exponent 1) and left-right asymmetry (exponent 0.5, behind a floor of 0.05)",
         ),
         (
             "demo-detector",
