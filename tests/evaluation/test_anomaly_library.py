@@ -65,6 +65,15 @@ def test_every_generator_has_a_row_beside_the_real_lesions(
     assert "Left out" not in text
 
 
+@pytest.mark.parametrize(("contrast", "sign"), [("FLAIR", -1), ("T2w", 1)])
+def test_fluid_looks_as_it_does_on_the_contrast(contrast: str, sign: int, tiny_cohort: Path, tmp_path: Path) -> None:
+    out = tmp_path / "a.png"
+    draw_library(
+        scan_of(tiny_cohort), out, count=1, overrides=["anomalies=[{name: atrophy-cavity}]"], contrast=contrast
+    )
+    assert sign * float(table(out)["atrophy-cavity"]["change"]) > 0.05
+
+
 def test_without_a_cohort_those_that_need_labels_are_left_out(tiny_cohort: Path, tmp_path: Path) -> None:
     generators = "anomalies=[{name: smooth-intensity}, {name: smooth-intensity, bright: 0.9}, {name: transplant}]"
     out, same, other = (tmp_path / f"{name}.png" for name in ("a", "b", "c"))
