@@ -18,6 +18,8 @@ from hybriduad.metrics.intervals import bootstrap_sums
 from hybriduad.metrics.scans import Scan
 
 Person = tuple[str, str]
+RECALLS = 101
+"""At which the precision of trials is averaged, evenly from 0 to 1."""
 
 
 class Entry(NamedTuple):
@@ -42,9 +44,9 @@ def row_figures(row: Row, done: Sequence[Entry]) -> Figures:
         for name in (*RANKED, *OUTLINED, HEALTHY_DICE, *(RECONSTRUCTION if row.part in ("map", "score") else ()))
     }
     listed["scan_auroc", POOLED] = scan_auroc(_scans(row, entry) for entry in done)
-    recall, precision = precision_recall(pooled_histogram(row, done))
-    if len(recall):
-        value = float(np.trapezoid(precision, recall))
+    if curves := trial_curves(row, done):
+        areas = [float(np.trapezoid(curve.precision, curve.recall)) for curve in curves]
+        value = float(np.average(areas, weights=[curve.subjects for curve in curves]))
         people = {case.subject for entry in done for case in entry.cases if case.has_lesion}
         listed["auprc", POOLED] = Interval(value, math.nan, math.nan, len(people), 0, 0, 0)
     for name, (columns, of_sums, everyone) in POOLED_OUTLINED.items():
@@ -66,12 +68,44 @@ def _by_subject(done: Sequence[Entry], value: Callable[[TestedCase], float]) -> 
     return {person: _mean(listed) for person, listed in sorted(values.items())}
 
 
-def pooled_histogram(row: Row, done: Sequence[Entry]) -> ScoreHistogram:
-    """The scores of all cases with a lesion together; empty if a case's are not known, as in results from before."""
-    sick = [case for entry in done for case in entry.cases if case.has_lesion]
-    if not all(row.part in case.histograms for case in sick):
-        return ScoreHistogram()
-    return ScoreHistogram.merged(case.histograms[row.part] for case in sick)
+class TrialCurve(NamedTuple):
+    """Recall, ascending, and precision, (points,) each, pooled over the ``subjects`` with a lesion of one trial."""
+
+    recall: np.ndarray
+    precision: np.ndarray
+    subjects: int
+
+
+def trial_curves(row: Row, done: Sequence[Entry]) -> list[TrialCurve]:
+    """The curve of each trial with a lesion; none if the scores of a case are not known, as in results from before.
+
+    Scores are pooled within a trial alone: those of models trained apart share no scale.
+    """
+    curves = []
+    for entry in done:
+        sick = [case for case in entry.cases if case.has_lesion]
+        if not all(row.part in case.histograms for case in sick):
+            return []
+        points = precision_recall(ScoreHistogram.merged(case.histograms[row.part] for case in sick))
+        if sick:
+            curves.append(TrialCurve(*points, len({case.subject for case in sick})))
+    return curves
+
+
+def mean_curve(curves: Sequence[TrialCurve]) -> tuple[np.ndarray, np.ndarray]:
+    """Recalls from 0 to 1 and the mean over trials of their precision there, weighted by subjects with a lesion.
+
+    (points,) each, no point without a trial; between its points a curve is a straight line, and at a recall of 1 it is
+    at the highest threshold that gives it.
+    """
+    if not curves:
+        return np.zeros(0), np.zeros(0)
+    at = np.linspace(0, 1, RECALLS)
+    precisions = []
+    for curve in curves:
+        reached = np.searchsorted(curve.recall, 1.0) + 1
+        precisions.append(np.interp(at, curve.recall[:reached], curve.precision[:reached]))
+    return at, np.average(precisions, axis=0, weights=[curve.subjects for curve in curves])
 
 
 def _scans(row: Row, entry: Entry) -> list[Scan]:

@@ -124,8 +124,9 @@ def _heading(run: BenchmarkRun) -> str:
         f"{run.folds} folds by subject, training seeds {', '.join(map(str, run.seeds))}. [Dice] is the best possible "
         "of each case, an upper bound. p: permutation within subjects, corrected by Holm over the differences of a "
         "table. Where the two cohorts of a table differ, nothing of the tested one was seen. Below it the other "
-        "figures: pooled over all voxels of the subjects with a lesion (AUPRC within 0.005), lesions and outlines by "
-        "their own size pooled over all of them, scans ranked by the value that 0.1 ml of them reach; intervals are in "
+        "figures: pooled over all voxels of the subjects with a lesion (AUPRC, within 0.005, of each trial, and the mean "
+        "of the trials by their subjects with a lesion, since scores of models trained apart share no scale), lesions "
+        "and outlines by their own size pooled over all of them, scans ranked by the value that 0.1 ml of them reach; intervals are in "
         "table.csv. Research use only.\n"
     )
 

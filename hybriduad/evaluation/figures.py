@@ -229,31 +229,50 @@ POOLED_OUTLINED: Mapping[str, tuple[tuple[str, ...], Callable[..., float], bool]
 """Figure -> the columns that are summed, what is made of the sums, and whether lesion-free cases enter."""
 
 
-def fusion_differences(cases: Sequence[CaseScores], seed: int, draws: int, name: str = "") -> list[Figure]:
-    """The fused score of one evaluation less each of its other systems; ``name`` stands before their titles."""
+def fusion_differences(
+    cases: Sequence[CaseScores], seed: int, draws: int, name: str = "", *, pooled: bool = True
+) -> list[Figure]:
+    """The fused score of one evaluation less each of its other systems; ``name`` stands before their titles.
+
+    ``pooled`` as in :func:`differences`.
+    """
     there = systems_of(cases)
     rows = []
     for a, b in PAIRS:
         if a in there and b in there:
-            rows += differences(cases, a, cases, b, f"{name}: {a} - {b}" if name else f"{a} - {b}", seed, draws)
+            title = f"{name}: {a} - {b}" if name else f"{a} - {b}"
+            rows += differences(cases, a, cases, b, title, seed, draws, pooled=pooled)
     return rows
 
 
 def differences(
-    first: Sequence[CaseScores], a: str, second: Sequence[CaseScores], b: str, name: str, seed: int, draws: int
+    first: Sequence[CaseScores],
+    a: str,
+    second: Sequence[CaseScores],
+    b: str,
+    name: str,
+    seed: int,
+    draws: int,
+    *,
+    pooled: bool = True,
 ) -> list[Figure]:
-    """System ``a`` of ``first`` less system ``b`` of ``second``, which hold the same cases; both share the draws."""
+    """System ``a`` of ``first`` less system ``b`` of ``second``, which hold the same cases; both share the draws.
+
+    ``pooled``: also over the voxels of all cases, which only scores of one model allow: those of models trained apart,
+    as of several folds, share no scale.
+    """
     rows = []
     for figure in PAIRED:
         if all(figure in case.systems[system] for cases, system in ((first, a), (second, b)) for case in cases):
             values = subject_values(first, a, figure), subject_values(second, b, figure)
             rows.append(figure_row("", name, figure, MEAN, paired_difference(*values, draws=draws, seed=seed)))
-    interval = bootstrap_pooled(
-        subject_histograms(first, a),
-        "average_precision",
-        against=subject_histograms(second, b),
-        draws=draws,
-        seed=seed,
-    )
-    rows.append(figure_row("", name, "auprc", POOLED, interval))
+    if pooled:
+        interval = bootstrap_pooled(
+            subject_histograms(first, a),
+            "average_precision",
+            against=subject_histograms(second, b),
+            draws=draws,
+            seed=seed,
+        )
+        rows.append(figure_row("", name, "auprc", POOLED, interval))
     return rows

@@ -673,7 +673,14 @@ class TestCompare:
         assert better.value - figures["plain: score - map", "auprc", "mean over subjects"].value == pytest.approx(
             gain.value
         )
-        assert "better - plain (score)" in (tmp_path / "comparison" / "comparison.md").read_text()
+        text = (tmp_path / "comparison" / "comparison.md").read_text()
+        assert "better - plain (score)" in text
+        # Scores of two models share no scale, those of one fold do.
+        assert not any(how == "pooled" for *_, how in figures)
+        assert "- No pooled difference of plain, better: scores of models trained on several folds" in text
+        one = compare([(name, listed[:1]) for name, listed in folders.items()], out=tmp_path / "one", draws=50)
+        assert {row.system for row in one if row.how == "pooled"} == {row.system for row in one}
+        assert "No pooled difference" not in (tmp_path / "one" / "comparison.md").read_text()
         with pytest.raises(DataError, match="case in two folds"):
             compare([("a", [folders["plain"][0]] * 2), ("b", folders["better"])], out=tmp_path / "x")
 
