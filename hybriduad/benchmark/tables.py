@@ -124,10 +124,11 @@ def _heading(run: BenchmarkRun) -> str:
         f"{run.folds} folds by subject, training seeds {', '.join(map(str, run.seeds))}. [Dice] is the best possible "
         "of each case, an upper bound. p: permutation within subjects, corrected by Holm over the differences of a "
         "table. Where the two cohorts of a table differ, nothing of the tested one was seen. Below it the other "
-        "figures: pooled over all voxels of the subjects with a lesion (AUPRC, within 0.005, of each trial, and the mean "
-        "of the trials by their subjects with a lesion, since scores of models trained apart share no scale), lesions "
-        "and outlines by their own size pooled over all of them, scans ranked by the value that 0.1 ml of them reach; intervals are in "
-        "table.csv. Research use only.\n"
+        "figures: pooled over all voxels of the subjects with a lesion (AUPRC, within 0.005, of each trial, and the "
+        "mean of the trials by their subjects with a lesion: scores of models trained apart share no scale), lesions "
+        "and outlines by their own size pooled over all of them, scans ranked by the value that 0.1 ml of them reach; "
+        "HD95 with the number of subjects that have a mask at all, whom alone it is of; intervals are in table.csv. "
+        "Research use only.\n"
     )
 
 
@@ -165,9 +166,15 @@ def _rest(chosen: Entries, figures: Mapping[Row, Figures], there: Collection[tup
     lines = ["| system | " + " | ".join(head for *_, head in listed) + " |", "|---" * (len(listed) + 1) + "|"]
     for row in chosen:
         if known := figures[row]:
-            cells = [number(known[name, how].value) if (name, how) in known else "–" for name, how, _ in listed]
+            cells = [_counted(name, known[name, how]) if (name, how) in known else "–" for name, how, _ in listed]
             lines.append(f"| {row.system} | {' | '.join(cells)} |")
     return [*lines, ""]
+
+
+def _counted(figure: str, interval: Interval) -> str:
+    """The value, with the subjects that it is of where they are fewer the more scans a system leaves empty."""
+    value = number(interval.value)
+    return f"{value} ({interval.subjects})" if figure == "hd95" else value
 
 
 def _latex(trained_on: str, tested_on: str, figures: Mapping[Row, Figures]) -> str:

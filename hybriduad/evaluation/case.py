@@ -32,7 +32,7 @@ from hybriduad.scan.volumes import (
     write_atomically,
 )
 
-FORMAT = 7
+FORMAT = 8
 """Part of a case's key: raised whenever :func:`evaluate_case` gives other numbers or refuses other files."""
 RECORD_END = f"_{SUFFIXES['score']}.json"
 """How the record of a predicted case ends, see :mod:`hybriduad.prediction.cohort`."""

@@ -131,9 +131,7 @@ def _markdown(
         f"- Mean over subjects with a lesion [95 % interval, bootstrap over subjects, {draws} draws, seed {seed}].",
         "- [Dice] is the best possible Dice of each case, an upper bound. Dice is at the model's calibrated threshold.",
         *(
-            [
-                f"- No pooled difference of {', '.join(folded)}: scores of models trained on several folds share no scale."
-            ]
+            [f"- No pooled difference of {', '.join(folded)}: scores of models trained apart share no scale."]
             if folded
             else []
         ),

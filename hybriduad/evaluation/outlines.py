@@ -58,7 +58,7 @@ def outline_figures(mask: np.ndarray, detection: Detection, truth: Truth, thresh
         "fn": counts.fn,
         "tn": counts.tn,
         "false_lesions_per_lesion_free_scan": NAN if sick else float(lesions.components),
-        "surface_dice": surface.dice,
+        "surface_dice": surface.dice if sick else NAN,
         "hd95": surface.hd95,
     }
     for size, of_size in detection.counts_by_size(truth.voxel_ml).items():

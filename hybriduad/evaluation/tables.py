@@ -80,7 +80,7 @@ _TABLES = (
     ("Lesions (26-connected, hit from 10 % overlap), mean over subjects with a lesion", MEAN, _LESION_WISE),
     ("Lesions, pooled", POOLED, _LESION_WISE),
     ("Lesions by their size, and outlines by theirs, pooled", POOLED, _BY_SIZE),
-    ("Outline, mean over subjects with a lesion and a mask", MEAN, ("surface_dice", "hd95")),
+    ("Outline, mean over subjects with a lesion (HD95: and a mask)", MEAN, ("surface_dice", "hd95")),
     ("Scans, by the value that 0.1 ml of the region reach", POOLED, ("scan_auroc",)),
     ("False positives, mean over subjects", MEAN, _FALSE),
     ("False positives, pooled over slices and voxels", POOLED, ("false_positive_ml_per_lesion_free_slice", "fpr")),

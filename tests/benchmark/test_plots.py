@@ -147,7 +147,7 @@ def test_the_tables_hold_every_figure_once(tmp_path: Path, drawn: Mapping[str, A
         "error in lesions / healthy",
     ]
     fused = next(line for line in rest.splitlines() if line.startswith("| fused |"))
-    assert "| 8.000 | 0.250 | 0.500 | 0.333 |" in fused
+    assert "| 8.000 (8) | 0.250 | 0.500 | 0.333 |" in fused
     assert "| 0.750 | 2.500 | 1.250 |" in fused
     assert rest.count("| – | – |") == 1, "plain intensity has no pseudo-healthy scan"
     for name in ("auprc", "precision_recall", "dice_by_volume", "label_efficiency", "auprc_by_operations"):

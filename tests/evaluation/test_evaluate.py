@@ -317,7 +317,8 @@ class TestFigures:
         study.add(2, healthy=True, maps=silent)
         result = study.evaluate()
         sick, well = (row for row in rows_of(tmp_path / "scores" / "cases.csv") if row["system"] == "score")
-        assert float(sick["dice"]) == 0.0
+        assert float(sick["dice"]) == float(sick["surface_dice"]) == 0.0
+        assert sick["hd95"] == well["surface_dice"] == ""
         assert well["dice"] == well["auprc"] == well["precision"] == ""
         assert result.value("score", "dice").value == 0.0
         assert result.value("score", "lesion_free_scans_with_alarm").value == 0.0
@@ -677,7 +678,7 @@ class TestCompare:
         assert "better - plain (score)" in text
         # Scores of two models share no scale, those of one fold do.
         assert not any(how == "pooled" for *_, how in figures)
-        assert "- No pooled difference of plain, better: scores of models trained on several folds" in text
+        assert "- No pooled difference of plain, better: scores of models trained apart" in text
         one = compare([(name, listed[:1]) for name, listed in folders.items()], out=tmp_path / "one", draws=50)
         assert {row.system for row in one if row.how == "pooled"} == {row.system for row in one}
         assert "No pooled difference" not in (tmp_path / "one" / "comparison.md").read_text()
