@@ -414,6 +414,25 @@ class TestExpectedDice:
         assert (calibration.slope, calibration.intercept) == (pytest.approx(2, abs=0.15), pytest.approx(1, abs=0.15))
         assert calibration.probability(np.array([0.5])) == pytest.approx(1 / (1 + np.exp(-calibration.intercept)))
 
+    def test_lesion_voxels_that_no_mask_can_hold_do_not_change_the_calibration(self) -> None:
+        """Outside the brain mask every score is 0: a twentieth of the lesion there bent the line of all others."""
+        whole, cut = [], []
+        for number in range(4):
+            rng = np.random.default_rng(number)
+            truth = np.arange(21_000) < 1000
+            scores = (1 / (1 + np.exp(-rng.normal(np.where(truth, 1, -5), 1.6)))).astype(np.float32)
+            outside = np.arange(21_000) < 50
+            whole.append(observation(str(number), scores[~outside], truth[~outside], np.zeros(0), slices=0))
+            zeroed = np.where(outside, 0, scores)
+            cut.append(observation(str(number), zeroed, truth, np.zeros(0), slices=0))
+        first, second = expected(whole), expected(cut)
+        for name in ("slope", "intercept"):
+            values = [getattr(finding.cutoffs["score"], name) for finding in (first, second)]
+            assert values[0] == pytest.approx(values[1], rel=1e-6)
+        # They are still missed.
+        assert second.reached["score"] == pytest.approx(first.reached["score"] * 0.98, abs=0.01)
+        assert second.reached["score"] < first.reached["score"] - 0.01
+
     def test_each_scan_gets_its_own_threshold_and_the_mean_dice_rises(self) -> None:
         """Voxels as doubtful as those of a faint lesion are, beside a bright one, better left out: half of the Dice
         that a scan lets expect is its best threshold."""
