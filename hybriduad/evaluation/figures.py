@@ -24,6 +24,7 @@ from hybriduad.metrics import (
     paired_difference,
     scan_auroc,
 )
+from hybriduad.metrics.comparisons import paired_p_value
 from hybriduad.metrics.intervals import PooledStatistic, bootstrap_sums
 from hybriduad.metrics.scans import Scan
 from hybriduad.metrics.voxels import ratio
@@ -52,8 +53,8 @@ POOLED_RANKED: Mapping[str, PooledStatistic] = {
     "best_dice": "best_dice",
 }
 PAIRED = ("auprc", "best_dice", "dice")
-FEWEST = 6
-"""Fewest subjects whose difference may be called more than chance: five have the same sign by chance once in 16."""
+LEVEL = 0.05
+"""A difference whose p is this at most is called more than chance."""
 PAIRS = tuple(("score", part) for part in PARTS if part != "score")
 
 
@@ -61,7 +62,8 @@ class Figure(NamedTuple):
     """One row of a summary: a figure of a system (or of "a - b") over a group of subjects, with its 95 % interval.
 
     ``how`` is "mean over subjects" or "pooled"; ``group`` is "" for all, else "attribute=value"; ``left_out`` counts
-    subjects for whom the figure is not defined, as AUPRC and Dice are not for subjects without a lesion.
+    subjects for whom the figure is not defined, as AUPRC and Dice are not for subjects without a lesion. ``p`` is that
+    of a difference of means, by :func:`hybriduad.metrics.comparisons.paired_p_value`; nan in every other row.
     """
 
     group: str
@@ -75,12 +77,13 @@ class Figure(NamedTuple):
     left_out: int
     draws: int
     seed: int
+    p: float = math.nan
 
     @property
-    def excludes_zero(self) -> bool:
-        """Whether the interval lies on one side of 0: of a difference, that it is more than chance. False under
-        :data:`FEWEST` subjects, where an interval is too narrow to say so."""
-        return self.subjects >= FEWEST and (self.low > 0 or self.high < 0)
+    def more_than_chance(self) -> bool:
+        """Whether a difference of means is: by its permutation test, since a bootstrap interval of few subjects is too
+        narrow (that of 6 excludes 0 in one of 7 cohorts without a difference). False where there is no ``p``."""
+        return self.p <= LEVEL
 
 
 def summarise(cases: Sequence[CaseScores], by: Sequence[str], seed: int, draws: int) -> list[Figure]:
@@ -134,9 +137,9 @@ def systems_of(cases: Sequence[CaseScores]) -> list[str]:
     return [name for name in cases[0].systems if all(name in case.systems for case in cases)] if cases else []
 
 
-def figure_row(group: str, system: str, figure: str, how: str, interval: Interval) -> Figure:
+def figure_row(group: str, system: str, figure: str, how: str, interval: Interval, p: float = math.nan) -> Figure:
     """An interval as a row."""
-    return Figure(group, system, figure, how, *interval)
+    return Figure(group, system, figure, how, *interval, p)
 
 
 def _mean(values: Iterable[float]) -> float:
@@ -258,14 +261,15 @@ def differences(
 ) -> list[Figure]:
     """System ``a`` of ``first`` less system ``b`` of ``second``, which hold the same cases; both share the draws.
 
-    ``pooled``: also over the voxels of all cases, which only scores of one model allow: those of models trained apart,
+    A difference of means has a p; one of pooled figures has none, as no subject has a value of it. ``pooled``: also over the voxels of all cases, which only scores of one model allow: those of models trained apart,
     as of several folds, share no scale.
     """
     rows = []
     for figure in PAIRED:
         if all(figure in case.systems[system] for cases, system in ((first, a), (second, b)) for case in cases):
             values = subject_values(first, a, figure), subject_values(second, b, figure)
-            rows.append(figure_row("", name, figure, MEAN, paired_difference(*values, draws=draws, seed=seed)))
+            interval = paired_difference(*values, draws=draws, seed=seed)
+            rows.append(figure_row("", name, figure, MEAN, interval, paired_p_value(*values, seed=seed)))
     if pooled:
         interval = bootstrap_pooled(
             subject_histograms(first, a),

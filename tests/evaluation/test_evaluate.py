@@ -22,9 +22,12 @@ from hybriduad.core.errors import ConfigError, DataError, LeakageError
 from hybriduad.core.types import Case
 from hybriduad.evaluation import case as evaluation_case
 from hybriduad.evaluation import evaluate as evaluation
+from hybriduad.evaluation.case import CaseScores
 from hybriduad.evaluation.evaluate import compare, evaluate
+from hybriduad.evaluation.figures import differences
 from hybriduad.evaluation.pictures import chosen_cases
-from hybriduad.metrics import surface_figures
+from hybriduad.evaluation.tables import difference_table
+from hybriduad.metrics import ScoreHistogram, surface_figures
 from hybriduad.prediction.files import FORMAT, SUFFIXES
 from hybriduad.scan.volumes import VolumeGrid, write_volume
 
@@ -422,20 +425,42 @@ class TestFigures:
         figure = result.value("score", "auprc")
         assert (figure.value, figure.subjects) == (pytest.approx(expected), 2)
 
-    def test_paired_differences_share_the_draws_and_say_whether_they_exclude_zero(self, study: Study) -> None:
+    def test_paired_differences_share_the_draws_and_say_whether_they_are_more_than_chance(self, study: Study) -> None:
         few = study.evaluate("few").value("score - intensity", "auprc")
         assert few.low > 0
-        assert not few.excludes_zero, "three subjects of one sign are no evidence"
+        assert few.p == 2 / 2**3
+        assert not few.more_than_chance, "three subjects of one sign are no evidence"
         for number in (5, 6, 7):
             study.add(number)
         result = study.evaluate()
         difference = result.value("score - intensity", "auprc")
         expected = result.value("score", "auprc").value - result.value("intensity", "auprc").value
         assert difference.value == pytest.approx(expected)
-        assert difference.excludes_zero
+        assert difference.p == 2 / 2**6
+        assert difference.more_than_chance
         assert difference.low > 0
         row = next(row for row in rows_of(study.root / "scores" / "summary.csv") if row["system"] == difference.system)
-        assert (row["excludes_zero"], row["seed"], row["draws"]) == ("True", "0", "50")
+        assert (row["more_than_chance"], row["p"], row["seed"], row["draws"]) == ("True", "0.03125", "0", "50")
+        text = (study.root / "scores" / "summary.md").read_text()
+        assert re.search(r"^\| score - intensity \| AUPRC, mean.*\| 6 \| 0\.031 \| yes \|$", text, re.MULTILINE)
+        # Of pooled voxels no subject has a difference.
+        assert math.isnan(result.value("score - intensity", "auprc", "pooled").p)
+        assert re.search(r"^\| score - intensity \| AUPRC, pooled .*\| 6 \| – \| – \|$", text, re.MULTILINE)
+
+    def test_an_interval_of_few_subjects_is_no_evidence(self, study: Study) -> None:
+        """It excludes 0 where the permutation test of six subjects, one of them against the others, does not."""
+        scores = []
+        for number, (a, b) in enumerate(((0.6, 0.5), (0.6, 0.5), (0.7, 0.5), (0.7, 0.5), (0.6, 0.5), (0.48, 0.5))):
+            facts = {"dataset": "d", "subject": str(number), "case": str(number), "lesion_voxels": 1}
+            histogram = ScoreHistogram()
+            histogram.add(np.array([0.9, 0.1]), np.array([True, False]))
+            both = dict.fromkeys(("score", "map"), histogram)
+            scores.append(CaseScores(facts, {"score": {"auprc": a}, "map": {"auprc": b}}, both, {}))
+        (row, _) = differences(scores, "score", scores, "map", "score - map", seed=0, draws=500)
+        assert row.low > 0
+        assert row.p == 4 / 2**6
+        assert not row.more_than_chance
+        assert "| 0.062 | no |" in "\n".join(difference_table([row]))
 
     def test_by_attribute(self, study: Study) -> None:
         result = study.evaluate(by=("site",))
@@ -665,9 +690,10 @@ class TestCompare:
         figures = {(row.system, row.figure, row.how): row for row in rows}
         gain = figures["better - plain (score)", "auprc", "mean over subjects"]
         assert gain.subjects == 6
-        assert gain.excludes_zero
+        assert gain.p == 2 / 2**6
+        assert gain.more_than_chance
         same = figures["better - plain (map)", "auprc", "mean over subjects"]
-        assert (same.value, same.excludes_zero) == (0.0, False)
+        assert (same.value, same.p, same.more_than_chance) == (0.0, 1.0, False)
         better = figures["better: score - map", "auprc", "mean over subjects"]
         assert better.subjects == 6
         assert better.value > figures["plain: score - map", "auprc", "mean over subjects"].value
