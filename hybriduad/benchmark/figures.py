@@ -11,10 +11,17 @@ import numpy as np
 from hybriduad.benchmark.plan import Row
 from hybriduad.benchmark.results import HEALTHY_DICE, TestedCase
 from hybriduad.evaluation.case import RECONSTRUCTION
-from hybriduad.evaluation.figures import MEAN, OUTLINED, POOLED, POOLED_OUTLINED, RANKED
-from hybriduad.metrics import Interval, ScoreHistogram, bootstrap, scan_auroc
+from hybriduad.evaluation.figures import (
+    MEAN,
+    OUTLINED,
+    POOLED,
+    POOLED_OUTLINED,
+    RANKED,
+    mean_interval,
+    pooled_interval,
+)
+from hybriduad.metrics import Interval, ScoreHistogram, scan_auroc
 from hybriduad.metrics.coarse import precision_recall
-from hybriduad.metrics.intervals import bootstrap_sums
 from hybriduad.metrics.scans import Scan
 
 Person = tuple[str, str]
@@ -40,7 +47,7 @@ def row_figures(row: Row, done: Sequence[Entry]) -> Figures:
     if not done:
         return {}
     listed: dict[tuple[str, str], Interval] = {
-        (name, MEAN): bootstrap(np.array(list(subject_figures(row, done, name).values())))
+        (name, MEAN): mean_interval(name, np.array(list(subject_figures(row, done, name).values())))
         for name in (*RANKED, *OUTLINED, HEALTHY_DICE, *(RECONSTRUCTION if row.part in ("map", "score") else ()))
     }
     listed["scan_auroc", POOLED] = scan_auroc(_scans(row, entry) for entry in done)
@@ -49,8 +56,8 @@ def row_figures(row: Row, done: Sequence[Entry]) -> Figures:
         value = float(np.average(areas, weights=[curve.subjects for curve in curves]))
         people = {case.subject for entry in done for case in entry.cases if case.has_lesion}
         listed["auprc", POOLED] = Interval(value, math.nan, math.nan, len(people), 0, 0, 0)
-    for name, (columns, of_sums, everyone) in POOLED_OUTLINED.items():
-        listed[name, POOLED] = bootstrap_sums(_sums(row, done, columns, everyone), of_sums)
+    for name, (columns, _, everyone) in POOLED_OUTLINED.items():
+        listed[name, POOLED] = pooled_interval(name, _sums(row, done, columns, everyone))
     return {name: interval for name, interval in listed.items() if interval.subjects and not math.isnan(interval.value)}
 
 

@@ -25,7 +25,7 @@ from hybriduad.metrics import (
     scan_auroc,
 )
 from hybriduad.metrics.comparisons import paired_p_value
-from hybriduad.metrics.intervals import PooledStatistic, bootstrap_sums
+from hybriduad.metrics.intervals import DRAWS, PooledStatistic, bootstrap_sums, share_interval
 from hybriduad.metrics.scans import Scan
 from hybriduad.metrics.voxels import ratio
 
@@ -52,6 +52,8 @@ POOLED_RANKED: Mapping[str, PooledStatistic] = {
     "auroc": "auroc",
     "best_dice": "best_dice",
 }
+SHARES = ("lesion_free_scans_with_alarm", "lesion_recall", *(f"lesion_recall_{size}" for size in SIZES))
+"""Figures that are shares of scans or lesions, whose intervals are those of shares."""
 PAIRED = ("auprc", "best_dice", "dice")
 LEVEL = 0.05
 """A difference whose p is this at most is called more than chance."""
@@ -153,7 +155,7 @@ def subject_means(group: str, cases: Sequence[CaseScores], seed: int, draws: int
     for system in systems_of(cases):
         for figure in (*RANKED, *OUTLINED):
             if any(figure in case.systems[system] for case in cases):
-                interval = bootstrap(subject_values(cases, system, figure), draws=draws, seed=seed)
+                interval = mean_interval(figure, subject_values(cases, system, figure), seed, draws)
                 rows.append(figure_row(group, system, figure, MEAN, interval))
     for figure in RECONSTRUCTION:
         values = [
@@ -178,11 +180,11 @@ def _pooled(cases: Sequence[CaseScores], seed: int, draws: int) -> list[Figure]:
         rows.append(figure_row("", system, "scan_auroc", POOLED, scan_auroc([scans], draws=draws, seed=seed)))
         if not all("threshold" in case.systems[system] for case in cases):
             continue
-        for figure, (columns, of_sums, everyone) in POOLED_OUTLINED.items():
+        for figure, (columns, _, everyone) in POOLED_OUTLINED.items():
             chosen = cases if everyone else [case for case in cases if case.has_lesion]
             if not chosen:
                 continue
-            interval = bootstrap_sums(_sums(chosen, system, columns), of_sums, draws=draws, seed=seed)
+            interval = pooled_interval(figure, _sums(chosen, system, columns), seed, draws)
             rows.append(figure_row("", system, figure, POOLED, interval))
     return rows
 
@@ -232,6 +234,19 @@ POOLED_OUTLINED: Mapping[str, tuple[tuple[str, ...], Callable[..., float], bool]
 """Figure -> the columns that are summed, what is made of the sums, and whether lesion-free cases enter."""
 
 
+def mean_interval(figure: str, values: np.ndarray, seed: int = 0, draws: int = DRAWS) -> Interval:
+    """The mean of a figure over subjects, ``values`` (subjects,), with its interval."""
+    interval = bootstrap(values, draws=draws, seed=seed)
+    return share_interval(interval) if figure in SHARES else interval
+
+
+def pooled_interval(figure: str, sums: np.ndarray, seed: int = 0, draws: int = DRAWS) -> Interval:
+    """A figure of :data:`POOLED_OUTLINED` with its interval; ``sums`` (subjects, columns) of its columns."""
+    interval = bootstrap_sums(sums, POOLED_OUTLINED[figure][1], draws=draws, seed=seed)
+    with_lesion = int((sums[:, 0] > 0).sum())  # of the size: others say nothing of its recall
+    return share_interval(interval, with_lesion) if figure in SHARES else interval
+
+
 def fusion_differences(
     cases: Sequence[CaseScores], seed: int, draws: int, name: str = "", *, pooled: bool = True
 ) -> list[Figure]:
@@ -261,8 +276,9 @@ def differences(
 ) -> list[Figure]:
     """System ``a`` of ``first`` less system ``b`` of ``second``, which hold the same cases; both share the draws.
 
-    A difference of means has a p; one of pooled figures has none, as no subject has a value of it. ``pooled``: also over the voxels of all cases, which only scores of one model allow: those of models trained apart,
-    as of several folds, share no scale.
+    A difference of means has a p; one of pooled figures has none, as no subject has a value of it. ``pooled``: also
+    over the voxels of all cases, which only scores of one model allow: those of models trained apart, as of several
+    folds, share no scale.
     """
     rows = []
     for figure in PAIRED:
