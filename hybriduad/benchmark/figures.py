@@ -119,6 +119,7 @@ def _scans(row: Row, entry: Entry) -> list[Scan]:
     return [
         Scan(case.subject, case.parts.get(row.part, {}).get("scan_score", math.nan), case.has_lesion)
         for case in entry.cases
+        if not case.set_aside
     ]
 
 

@@ -81,6 +81,17 @@ class CaseScores:
         """Whether the truth holds a lesion voxel outside ``ignore``."""
         return bool(self.facts["lesion_voxels"])
 
+    @property
+    def control(self) -> bool:
+        """Whether it is a lesion-free scan of a person who is not known to be ill; see
+        :class:`hybriduad.cohort.truth.Truth`."""
+        return bool(self.facts.get("control", not self.has_lesion))
+
+    @property
+    def set_aside(self) -> bool:
+        """Whether it is neither a case with a lesion nor a control, and so in no figure of either."""
+        return not self.has_lesion and not self.control
+
 
 def case_key(record: Path, case: Case, cutoffs: Mapping[str, Cutoff]) -> str:
     """What a case's figures depend on, as a sha256: the prediction's record, what masks are cut by, and the truth.
@@ -153,6 +164,7 @@ def evaluate_case(folder: Path, record: Mapping[str, Any], case: Case, cutoffs: 
         "brain_ml": float(truth.brain.sum()) * truth.voxel_ml,
         "lesion_ml": float(truth.lesion.sum()) * truth.voxel_ml,
         "lesion_voxels": int(truth.lesion.sum()),
+        "control": truth.control,
         "lesion_voxels_outside_brain": truth.outside,
         "ignored_voxels": truth.ignored,
         "lesions": len(lesions.voxels),

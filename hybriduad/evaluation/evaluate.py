@@ -16,7 +16,7 @@ from typing import Any
 
 from hybriduad.cohort.leakage import check_unseen
 from hybriduad.cohort.manifest import read_cohort
-from hybriduad.cohort.truth import REGION, has_truth
+from hybriduad.cohort.truth import REGION, SET_ASIDE, has_truth
 from hybriduad.core.errors import (
     ConfigError,
     DataError,
@@ -212,6 +212,8 @@ def _scored(
         raise DataError(
             "no case could be evaluated", where=source, got=f"the first: {next(iter(result.failed.items()))}"
         )
+    if aside := sum(case.set_aside for case in scores):
+        log.warning(SET_ASIDE, aside)
     shown = {case.name: (case, records[case.dataset, case.name][1]) for case in cases}
     return _Scored(result, source, request, scores, leaked, shown)
 

@@ -175,7 +175,9 @@ def _pooled(cases: Sequence[CaseScores], seed: int, draws: int) -> list[Figure]:
             interval = bootstrap_pooled(histograms, ranking, draws=draws, seed=seed)
             rows.append(figure_row("", system, figure, POOLED, interval))
         scans = [
-            Scan(case.subject, case.systems[system].get("scan_score", math.nan), case.has_lesion) for case in cases
+            Scan(case.subject, case.systems[system].get("scan_score", math.nan), case.has_lesion)
+            for case in cases
+            if not case.set_aside
         ]
         rows.append(figure_row("", system, "scan_auroc", POOLED, scan_auroc([scans], draws=draws, seed=seed)))
         if not all("threshold" in case.systems[system] for case in cases):

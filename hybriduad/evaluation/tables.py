@@ -192,10 +192,12 @@ def _cohort(cases: Sequence[CaseScores], missing: int) -> list[str]:
     methods = ", ".join(sorted({str(case.facts["brain_method"]) for case in cases} - {""})) or "not stated"
     volumes = [float(case.facts["lesion_ml"]) for case in sick]
     middle = f", median {statistics.median(volumes):.1f} ml of lesion" if volumes else ""
+    set_aside = sum(case.set_aside for case in cases)
+    aside = f", {set_aside} neither ill nor known to be healthy, in no figure of scans" if set_aside else ""
     lacking = f" **Not in these figures: {missing} cases without a prediction.**" if missing else ""
     return [
         f"Data: {names}; {len(cases)} cases of {len(by_subject(cases))} subjects, {len(sick)} cases with a lesion"
-        f"{middle}, {len(cases) - len(sick)} without; {slices} lesion-free slices."
+        f"{middle}, {sum(case.control for case in cases)} without{aside}; {slices} lesion-free slices."
         f"{lacking}",
         f"Brain: {methods}. Lesion voxels outside it: {outside} ({share:.2%} of all, in {hit} cases).",
     ]

@@ -103,6 +103,17 @@ def test_models_trained_apart_share_no_scale() -> None:
     assert np.trapezoid(curve[1], curve[0]) == pytest.approx((2 * alone[0] + 4 * alone[1]) / 6, abs=0.01)
 
 
+def test_the_ill_without_a_lesion_to_be_found_are_not_ranked_as_healthy() -> None:
+    run = benchmark()
+    row, (first, *_) = next(iter(made_entries(run).items()))
+    well, rest = first.cases[0], first.cases[1:]
+    loud = replace(well, parts={row.part: {**well.parts[row.part], "scan_score": 1.0}})
+    ranked = [row_figures(row, [Entry(1, cases)])["scan_auroc", POOLED].value for cases in (rest, (loud, *rest))]
+    assert ranked[1] < ranked[0]
+    aside = Entry(1, (replace(loud, set_aside=True), *rest))
+    assert row_figures(row, [aside])["scan_auroc", POOLED].value == ranked[0]
+
+
 def test_a_curve_ends_where_all_lesions_are_found() -> None:
     """Not at the share of lesion in the brain, which is where the lowest scores of healthy tissue would draw it."""
     curve = TrialCurve(np.array([0.0, 0.5, 1.0, 1.0]), np.array([1.0, 1.0, 0.8, 0.1]), 3)

@@ -313,6 +313,34 @@ class TestFigures:
             assert result.value("score", name).value == pytest.approx(np.mean(values))
             assert result.value("score", name).subjects == 3
 
+    def test_the_ill_without_a_lesion_to_be_found_are_no_controls(
+        self, study: Study, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """A lesion that is wholly ignored, and a manifest that says ill beside an empty mask; an empty mask of someone
+        of unknown health, and a healthy person's ignored scar, are controls."""
+        before = study.evaluate("before")
+        assert not caplog.text
+        nothing = np.zeros(SHAPE, dtype=bool)
+        study.add(5, ignore=lesion_mask(5))
+        study.add(6, lesion=nothing)
+        study.add(7, lesion=lesion_mask(7), ignore=lesion_mask(7))
+        study.cases[-1] = replace(study.cases[-1], health="healthy")
+        result = study.evaluate()
+        assert "2 cases have no lesion to be found, but are no healthy controls" in caplog.text
+        assert caplog.text.count("no healthy controls") == 1
+        rows = {row["case"]: row for row in rows_of(study.root / "scores" / "cases.csv") if row["system"] == "score"}
+        assert [row["control"] for row in rows.values()] == ["False"] * 3 + ["True"] + ["False"] * 2 + ["True"]
+        free = ("false_positive_ml_per_lesion_free_scan", "lesion_free_scans_with_alarm")
+        for figure in (*free, "false_lesions_per_lesion_free_scan"):
+            assert [name for name, row in rows.items() if row[figure]] == ["sub-04", "sub-07"]
+            assert result.value("score", figure).subjects == 2
+        assert result.value("score", "scan_auroc", "pooled").subjects == 5
+        assert result.value("score", "dice") == before.value("score", "dice")._replace(left_out=4)
+        text = (study.root / "scores" / "summary.md").read_text()
+        assert (
+            "3 cases with a lesion, median 3.2 ml of lesion, 2 without, 2 neither ill nor known to be healthy" in text
+        )
+
     def test_empty_mask_on_an_empty_truth_is_undefined_and_no_alarm(self, tmp_path: Path) -> None:
         study = Study(tmp_path)
         silent = {part: np.zeros(SHAPE, np.float32) for part in QUALITY}
@@ -779,6 +807,26 @@ class TestTruth:
         write_volume(path, np.arange(math.prod(SHAPE)).reshape(SHAPE), GRID)
         truth = read_truth(Case("d", "1", {"FLAIR": path}, health="healthy"), brain, GRID, "axial")
         assert truth.clear.tolist() == [True] * 9 + [False]
+
+    def test_who_is_a_control(self, tmp_path: Path) -> None:
+        files = {name: tmp_path / f"{name}.nii.gz" for name in ("FLAIR", "empty", "lesion")}
+        write_volume(files["FLAIR"], np.arange(math.prod(SHAPE)).reshape(SHAPE), GRID)
+        write_volume(files["empty"], np.zeros(SHAPE, bool), GRID, np.uint8)
+        write_volume(files["lesion"], lesion_mask(1), GRID, np.uint8)
+
+        def control(health: str, lesion: str | None, *, ignored: bool = False) -> bool:
+            masks = {"lesion": lesion and files[lesion], "ignore": files["lesion"] if ignored else None}
+            case = Case("d", "1", {"FLAIR": files["FLAIR"]}, health=health, **masks)
+            return read_truth(case, brain_mask(), GRID, "axial").control
+
+        assert control("healthy", None)
+        assert control("healthy", "empty")
+        assert control("healthy", "lesion", ignored=True)
+        assert control("unknown", "empty")
+        assert not control("unknown", "lesion", ignored=True)
+        assert not control("lesion", "empty")
+        assert not control("lesion", "lesion", ignored=True)
+        assert not control("healthy", "lesion")
 
     def test_stored_figures_come_back(self, study: Study) -> None:
         study.evaluate()

@@ -266,6 +266,14 @@ class TestFalsePositives:
         assert entry["values"]["score"] > 1
         assert entry["reached"]["score"] == 0.0
 
+    def test_the_ill_without_a_lesion_to_be_found_are_no_lesion_free_scans(self) -> None:
+        well, other = (observation(str(i), *voxels(i, 900, 0.0), voxels(i, 900, 0.0)[0]) for i in (1, 2))
+        ill = replace(other, set_aside=True)
+        assert false_positives([well, ill], 0.1, "scan") == false_positives([well], 0.1, "scan")
+        assert false_positives([well, ill], 0.1) == false_positives([well, other], 0.1), "their slices are"
+        with pytest.raises(DataError, match="no lesion-free scan"):
+            false_positives([ill], 0.1, "scan")
+
     def test_nothing_free_of_lesions(self) -> None:
         scores, truth = voxels(0, 100, 0.5)
         sick = observation("a", scores, truth, np.zeros(0), slices=0)
@@ -368,8 +376,18 @@ class TestConformal:
         with pytest.raises(DataError, match=r"n healthy controls give alpha >= 1 / \(n \+ 1\): got 5 controls"):
             module.find(module.Config(alpha=0.1), [case for case, _ in people[:5]])
         sick = observation("s", *voxels(0, 100, 0.5), np.zeros(0), slices=0)
-        with pytest.raises(DataError, match="no healthy control to calibrate on: got 1 cases, all of them with a les"):
+        with pytest.raises(DataError, match="no healthy control to calibrate on: got 1 cases, all of them ill"):
             module.find(module.Config(alpha=0.1), [sick])
+
+    @pytest.mark.parametrize("rule", ["scans", "lesions", "voxels"])
+    def test_the_ill_without_a_lesion_to_be_found_are_no_controls(self, rule: str, people: list) -> None:
+        module = plugins.load("rules", f"conformal-{rule}")
+        controls, ill = [case for case, _ in people[:9]], [replace(case, set_aside=True) for case, _ in people[9:19]]
+        assert module.find(module.Config(alpha=0.1), controls + ill) == module.find(module.Config(alpha=0.1), controls)
+        with pytest.raises(DataError, match="got 9 controls"):
+            module.find(module.Config(alpha=0.05), controls + ill)
+        with pytest.raises(DataError, match="got 10 cases, all of them ill"):
+            module.find(module.Config(alpha=0.5), ill)
 
 
 def poisson_binomial_dice(p: np.ndarray, k: int) -> float:
@@ -470,6 +488,13 @@ class TestExpectedDice:
         # Without either: none, and it is said.
         assert expected(sick).cutoffs["score"].floor == 0
         assert "the rule is for cohorts that are known to be ill" in caplog.text
+
+    def test_the_ill_without_a_lesion_to_be_found_set_no_floor(self) -> None:
+        sick = [observation(str(i), *voxels(i, 6000, 0.03, base=0.2), np.zeros(0), slices=0) for i in range(5)]
+        free = [observation(f"h{i}", *voxels(20 + i, 6000, 0.0, base=0.2), np.zeros(0), slices=0) for i in range(4)]
+        ill = [replace(case, set_aside=True) for case in free[2:]]
+        assert expected([*sick, *free[:2], *ill]) == expected([*sick, *free[:2]])
+        assert expected([*sick, *ill]).facts["floor_on"]["material"] == "none"
 
     def test_a_scan_under_a_floor_set_on_slices_may_be_cut_at_the_threshold_of_all(self) -> None:
         sick = [observation(str(i), *voxels(i, 6000, 0.03, base=0.2), np.zeros(0), slices=0) for i in range(5)]

@@ -74,7 +74,7 @@ def find(config: Config, observed: Sequence[Observation]) -> Finding:
         DataError: no case has a lesion, or no part can be calibrated.
     """
     sick = with_lesion(observed)
-    healthy = [case for case in observed if not case.has_lesion]
+    healthy = [case for case in observed if case.control]
     clear = healthy or [case for case in sick if case.slices > 0]
     if not clear:
         log.warning(
