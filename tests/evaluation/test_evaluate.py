@@ -22,6 +22,7 @@ from hybriduad.core.errors import ConfigError, DataError, LeakageError
 from hybriduad.core.types import Case
 from hybriduad.evaluation import case as evaluation_case
 from hybriduad.evaluation import evaluate as evaluation
+from hybriduad.evaluation import pictures
 from hybriduad.evaluation.case import CaseScores
 from hybriduad.evaluation.evaluate import compare, evaluate
 from hybriduad.evaluation.figures import differences
@@ -685,6 +686,25 @@ class TestFolders:
             assert stated in text
         summary = json.loads((folder / "summary.json").read_text(), parse_constant=lambda name: pytest.fail(name))
         assert len(summary["cases"]) == 4
+
+    def test_pictures_show_the_mask_that_was_evaluated(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """By a rule that leaves specks out, and without what is ignored."""
+        lesion, ignore = lesion_mask(1), np.zeros(SHAPE, dtype=bool)
+        ignore[4, 4:6, 2] = True
+        loud = np.where(lesion, 0.9, 0.1).astype(np.float32)
+        loud[10, 8, 2:4] = loud[12, 4, 3] = 0.9  # specks of 0.16 and 0.08 ml
+        study = Study(tmp_path)
+        sized = {"threshold": 0.5, "least_ml": 0.2, "per": "lesion"}
+        study.model["thresholds"]["rules"] = {"best-dice": {"sized": dict.fromkeys(QUALITY, sized)}}
+        study.write_model()
+        study.add(1, lesion=lesion, ignore=ignore, maps=dict.fromkeys(QUALITY, loud))
+        drawn: list[list[np.ndarray]] = []
+        monkeypatch.setattr(pictures, "slice_grid", lambda path, rows, titles, **options: drawn.extend(rows))
+        result = study.evaluate()
+        row = next(row for row in rows_of(study.root / "scores" / "cases.csv") if row["system"] == "score")
+        assert len(drawn) == 2
+        assert sum(mask.sum() for *_, mask, _ in drawn) == int(row["tp"]) == (lesion & ~ignore).sum()
+        assert result.value("score", "dice").value == 1
 
     def test_pictures_of_another_part(self, study: Study) -> None:
         result = study.evaluate(pictured=("map", "uncertainty"))
