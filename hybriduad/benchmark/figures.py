@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from hybriduad.benchmark.plan import Row
+from hybriduad.benchmark.plan import Row, has_healthy_rule
 from hybriduad.benchmark.results import HEALTHY_DICE, TestedCase
 from hybriduad.evaluation.case import RECONSTRUCTION
 from hybriduad.evaluation.figures import (
@@ -46,9 +46,11 @@ def row_figures(row: Row, done: Sequence[Entry]) -> Figures:
     """All figures of a row that some subject has; none where nothing is done."""
     if not done:
         return {}
+    lacking = () if all(has_healthy_rule(trial.rule) for trial in row.trials) else (HEALTHY_DICE,)
     listed: dict[tuple[str, str], Interval] = {
         (name, MEAN): mean_interval(name, np.array(list(subject_figures(row, done, name).values())))
         for name in (*RANKED, *OUTLINED, HEALTHY_DICE, *(RECONSTRUCTION if row.part in ("map", "score") else ()))
+        if name not in lacking
     }
     listed["scan_auroc", POOLED] = scan_auroc(_scans(row, entry) for entry in done)
     if curves := trial_curves(row, done):

@@ -157,6 +157,8 @@ def test_the_tables_hold_every_figure_once(tmp_path: Path, drawn: Mapping[str, A
         "L1 in lesions / healthy",
         "error in lesions / healthy",
     ]
+    assert main.count("| 8 of 12 | 2 of 2 |") == 5, "AUPRC and Dice are of the ill alone"
+    assert "intervals, but for the pooled AUPRC, are in table.csv" in text
     fused = next(line for line in rest.splitlines() if line.startswith("| fused |"))
     assert "| 8.000 (8) | 0.250 | 0.500 | 0.333 |" in fused
     assert "| 0.750 | 2.500 | 1.250 |" in fused
@@ -275,6 +277,35 @@ def test_pictures_of_a_row_are_the_best_and_the_worst_of_all_its_trials(
     assert shown["worst"][0] < shown["median"][0] < shown["best"][0]
     tables.write_tables(tmp_path, run, {row: done}, COSTS)
     assert f"]({shown['best'][1]}) | [" in (tmp_path / "table.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("rule", "shown"),
+    [
+        ("best-dice", True),
+        ("false-positives:per=slice,false_positive_ml=0.10", True),
+        ("false-positives:false_positive_ml=2", False),
+    ],
+)
+def test_a_rule_with_other_limits_is_not_shown_as_the_healthy_only_rule(
+    rule: str, shown: bool, tmp_path: Path, drawn: Mapping[str, Any]
+) -> None:
+    """A bundle holds a rule once: results from before hold the Dice by the other limits under that name."""
+    run = benchmark(rule=rule)
+    entries = {}
+    for row, done in made_entries(run).items():
+        entries[row] = []
+        for entry in done:
+            cases = [
+                replace(case, parts={row.part: {**case.parts[row.part], "dice_healthy_rule": 0.25}})
+                for case in entry.cases
+            ]
+            entries[row].append(entry._replace(cases=tuple(cases)))
+    tables.write_tables(tmp_path, run, entries, COSTS)
+    text = (tmp_path / "table.md").read_text()
+    assert ("Dice, healthy-only rule" in text) == ("which sees no lesion" in text) == shown
+    assert ("dice_healthy_rule" in (tmp_path / "table.csv").read_text()) == shown
+    assert f"by the rule {rule}" in text
 
 
 def test_before_anything_is_done_there_is_no_plot(tmp_path: Path) -> None:

@@ -701,9 +701,9 @@ class TestFolders:
         drawn: list[list[np.ndarray]] = []
         monkeypatch.setattr(pictures, "slice_grid", lambda path, rows, titles, **options: drawn.extend(rows))
         result = study.evaluate()
-        row = next(row for row in rows_of(study.root / "scores" / "cases.csv") if row["system"] == "score")
         assert len(drawn) == 2
-        assert sum(mask.sum() for *_, mask, _ in drawn) == int(row["tp"]) == (lesion & ~ignore).sum()
+        assert any(mask.any() for *_, mask, _ in drawn)
+        assert all(np.array_equal(mask, truth) for *_, mask, truth in drawn)
         assert result.value("score", "dice").value == 1
 
     def test_pictures_of_another_part(self, study: Study) -> None:
