@@ -26,7 +26,7 @@ Rows, one folder of scores each, in OUT/fold-K:
 Every row is outlined by two rules: best-dice, and in ROW-expected one threshold a scan (expected-dice).
 Plain intensity and left-right asymmetry stand in every summary.
 OUT/comparison-NAME/comparison.md holds the paired differences over all the patients of the folds that are done; better
-is what has an interval that excludes 0.
+is what has a p of .05 or less ("more than chance").
 TEXT
   exit 2
 }

@@ -8,16 +8,25 @@ from typing import NamedTuple
 
 import numpy as np
 
-from hybriduad.benchmark.plan import Row
+from hybriduad.benchmark.plan import Row, has_healthy_rule
 from hybriduad.benchmark.results import HEALTHY_DICE, TestedCase
 from hybriduad.evaluation.case import RECONSTRUCTION
-from hybriduad.evaluation.figures import MEAN, OUTLINED, POOLED, POOLED_OUTLINED, RANKED
-from hybriduad.metrics import Interval, ScoreHistogram, bootstrap, scan_auroc
+from hybriduad.evaluation.figures import (
+    MEAN,
+    OUTLINED,
+    POOLED,
+    POOLED_OUTLINED,
+    RANKED,
+    mean_interval,
+    pooled_interval,
+)
+from hybriduad.metrics import Interval, ScoreHistogram, scan_auroc
 from hybriduad.metrics.coarse import precision_recall
-from hybriduad.metrics.intervals import bootstrap_sums
 from hybriduad.metrics.scans import Scan
 
 Person = tuple[str, str]
+RECALLS = 101
+"""At which the precision of trials is averaged, evenly from 0 to 1."""
 
 
 class Entry(NamedTuple):
@@ -37,18 +46,20 @@ def row_figures(row: Row, done: Sequence[Entry]) -> Figures:
     """All figures of a row that some subject has; none where nothing is done."""
     if not done:
         return {}
+    lacking = () if all(has_healthy_rule(trial.rule) for trial in row.trials) else (HEALTHY_DICE,)
     listed: dict[tuple[str, str], Interval] = {
-        (name, MEAN): bootstrap(np.array(list(subject_figures(row, done, name).values())))
+        (name, MEAN): mean_interval(name, np.array(list(subject_figures(row, done, name).values())))
         for name in (*RANKED, *OUTLINED, HEALTHY_DICE, *(RECONSTRUCTION if row.part in ("map", "score") else ()))
+        if name not in lacking
     }
     listed["scan_auroc", POOLED] = scan_auroc(_scans(row, entry) for entry in done)
-    recall, precision = precision_recall(pooled_histogram(row, done))
-    if len(recall):
-        value = float(np.trapezoid(precision, recall))
+    if curves := trial_curves(row, done):
+        areas = [float(np.trapezoid(curve.precision, curve.recall)) for curve in curves]
+        value = float(np.average(areas, weights=[curve.subjects for curve in curves]))
         people = {case.subject for entry in done for case in entry.cases if case.has_lesion}
         listed["auprc", POOLED] = Interval(value, math.nan, math.nan, len(people), 0, 0, 0)
-    for name, (columns, of_sums, everyone) in POOLED_OUTLINED.items():
-        listed[name, POOLED] = bootstrap_sums(_sums(row, done, columns, everyone), of_sums)
+    for name, (columns, _, everyone) in POOLED_OUTLINED.items():
+        listed[name, POOLED] = pooled_interval(name, _sums(row, done, columns, everyone))
     return {name: interval for name, interval in listed.items() if interval.subjects and not math.isnan(interval.value)}
 
 
@@ -66,18 +77,51 @@ def _by_subject(done: Sequence[Entry], value: Callable[[TestedCase], float]) -> 
     return {person: _mean(listed) for person, listed in sorted(values.items())}
 
 
-def pooled_histogram(row: Row, done: Sequence[Entry]) -> ScoreHistogram:
-    """The scores of all cases with a lesion together; empty if a case's are not known, as in results from before."""
-    sick = [case for entry in done for case in entry.cases if case.has_lesion]
-    if not all(row.part in case.histograms for case in sick):
-        return ScoreHistogram()
-    return ScoreHistogram.merged(case.histograms[row.part] for case in sick)
+class TrialCurve(NamedTuple):
+    """Recall, ascending, and precision, (points,) each, pooled over the ``subjects`` with a lesion of one trial."""
+
+    recall: np.ndarray
+    precision: np.ndarray
+    subjects: int
+
+
+def trial_curves(row: Row, done: Sequence[Entry]) -> list[TrialCurve]:
+    """The curve of each trial with a lesion; none if the scores of a case are not known, as in results from before.
+
+    Scores are pooled within a trial alone: those of models trained apart share no scale.
+    """
+    curves = []
+    for entry in done:
+        sick = [case for case in entry.cases if case.has_lesion]
+        if not all(row.part in case.histograms for case in sick):
+            return []
+        points = precision_recall(ScoreHistogram.merged(case.histograms[row.part] for case in sick))
+        if sick:
+            curves.append(TrialCurve(*points, len({case.subject for case in sick})))
+    return curves
+
+
+def mean_curve(curves: Sequence[TrialCurve]) -> tuple[np.ndarray, np.ndarray]:
+    """Recalls from 0 to 1 and the mean over trials of their precision there, weighted by subjects with a lesion.
+
+    (points,) each, no point without a trial; between its points a curve is a straight line, and at a recall of 1 it is
+    at the highest threshold that gives it.
+    """
+    if not curves:
+        return np.zeros(0), np.zeros(0)
+    at = np.linspace(0, 1, RECALLS)
+    precisions = []
+    for curve in curves:
+        reached = np.searchsorted(curve.recall, 1.0) + 1
+        precisions.append(np.interp(at, curve.recall[:reached], curve.precision[:reached]))
+    return at, np.average(precisions, axis=0, weights=[curve.subjects for curve in curves])
 
 
 def _scans(row: Row, entry: Entry) -> list[Scan]:
     return [
         Scan(case.subject, case.parts.get(row.part, {}).get("scan_score", math.nan), case.has_lesion)
         for case in entry.cases
+        if not case.set_aside
     ]
 
 

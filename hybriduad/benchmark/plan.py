@@ -10,6 +10,7 @@ from typing import Literal
 
 from hybriduad.config import files as configs
 from hybriduad.config.benchmarks import BenchmarkRun, BenchmarkSystem
+from hybriduad.evaluation.calibration import read_rules
 
 FORMAT = 2
 """Part of every key: raised whenever a training would come out different."""
@@ -19,6 +20,17 @@ TRIAL_FORMAT = 4
 HEALTHY_RULE = "false-positives:false_positive_ml=0.1,per=slice"
 """Beside a trial's own rule: found on lesion-free slices alone, as one would without any mask of a lesion."""
 Stage = Literal["reconstructor", "detector"]
+
+
+def has_healthy_rule(rule: str) -> bool:
+    """Whether :data:`HEALTHY_RULE` can stand beside the ``rule`` of a trial: a bundle holds a rule once, so not where
+    that is the same with other options.
+
+    Raises:
+        ConfigError: an unusable rule.
+    """
+    own, healthy = read_rules([rule])[0], read_rules([HEALTHY_RULE])[0]
+    return own.name != healthy.name or own.config == healthy.config
 
 
 @dataclass(frozen=True)

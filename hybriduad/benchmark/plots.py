@@ -8,13 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
-from hybriduad.benchmark.figures import Entries, Entry, Figures, pooled_histogram, subject_figures
+from hybriduad.benchmark.figures import Entries, Entry, Figures, mean_curve, subject_figures, trial_curves
 from hybriduad.benchmark.plan import Row
 from hybriduad.config.benchmarks import BenchmarkRun, BenchmarkSystem
 from hybriduad.core.charts import Panel, Series, charts
 from hybriduad.core.drawing import Bar, bars
 from hybriduad.evaluation.figures import MEAN
-from hybriduad.metrics.coarse import coarsened, precision_recall
 
 Tables = Mapping[tuple[str, str], Entries]
 """(trained on, tested on) -> the rows of that table."""
@@ -49,7 +48,7 @@ def write_plots(
         bars(out / BARS, drawn, x="AUPRC, mean over subjects with a lesion, 95 % interval", names=shown)
         written.append(BARS)
     if panels := _panels(tables, lambda rows: [_curve(row, done) for row, done in rows.items()]):
-        y = "precision, pooled over subjects with a lesion"
+        y = "precision, pooled within a trial, mean over trials"
         charts(out / CURVES, panels, x="recall", y=y, names=names, marked=False)
         written.append(CURVES)
     if panels := _panels(tables, _by_volume):
@@ -129,7 +128,7 @@ def _panels(tables: Tables, series: Callable[[Entries], Sequence[Series | None]]
 
 
 def _curve(row: Row, done: Sequence[Entry]) -> Series:
-    recall, precision = precision_recall(coarsened(pooled_histogram(row, done)))
+    recall, precision = mean_curve(trial_curves(row, done))
     return Series(row.system, recall.tolist(), precision.tolist())
 
 

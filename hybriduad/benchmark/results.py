@@ -32,7 +32,7 @@ class TestedCase:
     """A test case: who, and for each part of the prediction its figures; undefined is nan.
 
     ``lesions`` and ``coverage`` are those of :class:`hybriduad.evaluation.case.CaseScores`; ``histograms`` has for each
-    part its scores in the region, coarsened.
+    part its scores in the region, coarsened. ``set_aside``: neither a case with a lesion nor a control, as there.
     """
 
     subject: tuple[str, str]
@@ -43,6 +43,7 @@ class TestedCase:
     lesions: tuple[float, ...] = ()
     coverage: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     histograms: Mapping[str, ScoreHistogram] = field(default_factory=dict)
+    set_aside: bool = False
 
     @staticmethod
     def of(scores: CaseScores, healthy: Mapping[str, float] | None = None) -> TestedCase:
@@ -67,6 +68,7 @@ class TestedCase:
             scores.lesions,
             scores.coverage,
             histograms,
+            scores.set_aside,
         )
 
 
@@ -82,6 +84,7 @@ def write_result(path: Path, about: Mapping[str, Any], cases: Sequence[TestedCas
             "subject": case.subject[1],
             "case": case.name,
             "has_lesion": case.has_lesion,
+            "control": not case.has_lesion and not case.set_aside,
             "facts": {name: _rounded(value) for name, value in case.facts.items()},
             "parts": {
                 part: [_rounded(figures.get(name, math.nan)) for name in names] for part, figures in case.parts.items()
@@ -117,6 +120,7 @@ def read_result(path: Path) -> tuple[TestedCase, ...]:
                 tuple(map(float, case.get("lesions", ()))),
                 {part: tuple(map(float, shares)) for part, shares in case.get("coverage", {}).items()},
                 {part: _histogram(*columns) for part, columns in case.get("bins", {}).items()},
+                not case["has_lesion"] and not case.get("control", True),
             )
             for case in content["cases"]
         )

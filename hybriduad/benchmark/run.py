@@ -11,7 +11,7 @@ from pathlib import Path
 
 from hybriduad.benchmark.costs import system_gflops
 from hybriduad.benchmark.figures import Entry
-from hybriduad.benchmark.plan import HEALTHY_RULE, Fit, Row, Trial, rows_of
+from hybriduad.benchmark.plan import HEALTHY_RULE, Fit, Row, Trial, has_healthy_rule, rows_of
 from hybriduad.benchmark.results import TestedCase, read_result, write_result
 from hybriduad.benchmark.tables import write_tables
 from hybriduad.cohort.digest import cohort_digest
@@ -249,7 +249,7 @@ def _tried(bench: Bench, trial: Trial, parts: Sequence[str], title: str, outcome
     if lacking := {**dict.fromkeys(evaluation.missing, "no prediction"), **evaluation.failed}:
         raise DataError("test cases without figures", where=title, got=str(lacking))  # rows need the same cases
     names = sorted([*evaluation.done, *evaluation.kept])
-    healthy = _healthy_thresholds(bundle)
+    healthy = _healthy_thresholds(bundle) if has_healthy_rule(trial.rule) else {}
     cases = tuple(TestedCase.of(load_case(evaluation.out / CASES, name, {}), healthy) for name in names)
     if (evaluation.out / PICTURES).is_dir():
         shutil.copytree(evaluation.out / PICTURES, bench.out / SHOWN / path.stem, dirs_exist_ok=True)
@@ -271,7 +271,7 @@ def _calibrated(bench: Bench, trial: Trial) -> Bundle:
                 model, manifest, out=out, rules=rules, split="validation", device=bench.device, cache=bench.cache
             )
 
-    if _name(trial.rule) == _name(HEALTHY_RULE):  # with limits of its own
+    if _name(trial.rule) == _name(HEALTHY_RULE):  # perhaps with limits of its own
         return by(trial.rule)
     try:
         return by(trial.rule, HEALTHY_RULE)

@@ -11,7 +11,7 @@ import numpy as np
 
 from hybriduad.benchmark.figures import Entries, Entry, Figures, row_figures, subject_figures
 from hybriduad.benchmark.pictures import picture_table
-from hybriduad.benchmark.plan import HEALTHY_RULE, Row
+from hybriduad.benchmark.plan import HEALTHY_RULE, Row, has_healthy_rule
 from hybriduad.benchmark.plots import write_plots
 from hybriduad.benchmark.results import HEALTHY_DICE
 from hybriduad.config.benchmarks import BenchmarkRun
@@ -116,17 +116,20 @@ def _differences(run: BenchmarkRun, chosen: Entries) -> list[Difference]:
 
 
 def _heading(run: BenchmarkRun) -> str:
+    beside = f", for one Dice by {HEALTHY_RULE}, which sees no lesion, both" if has_healthy_rule(run.rule) else ","
     return (
         "# Benchmark\n\n"
         "Means over subjects with a lesion (false alarms: over all subjects) [95 % interval, bootstrap over subjects]; "
-        f"masks by the rule {run.rule}, for one Dice by {HEALTHY_RULE}, which sees no lesion, both calibrated on "
+        f"subjects: with a lesion, of all. Masks by the rule {run.rule}{beside} calibrated on "
         "validation subjects of the cohort that was trained on; "
         f"{run.folds} folds by subject, training seeds {', '.join(map(str, run.seeds))}. [Dice] is the best possible "
         "of each case, an upper bound. p: permutation within subjects, corrected by Holm over the differences of a "
         "table. Where the two cohorts of a table differ, nothing of the tested one was seen. Below it the other "
-        "figures: pooled over all voxels of the subjects with a lesion (AUPRC within 0.005), lesions and outlines by "
-        "their own size pooled over all of them, scans ranked by the value that 0.1 ml of them reach; intervals are in "
-        "table.csv. Research use only.\n"
+        "figures: pooled over all voxels of the subjects with a lesion (AUPRC, within 0.005, of each trial, and the "
+        "mean of the trials by their subjects with a lesion: scores of models trained apart share no scale), lesions "
+        "and outlines by their own size pooled over all of them, scans ranked by the value that 0.1 ml of them reach; "
+        "HD95 with the number of subjects that have a mask at all, whom alone it is of; intervals, but for the pooled "
+        "AUPRC, are in table.csv. Research use only.\n"
     )
 
 
@@ -145,7 +148,9 @@ def _markdown(
     for row, done in chosen.items():
         known = figures[row]
         cells = [_cell(known.get((name, MEAN))) if known else NOT_RUN for name in names]
-        subjects = len({case.subject for entry in done for case in entry.cases})
+        everyone = {case.subject for entry in done for case in entry.cases}
+        sick = {case.subject for entry in done for case in entry.cases if case.has_lesion}
+        subjects = f"{len(sick)} of {len(everyone)}" if sick != everyone else f"{len(everyone)}"
         lines.append(f"| {row.system} | {' | '.join(cells)} | {subjects} | {len(done)} of {len(row.trials)} |")
     if compared:
         lines += ["", "| difference | figure | value | 95 % interval | p, corrected |", "|---|---|---|---|---|"]
@@ -164,9 +169,15 @@ def _rest(chosen: Entries, figures: Mapping[Row, Figures], there: Collection[tup
     lines = ["| system | " + " | ".join(head for *_, head in listed) + " |", "|---" * (len(listed) + 1) + "|"]
     for row in chosen:
         if known := figures[row]:
-            cells = [number(known[name, how].value) if (name, how) in known else "–" for name, how, _ in listed]
+            cells = [_counted(name, known[name, how]) if (name, how) in known else "–" for name, how, _ in listed]
             lines.append(f"| {row.system} | {' | '.join(cells)} |")
     return [*lines, ""]
+
+
+def _counted(figure: str, interval: Interval) -> str:
+    """The value, with the subjects that it is of where they are fewer the more scans a system leaves empty."""
+    value = number(interval.value)
+    return f"{value} ({interval.subjects})" if figure == "hd95" else value
 
 
 def _latex(trained_on: str, tested_on: str, figures: Mapping[Row, Figures]) -> str:

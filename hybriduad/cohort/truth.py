@@ -38,14 +38,21 @@ REGION = (
 )
 
 
+SET_ASIDE = (
+    "cases without a lesion to be found that are no healthy controls either, as all that is marked is ignored: %d; they "
+    "count neither as ill nor as lesion-free scans; state health 'healthy' of those that are"
+)
+"""The warning of whoever sets such cases aside."""
+
+
 @dataclass(frozen=True)
 class Truth:
     """One case's truth, cropped to the box of its region; arrays (H, W, S), the acquired slices last.
 
     ``lesion`` and ``brain`` bool; ``region`` bool, where figures are computed; ``clear`` (S,) bool, the lesion-free
-    slices; ``spacing_mm`` along H, W, S; ``ignored`` counts voxels left out, ``outside`` lesion voxels outside the
-    brain; ``region_digest`` is a sha256 of the region, the same in two evaluations that may be compared. :meth:`crop`
-    brings any volume of the case's grid to the same arrays.
+    slices; ``spacing_mm`` along H, W, S; ``control``: whether the scan is known to have no lesion; ``ignored`` counts
+    voxels left out, ``outside`` lesion voxels outside the brain; ``region_digest`` is a sha256 of the region, the same
+    in two evaluations that may be compared. :meth:`crop` brings any volume of the case's grid to the same arrays.
     """
 
     lesion: np.ndarray
@@ -53,6 +60,7 @@ class Truth:
     region: np.ndarray
     clear: np.ndarray
     spacing_mm: tuple[float, float, float]
+    control: bool
     ignored: int
     outside: int
     region_digest: str
@@ -125,6 +133,7 @@ def read_truth(case: Case, brain: np.ndarray, grid: VolumeGrid, direction: str |
         region=region[box],
         clear=(~near & enough_brain(inside, (spacing[h], spacing[w])))[box[2]],
         spacing_mm=(spacing[h], spacing[w], spacing[axis]),
+        control=not lesion.any() and (case.health == "healthy" or not marked.any()),
         ignored=int((inside & ignore).sum()),
         outside=int((lesion & ~inside).sum()),
         region_digest=_digest(np.moveaxis(region, -1, axis)),

@@ -12,7 +12,7 @@ from typing import Any
 from hybriduad.cohort.digest import cohort_digest
 from hybriduad.cohort.leakage import check_unseen, identities
 from hybriduad.cohort.manifest import read_cohort
-from hybriduad.cohort.truth import REGION, has_truth, read_truth
+from hybriduad.cohort.truth import REGION, SET_ASIDE, has_truth, read_truth
 from hybriduad.config.strict import PluginConfig, checked
 from hybriduad.core import plugins
 from hybriduad.core.errors import ConfigError, DataError, reason_of
@@ -104,6 +104,8 @@ def calibrate(
         raise DataError(
             "no case can be used for the calibration", where=cohort, got=f"the first: {next(iter(failed.values()))}"
         )
+    if aside := sum(case.set_aside for case in observed):
+        log.warning(SET_ASIDE, aside)
     provenance = {"parent": parent.digest, "versions": bundles.versions(), "failed_cases": len(failed)}
     entries: dict[str, Any] = {}
     for rule in asked:
@@ -228,11 +230,12 @@ def _observed(
                 scores = truth.scores(values)
                 histograms[f"whole/{part}"] = truth.histogram(scores)
                 histograms[f"clear/{part}"] = truth.clear_histogram(scores)
-                for volume in least_ml if not truth.lesion.any() else ():
+                for volume in least_ml if truth.control else ():
                     inside = truth.brain & truth.region
                     peaks[_peak(volume, part)] = cluster_peak(scores, inside, least_voxels(volume, truth.voxel_ml))
         distance = scan_distance(prediction)
         known = {} if distance is None else {"distance": distance}
+        known["set_aside"] = float(not truth.lesion.any() and not truth.control)
         write_histograms(path, histograms, voxel_ml=truth.voxel_ml, slices=int(truth.clear.sum()), **known, **peaks)
     stored, numbers = read_histograms(path)
     whole, clear = (
@@ -244,7 +247,8 @@ def _observed(
         for volume in least_ml
     }
     person, slices = (case.dataset, case.subject), int(numbers["slices"])
-    return Observation(person, numbers["voxel_ml"], slices, whole, clear, heights, numbers.get("distance"))
+    distant, aside = numbers.get("distance"), bool(numbers.get("set_aside", 0))
+    return Observation(person, numbers["voxel_ml"], slices, whole, clear, heights, distant, aside)
 
 
 def _peak(least_ml: float, part: str) -> str:

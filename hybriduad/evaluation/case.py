@@ -32,7 +32,7 @@ from hybriduad.scan.volumes import (
     write_atomically,
 )
 
-FORMAT = 7
+FORMAT = 8
 """Part of a case's key: raised whenever :func:`evaluate_case` gives other numbers or refuses other files."""
 RECORD_END = f"_{SUFFIXES['score']}.json"
 """How the record of a predicted case ends, see :mod:`hybriduad.prediction.cohort`."""
@@ -80,6 +80,17 @@ class CaseScores:
     def has_lesion(self) -> bool:
         """Whether the truth holds a lesion voxel outside ``ignore``."""
         return bool(self.facts["lesion_voxels"])
+
+    @property
+    def control(self) -> bool:
+        """Whether it is a lesion-free scan of a person who is not known to be ill; see
+        :class:`hybriduad.cohort.truth.Truth`."""
+        return bool(self.facts.get("control", not self.has_lesion))
+
+    @property
+    def set_aside(self) -> bool:
+        """Whether it is neither a case with a lesion nor a control, and so in no figure of either."""
+        return not self.has_lesion and not self.control
 
 
 def case_key(record: Path, case: Case, cutoffs: Mapping[str, Cutoff]) -> str:
@@ -153,6 +164,7 @@ def evaluate_case(folder: Path, record: Mapping[str, Any], case: Case, cutoffs: 
         "brain_ml": float(truth.brain.sum()) * truth.voxel_ml,
         "lesion_ml": float(truth.lesion.sum()) * truth.voxel_ml,
         "lesion_voxels": int(truth.lesion.sum()),
+        "control": truth.control,
         "lesion_voxels_outside_brain": truth.outside,
         "ignored_voxels": truth.ignored,
         "lesions": len(lesions.voxels),

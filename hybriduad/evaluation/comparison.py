@@ -38,7 +38,8 @@ def compare(
     """Compare evaluations by name with the first of them, system by system, over the cases that all of them have.
 
     Differences are "other - first" in AUPRC, [Dice] and Dice, by a bootstrap over subjects with shared draws; beside
-    them those of each evaluation's fused score and its other systems, over all folds together. Writes
+    them those of each evaluation's fused score and its other systems, over all folds together. Differences of pooled
+    figures are left out where an evaluation has several folds: scores of models trained apart share no scale. Writes
     ``comparison.csv`` and ``comparison.md`` into ``out`` and returns the differences.
 
     Args:
@@ -68,19 +69,21 @@ def compare(
             raise DataError("evaluations over different voxels", where=key[1], got=names, mend=mend)
     paired = {name: [loaded[name][key] for key in common] for name in names}
     left_out = {name: len(loaded[name]) - len(common) for name in names}
+    folds = {name: 1 if isinstance(folders, str | Path) else len(folders) for name, folders in evaluations}
     rows: list[Figure] = []
     first = names[0]
     for name in names[1:]:
         for system in systems_of(paired[first]):
             if system in systems_of(paired[name]):
                 title = f"{name} - {first} ({system})"
-                rows += differences(paired[name], system, paired[first], system, title, seed, draws)
+                pooled = folds[name] == folds[first] == 1
+                rows += differences(paired[name], system, paired[first], system, title, seed, draws, pooled=pooled)
     for name in names:
-        rows += fusion_differences(paired[name], seed, draws, name)
+        rows += fusion_differences(paired[name], seed, draws, name, pooled=folds[name] == 1)
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
     write_table(folder / "comparison.csv", figure_rows(rows))
-    text = _markdown(paired, left_out, leaked, rows, seed, draws)
+    text = _markdown(paired, left_out, leaked, rows, seed, draws, [name for name in names if folds[name] > 1])
     write_atomically(folder / "comparison.md", text.encode())
     return rows
 
@@ -114,6 +117,7 @@ def _markdown(
     rows: list[Figure],
     seed: int,
     draws: int,
+    folded: list[str],
 ) -> str:
     cases = next(iter(paired.values()))
     lines = [
@@ -126,6 +130,11 @@ def _markdown(
         *(f"- {name}: {note}" for name, note in leaked.items()),
         f"- Mean over subjects with a lesion [95 % interval, bootstrap over subjects, {draws} draws, seed {seed}].",
         "- [Dice] is the best possible Dice of each case, an upper bound. Dice is at the model's calibrated threshold.",
+        *(
+            [f"- No pooled difference of {', '.join(folded)}: scores of models trained apart share no scale."]
+            if folded
+            else []
+        ),
         "",
         "| evaluation | system | AUPRC | [Dice] | Dice |",
         "|---|---|---|---|---|",

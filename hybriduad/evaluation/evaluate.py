@@ -16,7 +16,7 @@ from typing import Any
 
 from hybriduad.cohort.leakage import check_unseen
 from hybriduad.cohort.manifest import read_cohort
-from hybriduad.cohort.truth import REGION, has_truth
+from hybriduad.cohort.truth import REGION, SET_ASIDE, has_truth
 from hybriduad.core.errors import (
     ConfigError,
     DataError,
@@ -150,19 +150,25 @@ def evaluate_cases(
 
 @dataclass(frozen=True)
 class _Scored:
-    """The figures of the cases of predictions in ``source``, and what of them ``leaked``; ``shown``: what each is."""
+    """The figures of the cases of predictions in ``source``, by ``cutoffs``, and what of them ``leaked``; ``shown``:
+    what each is."""
 
     result: Evaluation
     source: Path
     request: Mapping[str, Any]
     scores: Sequence[CaseScores]
+    cutoffs: Mapping[str, Cutoff]
     leaked: Sequence[str]
     shown: Mapping[str, tuple[Case, Mapping[str, Any]]]
 
     def draw(self, parts: Sequence[str]) -> list[str]:
         """The names of the pictures of the ``parts``, which are drawn now."""
         out = self.result.out
-        return [name for part in parts for name in _draw(out, self.source, self.scores, self.shown, part)]
+        return [
+            name
+            for part in parts
+            for name in _draw(out, self.source, self.scores, self.shown, part, self.cutoffs.get(part))
+        ]
 
 
 def _scored(
@@ -213,8 +219,10 @@ def _scored(
         raise DataError(
             "no case could be evaluated", where=source, got=f"the first: {next(iter(result.failed.items()))}"
         )
+    if aside := sum(case.set_aside for case in scores):
+        log.warning(SET_ASIDE, aside)
     shown = {case.name: (case, records[case.dataset, case.name][1]) for case in cases}
-    return _Scored(result, source, request, scores, leaked, shown)
+    return _Scored(result, source, request, scores, cutoffs, leaked, shown)
 
 
 def _case_scores(
@@ -300,13 +308,14 @@ def _draw(
     scores: Sequence[CaseScores],
     shown: Mapping[str, tuple[Case, Mapping[str, Any]]],
     part: str,
+    cutoff: Cutoff | None,
 ) -> list[str]:
     names = []
     for label, figures in chosen_cases(scores, part).items():
         case, record = shown[figures.name]
         name = f"{PICTURES}/{picture_name(label, part)}"
         try:
-            draw_case(folder / name, source, record, case, figures, label, part)
+            draw_case(folder / name, source, record, case, figures, label, part, cutoff)
         except Exception as error:  # the maps of figures kept from before may be gone
             log.warning("no picture of the %s case: %s", label, reason_of(error))
             log.debug("traceback of %s", figures.name, exc_info=True)

@@ -24,7 +24,8 @@ from hybriduad.metrics import (
     paired_difference,
     scan_auroc,
 )
-from hybriduad.metrics.intervals import PooledStatistic, bootstrap_sums
+from hybriduad.metrics.comparisons import paired_p_value
+from hybriduad.metrics.intervals import DRAWS, PooledStatistic, bootstrap_sums, share_interval
 from hybriduad.metrics.scans import Scan
 from hybriduad.metrics.voxels import ratio
 
@@ -51,9 +52,11 @@ POOLED_RANKED: Mapping[str, PooledStatistic] = {
     "auroc": "auroc",
     "best_dice": "best_dice",
 }
+SHARES = ("lesion_free_scans_with_alarm", "lesion_recall", *(f"lesion_recall_{size}" for size in SIZES))
+"""Figures that are shares of scans or lesions, whose intervals are those of shares."""
 PAIRED = ("auprc", "best_dice", "dice")
-FEWEST = 6
-"""Fewest subjects whose difference may be called more than chance: five have the same sign by chance once in 16."""
+LEVEL = 0.05
+"""A difference whose p is this at most is called more than chance."""
 PAIRS = tuple(("score", part) for part in PARTS if part != "score")
 
 
@@ -61,7 +64,8 @@ class Figure(NamedTuple):
     """One row of a summary: a figure of a system (or of "a - b") over a group of subjects, with its 95 % interval.
 
     ``how`` is "mean over subjects" or "pooled"; ``group`` is "" for all, else "attribute=value"; ``left_out`` counts
-    subjects for whom the figure is not defined, as AUPRC and Dice are not for subjects without a lesion.
+    subjects for whom the figure is not defined, as AUPRC and Dice are not for subjects without a lesion. ``p`` is that
+    of a difference of means, by :func:`hybriduad.metrics.comparisons.paired_p_value`; nan in every other row.
     """
 
     group: str
@@ -75,12 +79,13 @@ class Figure(NamedTuple):
     left_out: int
     draws: int
     seed: int
+    p: float = math.nan
 
     @property
-    def excludes_zero(self) -> bool:
-        """Whether the interval lies on one side of 0: of a difference, that it is more than chance. False under
-        :data:`FEWEST` subjects, where an interval is too narrow to say so."""
-        return self.subjects >= FEWEST and (self.low > 0 or self.high < 0)
+    def more_than_chance(self) -> bool:
+        """Whether a difference of means is: by its permutation test, since a bootstrap interval of few subjects is too
+        narrow (that of 6 excludes 0 in one of 7 cohorts without a difference). False where there is no ``p``."""
+        return self.p <= LEVEL
 
 
 def summarise(cases: Sequence[CaseScores], by: Sequence[str], seed: int, draws: int) -> list[Figure]:
@@ -134,9 +139,9 @@ def systems_of(cases: Sequence[CaseScores]) -> list[str]:
     return [name for name in cases[0].systems if all(name in case.systems for case in cases)] if cases else []
 
 
-def figure_row(group: str, system: str, figure: str, how: str, interval: Interval) -> Figure:
+def figure_row(group: str, system: str, figure: str, how: str, interval: Interval, p: float = math.nan) -> Figure:
     """An interval as a row."""
-    return Figure(group, system, figure, how, *interval)
+    return Figure(group, system, figure, how, *interval, p)
 
 
 def _mean(values: Iterable[float]) -> float:
@@ -150,7 +155,7 @@ def subject_means(group: str, cases: Sequence[CaseScores], seed: int, draws: int
     for system in systems_of(cases):
         for figure in (*RANKED, *OUTLINED):
             if any(figure in case.systems[system] for case in cases):
-                interval = bootstrap(subject_values(cases, system, figure), draws=draws, seed=seed)
+                interval = mean_interval(figure, subject_values(cases, system, figure), seed, draws)
                 rows.append(figure_row(group, system, figure, MEAN, interval))
     for figure in RECONSTRUCTION:
         values = [
@@ -170,16 +175,18 @@ def _pooled(cases: Sequence[CaseScores], seed: int, draws: int) -> list[Figure]:
             interval = bootstrap_pooled(histograms, ranking, draws=draws, seed=seed)
             rows.append(figure_row("", system, figure, POOLED, interval))
         scans = [
-            Scan(case.subject, case.systems[system].get("scan_score", math.nan), case.has_lesion) for case in cases
+            Scan(case.subject, case.systems[system].get("scan_score", math.nan), case.has_lesion)
+            for case in cases
+            if not case.set_aside
         ]
         rows.append(figure_row("", system, "scan_auroc", POOLED, scan_auroc([scans], draws=draws, seed=seed)))
         if not all("threshold" in case.systems[system] for case in cases):
             continue
-        for figure, (columns, of_sums, everyone) in POOLED_OUTLINED.items():
+        for figure, (columns, _, everyone) in POOLED_OUTLINED.items():
             chosen = cases if everyone else [case for case in cases if case.has_lesion]
             if not chosen:
                 continue
-            interval = bootstrap_sums(_sums(chosen, system, columns), of_sums, draws=draws, seed=seed)
+            interval = pooled_interval(figure, _sums(chosen, system, columns), seed, draws)
             rows.append(figure_row("", system, figure, POOLED, interval))
     return rows
 
@@ -229,31 +236,65 @@ POOLED_OUTLINED: Mapping[str, tuple[tuple[str, ...], Callable[..., float], bool]
 """Figure -> the columns that are summed, what is made of the sums, and whether lesion-free cases enter."""
 
 
-def fusion_differences(cases: Sequence[CaseScores], seed: int, draws: int, name: str = "") -> list[Figure]:
-    """The fused score of one evaluation less each of its other systems; ``name`` stands before their titles."""
+def mean_interval(figure: str, values: np.ndarray, seed: int = 0, draws: int = DRAWS) -> Interval:
+    """The mean of a figure over subjects, ``values`` (subjects,), with its interval."""
+    interval = bootstrap(values, draws=draws, seed=seed)
+    return share_interval(interval) if figure in SHARES else interval
+
+
+def pooled_interval(figure: str, sums: np.ndarray, seed: int = 0, draws: int = DRAWS) -> Interval:
+    """A figure of :data:`POOLED_OUTLINED` with its interval; ``sums`` (subjects, columns) of its columns."""
+    interval = bootstrap_sums(sums, POOLED_OUTLINED[figure][1], draws=draws, seed=seed)
+    with_lesion = int((sums[:, 0] > 0).sum())  # of the size: others say nothing of its recall
+    return share_interval(interval, with_lesion) if figure in SHARES else interval
+
+
+def fusion_differences(
+    cases: Sequence[CaseScores], seed: int, draws: int, name: str = "", *, pooled: bool = True
+) -> list[Figure]:
+    """The fused score of one evaluation less each of its other systems; ``name`` stands before their titles.
+
+    ``pooled`` as in :func:`differences`.
+    """
     there = systems_of(cases)
     rows = []
     for a, b in PAIRS:
         if a in there and b in there:
-            rows += differences(cases, a, cases, b, f"{name}: {a} - {b}" if name else f"{a} - {b}", seed, draws)
+            title = f"{name}: {a} - {b}" if name else f"{a} - {b}"
+            rows += differences(cases, a, cases, b, title, seed, draws, pooled=pooled)
     return rows
 
 
 def differences(
-    first: Sequence[CaseScores], a: str, second: Sequence[CaseScores], b: str, name: str, seed: int, draws: int
+    first: Sequence[CaseScores],
+    a: str,
+    second: Sequence[CaseScores],
+    b: str,
+    name: str,
+    seed: int,
+    draws: int,
+    *,
+    pooled: bool = True,
 ) -> list[Figure]:
-    """System ``a`` of ``first`` less system ``b`` of ``second``, which hold the same cases; both share the draws."""
+    """System ``a`` of ``first`` less system ``b`` of ``second``, which hold the same cases; both share the draws.
+
+    A difference of means has a p; one of pooled figures has none, as no subject has a value of it. ``pooled``: also
+    over the voxels of all cases, which only scores of one model allow: those of models trained apart, as of several
+    folds, share no scale.
+    """
     rows = []
     for figure in PAIRED:
         if all(figure in case.systems[system] for cases, system in ((first, a), (second, b)) for case in cases):
             values = subject_values(first, a, figure), subject_values(second, b, figure)
-            rows.append(figure_row("", name, figure, MEAN, paired_difference(*values, draws=draws, seed=seed)))
-    interval = bootstrap_pooled(
-        subject_histograms(first, a),
-        "average_precision",
-        against=subject_histograms(second, b),
-        draws=draws,
-        seed=seed,
-    )
-    rows.append(figure_row("", name, "auprc", POOLED, interval))
+            interval = paired_difference(*values, draws=draws, seed=seed)
+            rows.append(figure_row("", name, figure, MEAN, interval, paired_p_value(*values, seed=seed)))
+    if pooled:
+        interval = bootstrap_pooled(
+            subject_histograms(first, a),
+            "average_precision",
+            against=subject_histograms(second, b),
+            draws=draws,
+            seed=seed,
+        )
+        rows.append(figure_row("", name, "auprc", POOLED, interval))
     return rows

@@ -28,7 +28,7 @@ NAN = math.nan
 def outline_figures(mask: np.ndarray, detection: Detection, truth: Truth, threshold: float) -> dict[str, float]:
     """Figures of a mask (H, W, S) inside the region, whose lesions and components are matched in ``detection``.
 
-    On a lesion-free case only those of its false positives are defined.
+    Without a lesion only those of false positives are defined, on a lesion-free scan if it is that of a control.
     """
     counts = confusion(mask, truth.lesion, truth.region)
     sick = bool(truth.lesion.any())
@@ -49,16 +49,16 @@ def outline_figures(mask: np.ndarray, detection: Detection, truth: Truth, thresh
         "false_components": lesions.false,
         "mask_ml": float(mask.sum()) * truth.voxel_ml,
         "false_positive_ml": false_ml,
-        "false_positive_ml_per_lesion_free_scan": NAN if sick else false_ml,
-        "lesion_free_scans_with_alarm": NAN if sick else float(counts.fp > 0),
+        "false_positive_ml_per_lesion_free_scan": false_ml if truth.control else NAN,
+        "lesion_free_scans_with_alarm": float(counts.fp > 0) if truth.control else NAN,
         "false_positive_ml_on_lesion_free_slices": on_clear_ml,
         "false_positive_ml_per_lesion_free_slice": ratio(on_clear_ml, slices),
         "tp": counts.tp,
         "fp": counts.fp,
         "fn": counts.fn,
         "tn": counts.tn,
-        "false_lesions_per_lesion_free_scan": NAN if sick else float(lesions.components),
-        "surface_dice": surface.dice,
+        "false_lesions_per_lesion_free_scan": float(lesions.components) if truth.control else NAN,
+        "surface_dice": surface.dice if sick else NAN,
         "hd95": surface.hd95,
     }
     for size, of_size in detection.counts_by_size(truth.voxel_ml).items():

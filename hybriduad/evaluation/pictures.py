@@ -12,6 +12,7 @@ import numpy as np
 from hybriduad.cohort.truth import read_truth
 from hybriduad.core.drawing import slice_grid
 from hybriduad.core.types import Case
+from hybriduad.detector.thresholds import Cutoff, scan_mask
 from hybriduad.evaluation.case import CaseScores
 from hybriduad.scan.grid import WHITE
 from hybriduad.scan.preparation import scan_on_grid
@@ -52,11 +53,12 @@ def draw_case(
     scores: CaseScores,
     label: str,
     part: str = "score",
+    cutoff: Cutoff | None = None,
 ) -> None:
     """Draw :data:`SLICES` slices of a case on the grid of its scan: scan, pseudo-healthy, score, mask and truth.
 
-    A part that was not predicted stays empty; the mask is that of the scan's threshold in this evaluation, which lies
-    in the middle of the score's colours. Another ``part`` of the prediction may stand for the score.
+    A part that was not predicted stays empty; the mask is that which was evaluated, by ``cutoff``, whose threshold for
+    the scan lies in the middle of the score's colours. Another ``part`` of the prediction may stand for the score.
 
     Raises:
         DataError: a file that cannot be read any more.
@@ -72,9 +74,11 @@ def draw_case(
         return np.asarray(2 * np.clip(truth.crop(data) / white, 0, 1) - 1, dtype=np.float32)
 
     reconstruction = parts.get("reconstruction")
-    score = truth.scores(read_volume(folder / parts[part], constant_ok=True).data)
-    threshold = scores.systems[part].get("threshold")
-    mask = empty if threshold is None else (score >= threshold) & truth.brain
+    values = read_volume(folder / parts[part], constant_ok=True).data
+    score, mask, threshold = truth.scores(values), empty, None
+    if cutoff is not None:
+        whole, threshold = scan_mask(cutoff, values, brain.data, truth.voxel_ml)
+        mask = truth.crop(whole) & truth.region
     # A product of several witnesses is small everywhere: what counts is where its threshold lies.
     shown = score if threshold is None or not 0 < threshold < 1 else score / (score + threshold)
     columns = (

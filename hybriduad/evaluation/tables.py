@@ -13,7 +13,7 @@ from typing import Any
 
 from hybriduad.evaluation.case import RECONSTRUCTION, CaseScores
 from hybriduad.evaluation.figures import (
-    FEWEST,
+    LEVEL,
     MEAN,
     POOLED,
     Figure,
@@ -80,7 +80,7 @@ _TABLES = (
     ("Lesions (26-connected, hit from 10 % overlap), mean over subjects with a lesion", MEAN, _LESION_WISE),
     ("Lesions, pooled", POOLED, _LESION_WISE),
     ("Lesions by their size, and outlines by theirs, pooled", POOLED, _BY_SIZE),
-    ("Outline, mean over subjects with a lesion and a mask", MEAN, ("surface_dice", "hd95")),
+    ("Outline, mean over subjects with a lesion (HD95: and a mask)", MEAN, ("surface_dice", "hd95")),
     ("Scans, by the value that 0.1 ml of the region reach", POOLED, ("scan_auroc",)),
     ("False positives, mean over subjects", MEAN, _FALSE),
     ("False positives, pooled over slices and voxels", POOLED, ("false_positive_ml_per_lesion_free_slice", "fpr")),
@@ -118,11 +118,11 @@ def case_rows(cases: Sequence[CaseScores]) -> list[dict[str, Any]]:
 
 
 def figure_rows(figures: Sequence[Figure]) -> list[dict[str, Any]]:
-    """One row for each figure; those of a difference say whether the interval excludes 0."""
+    """One row for each figure; a difference of means says with its p whether it is more than chance."""
     rows = []
     for figure in figures:
         row: dict[str, Any] = dict(figure._asdict())
-        row["excludes_zero"] = figure.excludes_zero if " - " in figure.system else ""
+        row["more_than_chance"] = "" if math.isnan(figure.p) else figure.more_than_chance
         rows.append(row)
     return rows
 
@@ -157,19 +157,21 @@ def markdown(
 
 
 def difference_table(differences: Sequence[Figure], title: str = "Paired differences") -> list[str]:
-    """Markdown lines: each difference with its interval and whether it excludes 0; none without differences."""
+    """Markdown lines: each difference with interval, p and whether it is more than chance; none without differences."""
     if not differences:
         return []
-    lines = [f"## {title}", "", "| difference | figure | value | 95 % interval | subjects | excludes 0 |"]
-    lines.append("|---|---|---|---|---|---|")
+    lines = [f"## {title}", ""]
+    lines += ["| difference | figure | value | 95 % interval | subjects | p | more than chance |", "|---" * 7 + "|"]
     for row in differences:
         name = f"{LABELS[row.figure]}, {row.how}"
-        few = row.subjects < FEWEST
-        verdict = "too few subjects" if few else "yes" if row.excludes_zero else "no"
+        verdict = "–" if math.isnan(row.p) else "yes" if row.more_than_chance else "no"
         interval = f"{number(row.low, sign=True)} to {number(row.high, sign=True)}"
         value = number(row.value, sign=True)
-        lines.append(f"| {row.system} | {name} | {value} | {interval} | {row.subjects} | {verdict} |")
-    return [*lines, ""]
+        lines.append(f"| {row.system} | {name} | {value} | {interval} | {row.subjects} | {number(row.p)} | {verdict} |")
+    said = (
+        f"p: paired permutation test of the mean, by subject; more than chance: p of {LEVEL:g} or less. Pooled: none."
+    )
+    return [*lines, "", said, ""]
 
 
 def number(value: float, *, sign: bool = False) -> str:
@@ -190,10 +192,12 @@ def _cohort(cases: Sequence[CaseScores], missing: int) -> list[str]:
     methods = ", ".join(sorted({str(case.facts["brain_method"]) for case in cases} - {""})) or "not stated"
     volumes = [float(case.facts["lesion_ml"]) for case in sick]
     middle = f", median {statistics.median(volumes):.1f} ml of lesion" if volumes else ""
+    set_aside = sum(case.set_aside for case in cases)
+    aside = f", {set_aside} neither ill nor known to be healthy, in no figure of scans" if set_aside else ""
     lacking = f" **Not in these figures: {missing} cases without a prediction.**" if missing else ""
     return [
         f"Data: {names}; {len(cases)} cases of {len(by_subject(cases))} subjects, {len(sick)} cases with a lesion"
-        f"{middle}, {len(cases) - len(sick)} without; {slices} lesion-free slices."
+        f"{middle}, {sum(case.control for case in cases)} without{aside}; {slices} lesion-free slices."
         f"{lacking}",
         f"Brain: {methods}. Lesion voxels outside it: {outside} ({share:.2%} of all, in {hit} cases).",
     ]

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
+from scipy.stats import binomtest
 
 from hybriduad.core.errors import ConfigError, DataError
 from hybriduad.metrics import histogram
@@ -170,6 +171,28 @@ def interval_of(value: float, figures: np.ndarray, subjects: int, left_out: int,
     defined = figures[~np.isnan(figures)]
     low, high = np.percentile(defined, [2.5, 97.5]) if subjects > 1 and len(defined) else (math.nan, math.nan)
     return Interval(float(value), float(low), float(high), subjects, left_out, len(figures), seed)
+
+
+def share_interval(interval: Interval, subjects: int | None = None) -> Interval:
+    """The interval of a share in [0, 1]; where all subjects have 0, or all 1, the exact one of so many subjects.
+
+    All draws are then the same, but 0 of 8 says little of the next 8: Clopper and Pearson (1934,
+    doi:10.1093/biomet/26.4.404) give [0, .37]. ``subjects``: how many have something to share, by default all that
+    entered the figure; under 2 it stays nan.
+    """
+    count = interval.subjects if subjects is None else subjects
+    if interval.value not in (0.0, 1.0) or count < 2:
+        return interval
+    exact = binomtest(round(interval.value) * count, count).proportion_ci(0.95, method="exact")
+    return interval._replace(low=float(exact.low), high=float(exact.high))
+
+
+def ranking_interval(interval: Interval) -> Interval:
+    """The interval of how a few rank above others, in [0, 1]; nan where no draw differs from 0, or from 1: then it is
+    not known how far that holds."""
+    if interval.value in (0.0, 1.0) and interval.low == interval.high:
+        return interval._replace(low=math.nan, high=math.nan)
+    return interval
 
 
 def _pooled(histograms: Sequence[ScoreHistogram], statistic: str, weights: np.ndarray) -> tuple[float, np.ndarray]:

@@ -133,11 +133,15 @@ def lesion_precision(counts: LesionCounts) -> float:
 
 
 def lesion_f1(counts: LesionCounts) -> float:
-    """Harmonic mean of lesion recall and precision; nan without lesions, 0 where none is hit."""
-    recall, precision = lesion_recall(counts), lesion_precision(counts)
-    if math.isnan(recall):
-        return math.nan
-    return 2 * recall * precision / (recall + precision) if counts.hit and precision > 0 else 0.0
+    """2 hit / (2 hit + missed + false components), as in ISLES'22 (doi:10.1038/s41597-022-01875-5); in [0, 1];
+    nan without lesions.
+
+    Lesions hit are the true positives, so it is no harmonic mean of :func:`lesion_recall` and
+    :func:`lesion_precision`, whose numerators differ: lesions hit by one component are two, and of one size class
+    the component that hits a lesion may be of another.
+    """
+    missed = counts.lesions - counts.hit
+    return ratio(2 * counts.hit, 2 * counts.hit + missed + counts.false) if counts.lesions else math.nan
 
 
 def component_table(mask: np.ndarray, score: np.ndarray, spacing_mm: Sequence[float]) -> list[Component]:

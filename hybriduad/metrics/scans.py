@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from hybriduad.metrics.clusters import least_voxels
-from hybriduad.metrics.intervals import DRAWS, Interval, draw_subjects, interval_of
+from hybriduad.metrics.intervals import DRAWS, Interval, draw_subjects, interval_of, ranking_interval
 
 LEAST_ML = 0.1
 """A scan's score is reached by at least this volume: a voxel alone, as noise makes it, is no finding."""
@@ -41,7 +41,8 @@ def scan_auroc(trials: Iterable[Sequence[Scan]], *, draws: int = DRAWS, seed: in
     """Probability that an ill scan's score is above a healthy one's, ties half; a 95 % interval over subjects.
 
     Only scans of the same trial, scored by the same model, are compared; all such pairs count alike. A scan whose score
-    is nan is left out. nan where no trial has both kinds; draws without a pair do not enter the interval.
+    is nan is left out. nan where no trial has both kinds; draws without a pair do not enter the interval, which is nan
+    where all others are 0 or all are 1.
     """
     known = [[scan for scan in trial if not math.isnan(scan.score)] for trial in trials]
     subjects = sorted({scan.subject for trial in known for scan in trial})
@@ -62,4 +63,4 @@ def scan_auroc(trials: Iterable[Sequence[Scan]], *, draws: int = DRAWS, seed: in
     weights = np.concatenate([np.ones((1, len(subjects))), weights])
     won, compared = (((weights @ table) * weights).sum(axis=1) for table in (wins, pairs))
     figures = np.divide(won, compared, out=np.full(len(won), np.nan), where=compared > 0)
-    return interval_of(figures[0], figures[1:], len(subjects), 0, seed)
+    return ranking_interval(interval_of(figures[0], figures[1:], len(subjects), 0, seed))

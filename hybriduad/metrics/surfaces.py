@@ -30,7 +30,9 @@ def surface_figures(
     mask: np.ndarray, truth: np.ndarray, spacing_mm: Sequence[float], *, tolerance_mm: float = TOLERANCE_MM
 ) -> SurfaceFigures:
     """Surface Dice at a tolerance (Nikolov et al. 2021, doi:10.2196/26151) and the larger of both 95th percentiles of
-    the distances from one surface to the other, of two masks (X, Y, Z); nan, nan where one of them is empty.
+    the distances from one surface to the other, of two masks (X, Y, Z).
+
+    Where one of them is empty the Dice is 0 and there is no HD95, nan; where both are, both are nan.
 
     Raises:
         DataError: no masks, or shapes that do not fit.
@@ -44,7 +46,7 @@ def surface_figures(
             expected="one spacing an axis",
         )
     if not predicted.any() or not lesion.any():
-        return SurfaceFigures(np.nan, np.nan)
+        return SurfaceFigures(0.0 if predicted.any() or lesion.any() else np.nan, np.nan)
     first, second = (np.argwhere(_surface(volume)) * np.asarray(spacing_mm) for volume in (predicted, lesion))
     distances = KDTree(second).query(first)[0], KDTree(first).query(second)[0]
     near = sum(int(np.count_nonzero(to_other <= tolerance_mm)) for to_other in distances)

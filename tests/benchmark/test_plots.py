@@ -15,12 +15,13 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 from hybriduad.benchmark import plots, tables
 from hybriduad.benchmark.costs import system_gflops
-from hybriduad.benchmark.figures import Entry, row_figures
+from hybriduad.benchmark.figures import Entry, TrialCurve, mean_curve, row_figures, trial_curves
 from hybriduad.benchmark.pictures import row_pictures
 from hybriduad.config import files as configs
 from hybriduad.config.benchmarks import BenchmarkRun
 from hybriduad.core.charts import Panel
 from hybriduad.evaluation.figures import MEAN, POOLED
+from hybriduad.metrics import ScoreHistogram
 
 COSTS = {"intensity": 0.0, "map": 2.0, "fused": 8.0, "2 labels": 8.0, "labels": 8.0}
 
@@ -53,10 +54,15 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> dict[str, tuple[list[Panel], dict[
     return handed
 
 
-def all_voxels(system: int) -> tuple[np.ndarray, np.ndarray]:
+def all_voxels(system: int, folds: tuple[int, ...] = (1, 2)) -> tuple[np.ndarray, np.ndarray]:
     """Scores and truth of all ill people of both folds."""
-    pairs = [voxels(system, fold, person, ill=True) for fold in (1, 2) for person in range(2, 6)]
+    pairs = [voxels(system, fold, person, ill=True) for fold in folds for person in range(2, 6)]
     return np.concatenate([pair[0] for pair in pairs]), np.concatenate([pair[1] for pair in pairs])
+
+
+def pooled_by_fold(system: int) -> float:
+    """The mean over the folds, which have four ill people each, of the AUPRC over all voxels of a fold."""
+    return float(np.mean([average_precision_score(*all_voxels(system, (fold,))[::-1]) for fold in (1, 2)]))
 
 
 def test_figures_of_a_row_agree_with_scikit_learn() -> None:
@@ -64,7 +70,7 @@ def test_figures_of_a_row_agree_with_scikit_learn() -> None:
     for number, (row, done) in enumerate(made_entries(run).items()):
         figures = row_figures(row, done)
         scores, truth = all_voxels(number)
-        assert figures["auprc", POOLED].value == pytest.approx(average_precision_score(truth, scores), abs=0.005)
+        assert figures["auprc", POOLED].value == pytest.approx(pooled_by_fold(number), abs=0.005)
         mask = scores >= 0.5
         assert figures["dice", POOLED].value == pytest.approx(2 * (mask & truth).sum() / (mask.sum() + truth.sum()))
         assert figures["lesion_recall", POOLED].value == figures["lesion_recall_under_1ml", POOLED].value == 0.25
@@ -77,6 +83,44 @@ def test_figures_of_a_row_agree_with_scikit_learn() -> None:
         assert figures["scan_auroc", POOLED].value == pytest.approx(np.mean(ranked))
         assert (("ssim_healthy", MEAN) in figures) == (row.part in ("map", "score"))
         assert ("lesion_f1", MEAN) not in figures, "no subject has it"
+
+
+def test_models_trained_apart_share_no_scale() -> None:
+    """Of two folds alike one model scores far lower: neither the pooled AUPRC nor the curve may depend on that."""
+    run = benchmark()
+    row, (first, second) = next((row, done) for row, done in made_entries(run).items() if row.system == "fused")
+    first = first._replace(cases=first.cases[:4])  # of its four ill people two
+    figures, curve = row_figures(row, [first, second]), mean_curve(trial_curves(row, [first, second]))
+    bins = [case.histograms["score"].to_arrays() for case in second.cases]
+    lowest = min(int(arrays["keys"].min()) for arrays in bins)
+    lower = [ScoreHistogram.from_arrays(arrays | {"keys": arrays["keys"] - lowest}) for arrays in bins]
+    quiet = [replace(case, histograms={"score": low}) for case, low in zip(second.cases, lower, strict=True)]
+    lowered = [first, second._replace(cases=tuple(quiet))]
+    assert row_figures(row, lowered)["auprc", POOLED].value == figures["auprc", POOLED].value
+    np.testing.assert_array_equal(mean_curve(trial_curves(row, lowered)), curve)
+    alone = [row_figures(row, [entry])["auprc", POOLED].value for entry in (first, second)]
+    assert figures["auprc", POOLED].value == pytest.approx((2 * alone[0] + 4 * alone[1]) / 6), "by subjects"
+    assert np.trapezoid(curve[1], curve[0]) == pytest.approx((2 * alone[0] + 4 * alone[1]) / 6, abs=0.01)
+
+
+def test_the_ill_without_a_lesion_to_be_found_are_not_ranked_as_healthy() -> None:
+    run = benchmark()
+    row, (first, *_) = next(iter(made_entries(run).items()))
+    well, rest = first.cases[0], first.cases[1:]
+    loud = replace(well, parts={row.part: {**well.parts[row.part], "scan_score": 1.0}})
+    ranked = [row_figures(row, [Entry(1, cases)])["scan_auroc", POOLED].value for cases in (rest, (loud, *rest))]
+    assert ranked[1] < ranked[0]
+    aside = Entry(1, (replace(loud, set_aside=True), *rest))
+    assert row_figures(row, [aside])["scan_auroc", POOLED].value == ranked[0]
+
+
+def test_a_curve_ends_where_all_lesions_are_found() -> None:
+    """Not at the share of lesion in the brain, which is where the lowest scores of healthy tissue would draw it."""
+    curve = TrialCurve(np.array([0.0, 0.5, 1.0, 1.0]), np.array([1.0, 1.0, 0.8, 0.1]), 3)
+    recall, precision = mean_curve([curve, curve._replace(precision=curve.precision / 2, subjects=1)])
+    assert (recall[0], recall[-1], len(recall)) == (0, 1, 101)
+    assert precision[[0, 50, 100]] == pytest.approx([0.875, 0.875, 0.7])
+    assert [len(values) for values in mean_curve([])] == [0, 0]
 
 
 def test_results_from_before_have_no_curve_and_no_rank_of_scans() -> None:
@@ -113,8 +157,10 @@ def test_the_tables_hold_every_figure_once(tmp_path: Path, drawn: Mapping[str, A
         "L1 in lesions / healthy",
         "error in lesions / healthy",
     ]
+    assert main.count("| 8 of 12 | 2 of 2 |") == 5, "AUPRC and Dice are of the ill alone"
+    assert "intervals, but for the pooled AUPRC, are in table.csv" in text
     fused = next(line for line in rest.splitlines() if line.startswith("| fused |"))
-    assert "| 8.000 | 0.250 | 0.500 | 0.333 |" in fused
+    assert "| 8.000 (8) | 0.250 | 0.500 | 0.333 |" in fused
     assert "| 0.750 | 2.500 | 1.250 |" in fused
     assert rest.count("| – | – |") == 1, "plain intensity has no pseudo-healthy scan"
     for name in ("auprc", "precision_recall", "dice_by_volume", "label_efficiency", "auprc_by_operations"):
@@ -126,7 +172,7 @@ def test_the_tables_hold_every_figure_once(tmp_path: Path, drawn: Mapping[str, A
     assert ("map", "auprc", "pooled") in keys
 
 
-def test_curves_of_precision_are_pooled_and_ordered_as_the_systems_are(
+def test_curves_of_precision_are_pooled_in_a_trial_and_ordered_as_the_systems_are(
     tmp_path: Path, drawn: dict[str, tuple[list[Panel], dict[str, Any]]]
 ) -> None:
     run = benchmark()
@@ -135,10 +181,8 @@ def test_curves_of_precision_are_pooled_and_ordered_as_the_systems_are(
     assert panel.title == "a → a"
     assert [series.name for series in panel.series] == list(run.systems) == options["names"]
     for number, series in enumerate(panel.series):
-        scores, truth = all_voxels(number)
-        area = np.trapezoid(series.y, series.x)
-        assert area == pytest.approx(average_precision_score(truth, scores), abs=0.01)
-        assert len(series.x) < 600
+        assert np.trapezoid(series.y, series.x) == pytest.approx(pooled_by_fold(number), abs=0.01)
+        assert len(series.x) == len(series.y) == 101
 
 
 def test_dice_by_volume_is_over_groups_of_equal_size(
@@ -233,6 +277,35 @@ def test_pictures_of_a_row_are_the_best_and_the_worst_of_all_its_trials(
     assert shown["worst"][0] < shown["median"][0] < shown["best"][0]
     tables.write_tables(tmp_path, run, {row: done}, COSTS)
     assert f"]({shown['best'][1]}) | [" in (tmp_path / "table.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("rule", "shown"),
+    [
+        ("best-dice", True),
+        ("false-positives:per=slice,false_positive_ml=0.10", True),
+        ("false-positives:false_positive_ml=2", False),
+    ],
+)
+def test_a_rule_with_other_limits_is_not_shown_as_the_healthy_only_rule(
+    rule: str, shown: bool, tmp_path: Path, drawn: Mapping[str, Any]
+) -> None:
+    """A bundle holds a rule once: results from before hold the Dice by the other limits under that name."""
+    run = benchmark(rule=rule)
+    entries = {}
+    for row, done in made_entries(run).items():
+        entries[row] = []
+        for entry in done:
+            cases = [
+                replace(case, parts={row.part: {**case.parts[row.part], "dice_healthy_rule": 0.25}})
+                for case in entry.cases
+            ]
+            entries[row].append(entry._replace(cases=tuple(cases)))
+    tables.write_tables(tmp_path, run, entries, COSTS)
+    text = (tmp_path / "table.md").read_text()
+    assert ("Dice, healthy-only rule" in text) == ("which sees no lesion" in text) == shown
+    assert ("dice_healthy_rule" in (tmp_path / "table.csv").read_text()) == shown
+    assert f"by the rule {rule}" in text
 
 
 def test_before_anything_is_done_there_is_no_plot(tmp_path: Path) -> None:

@@ -83,6 +83,20 @@ def test_a_file_from_before_is_read_and_what_it_lacks_is_undefined(tmp_path: Pat
     assert 0 < read.parts["score"]["dice"] < 1
 
 
+def test_who_is_no_control_comes_back_and_of_a_file_from_before_all_without_a_lesion_are(tmp_path: Path) -> None:
+    path, facts = tmp_path / "r.json", {"dataset": "d", "subject": "01", "case": "sub-01"}
+    stated = [{"lesion_voxels": 5, "control": False}, {"lesion_voxels": 0, "control": True}]
+    stated += [{"lesion_voxels": 0, "control": False}, {"lesion_voxels": 0}]
+    write_result(path, {}, [results.TestedCase.of(CaseScores(facts | known, {}, {}, {})) for known in stated])
+    assert [case.set_aside for case in read_result(path)] == [False, False, True, False]
+    assert [case["control"] for case in json.loads(path.read_text())["cases"]] == [False, True, False, True]
+    content = json.loads(path.read_text())
+    for case in content["cases"]:
+        del case["control"]
+    path.write_text(json.dumps(content))
+    assert [case.set_aside for case in read_result(path)] == [False] * 4
+
+
 @pytest.mark.parametrize("broken", [[[1], [1]], [[1, -1], [1, 1], [0, 0]], [[1], [1], [1, 2]], 7])
 def test_bins_that_are_none_are_refused(broken: object, tmp_path: Path) -> None:
     path = tmp_path / "r.json"

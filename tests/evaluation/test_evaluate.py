@@ -22,9 +22,13 @@ from hybriduad.core.errors import ConfigError, DataError, LeakageError
 from hybriduad.core.types import Case
 from hybriduad.evaluation import case as evaluation_case
 from hybriduad.evaluation import evaluate as evaluation
+from hybriduad.evaluation import pictures
+from hybriduad.evaluation.case import CaseScores
 from hybriduad.evaluation.evaluate import compare, evaluate
+from hybriduad.evaluation.figures import differences
 from hybriduad.evaluation.pictures import chosen_cases
-from hybriduad.metrics import surface_figures
+from hybriduad.evaluation.tables import difference_table
+from hybriduad.metrics import ScoreHistogram, surface_figures
 from hybriduad.prediction.files import FORMAT, SUFFIXES
 from hybriduad.scan.volumes import VolumeGrid, write_volume
 
@@ -310,6 +314,33 @@ class TestFigures:
             assert result.value("score", name).value == pytest.approx(np.mean(values))
             assert result.value("score", name).subjects == 3
 
+    def test_the_ill_without_a_lesion_to_be_found_are_no_controls(
+        self, study: Study, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """A lesion that is wholly ignored; an empty mask, and a healthy person's ignored scar, are controls."""
+        before = study.evaluate("before")
+        assert not caplog.text
+        nothing = np.zeros(SHAPE, dtype=bool)
+        study.add(5, ignore=lesion_mask(5))
+        study.add(6, lesion=nothing)
+        study.add(7, lesion=lesion_mask(7), ignore=lesion_mask(7))
+        study.cases[-1] = replace(study.cases[-1], health="healthy")
+        result = study.evaluate()
+        assert "no healthy controls either, as all that is marked is ignored: 1;" in caplog.text
+        assert caplog.text.count("no healthy controls") == 1
+        rows = {row["case"]: row for row in rows_of(study.root / "scores" / "cases.csv") if row["system"] == "score"}
+        assert [row["control"] for row in rows.values()] == ["False"] * 3 + ["True", "False", "True", "True"]
+        free = ("false_positive_ml_per_lesion_free_scan", "lesion_free_scans_with_alarm")
+        for figure in (*free, "false_lesions_per_lesion_free_scan"):
+            assert [name for name, row in rows.items() if row[figure]] == ["sub-04", "sub-06", "sub-07"]
+            assert result.value("score", figure).subjects == 3
+        assert result.value("score", "scan_auroc", "pooled").subjects == 6
+        assert result.value("score", "dice") == before.value("score", "dice")._replace(left_out=4)
+        text = (study.root / "scores" / "summary.md").read_text()
+        assert (
+            "3 cases with a lesion, median 3.2 ml of lesion, 3 without, 1 neither ill nor known to be healthy" in text
+        )
+
     def test_empty_mask_on_an_empty_truth_is_undefined_and_no_alarm(self, tmp_path: Path) -> None:
         study = Study(tmp_path)
         silent = {part: np.zeros(SHAPE, np.float32) for part in QUALITY}
@@ -317,7 +348,8 @@ class TestFigures:
         study.add(2, healthy=True, maps=silent)
         result = study.evaluate()
         sick, well = (row for row in rows_of(tmp_path / "scores" / "cases.csv") if row["system"] == "score")
-        assert float(sick["dice"]) == 0.0
+        assert float(sick["dice"]) == float(sick["surface_dice"]) == 0.0
+        assert sick["hd95"] == well["surface_dice"] == ""
         assert well["dice"] == well["auprc"] == well["precision"] == ""
         assert result.value("score", "dice").value == 0.0
         assert result.value("score", "lesion_free_scans_with_alarm").value == 0.0
@@ -421,20 +453,42 @@ class TestFigures:
         figure = result.value("score", "auprc")
         assert (figure.value, figure.subjects) == (pytest.approx(expected), 2)
 
-    def test_paired_differences_share_the_draws_and_say_whether_they_exclude_zero(self, study: Study) -> None:
+    def test_paired_differences_share_the_draws_and_say_whether_they_are_more_than_chance(self, study: Study) -> None:
         few = study.evaluate("few").value("score - intensity", "auprc")
         assert few.low > 0
-        assert not few.excludes_zero, "three subjects of one sign are no evidence"
+        assert few.p == 2 / 2**3
+        assert not few.more_than_chance, "three subjects of one sign are no evidence"
         for number in (5, 6, 7):
             study.add(number)
         result = study.evaluate()
         difference = result.value("score - intensity", "auprc")
         expected = result.value("score", "auprc").value - result.value("intensity", "auprc").value
         assert difference.value == pytest.approx(expected)
-        assert difference.excludes_zero
+        assert difference.p == 2 / 2**6
+        assert difference.more_than_chance
         assert difference.low > 0
         row = next(row for row in rows_of(study.root / "scores" / "summary.csv") if row["system"] == difference.system)
-        assert (row["excludes_zero"], row["seed"], row["draws"]) == ("True", "0", "50")
+        assert (row["more_than_chance"], row["p"], row["seed"], row["draws"]) == ("True", "0.03125", "0", "50")
+        text = (study.root / "scores" / "summary.md").read_text()
+        assert re.search(r"^\| score - intensity \| AUPRC, mean.*\| 6 \| 0\.031 \| yes \|$", text, re.MULTILINE)
+        # Of pooled voxels no subject has a difference.
+        assert math.isnan(result.value("score - intensity", "auprc", "pooled").p)
+        assert re.search(r"^\| score - intensity \| AUPRC, pooled .*\| 6 \| – \| – \|$", text, re.MULTILINE)
+
+    def test_an_interval_of_few_subjects_is_no_evidence(self, study: Study) -> None:
+        """It excludes 0 where the permutation test of six subjects, one of them against the others, does not."""
+        scores = []
+        for number, (a, b) in enumerate(((0.6, 0.5), (0.6, 0.5), (0.7, 0.5), (0.7, 0.5), (0.6, 0.5), (0.48, 0.5))):
+            facts = {"dataset": "d", "subject": str(number), "case": str(number), "lesion_voxels": 1}
+            histogram = ScoreHistogram()
+            histogram.add(np.array([0.9, 0.1]), np.array([True, False]))
+            both = dict.fromkeys(("score", "map"), histogram)
+            scores.append(CaseScores(facts, {"score": {"auprc": a}, "map": {"auprc": b}}, both, {}))
+        (row, _) = differences(scores, "score", scores, "map", "score - map", seed=0, draws=500)
+        assert row.low > 0
+        assert row.p == 4 / 2**6
+        assert not row.more_than_chance
+        assert "| 0.062 | no |" in "\n".join(difference_table([row]))
 
     def test_by_attribute(self, study: Study) -> None:
         result = study.evaluate(by=("site",))
@@ -632,6 +686,25 @@ class TestFolders:
         summary = json.loads((folder / "summary.json").read_text(), parse_constant=lambda name: pytest.fail(name))
         assert len(summary["cases"]) == 4
 
+    def test_pictures_show_the_mask_that_was_evaluated(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """By a rule that leaves specks out, and without what is ignored."""
+        lesion, ignore = lesion_mask(1), np.zeros(SHAPE, dtype=bool)
+        ignore[4, 4:6, 2] = True
+        loud = np.where(lesion, 0.9, 0.1).astype(np.float32)
+        loud[10, 8, 2:4] = loud[12, 4, 3] = 0.9  # specks of 0.16 and 0.08 ml
+        study = Study(tmp_path)
+        sized = {"threshold": 0.5, "least_ml": 0.2, "per": "lesion"}
+        study.model["thresholds"]["rules"] = {"best-dice": {"sized": dict.fromkeys(QUALITY, sized)}}
+        study.write_model()
+        study.add(1, lesion=lesion, ignore=ignore, maps=dict.fromkeys(QUALITY, loud))
+        drawn: list[list[np.ndarray]] = []
+        monkeypatch.setattr(pictures, "slice_grid", lambda path, rows, titles, **options: drawn.extend(rows))
+        result = study.evaluate()
+        assert len(drawn) == 2
+        assert any(mask.any() for *_, mask, _ in drawn)
+        assert all(np.array_equal(mask, truth) for *_, mask, truth in drawn)
+        assert result.value("score", "dice").value == 1
+
     def test_pictures_of_another_part(self, study: Study) -> None:
         result = study.evaluate(pictured=("map", "uncertainty"))
         folder = study.root / "scores" / "pictures"
@@ -664,16 +737,24 @@ class TestCompare:
         figures = {(row.system, row.figure, row.how): row for row in rows}
         gain = figures["better - plain (score)", "auprc", "mean over subjects"]
         assert gain.subjects == 6
-        assert gain.excludes_zero
+        assert gain.p == 2 / 2**6
+        assert gain.more_than_chance
         same = figures["better - plain (map)", "auprc", "mean over subjects"]
-        assert (same.value, same.excludes_zero) == (0.0, False)
+        assert (same.value, same.p, same.more_than_chance) == (0.0, 1.0, False)
         better = figures["better: score - map", "auprc", "mean over subjects"]
         assert better.subjects == 6
         assert better.value > figures["plain: score - map", "auprc", "mean over subjects"].value
         assert better.value - figures["plain: score - map", "auprc", "mean over subjects"].value == pytest.approx(
             gain.value
         )
-        assert "better - plain (score)" in (tmp_path / "comparison" / "comparison.md").read_text()
+        text = (tmp_path / "comparison" / "comparison.md").read_text()
+        assert "better - plain (score)" in text
+        # Scores of two models share no scale, those of one fold do.
+        assert not any(how == "pooled" for *_, how in figures)
+        assert "- No pooled difference of plain, better: scores of models trained apart" in text
+        one = compare([(name, listed[:1]) for name, listed in folders.items()], out=tmp_path / "one", draws=50)
+        assert {row.system for row in one if row.how == "pooled"} == {row.system for row in one}
+        assert "No pooled difference" not in (tmp_path / "one" / "comparison.md").read_text()
         with pytest.raises(DataError, match="case in two folds"):
             compare([("a", [folders["plain"][0]] * 2), ("b", folders["better"])], out=tmp_path / "x")
 
@@ -745,6 +826,26 @@ class TestTruth:
         write_volume(path, np.arange(math.prod(SHAPE)).reshape(SHAPE), GRID)
         truth = read_truth(Case("d", "1", {"FLAIR": path}, health="healthy"), brain, GRID, "axial")
         assert truth.clear.tolist() == [True] * 9 + [False]
+
+    def test_who_is_a_control(self, tmp_path: Path) -> None:
+        files = {name: tmp_path / f"{name}.nii.gz" for name in ("FLAIR", "empty", "lesion")}
+        write_volume(files["FLAIR"], np.arange(math.prod(SHAPE)).reshape(SHAPE), GRID)
+        write_volume(files["empty"], np.zeros(SHAPE, bool), GRID, np.uint8)
+        write_volume(files["lesion"], lesion_mask(1), GRID, np.uint8)
+
+        def control(health: str, lesion: str | None, *, ignored: bool = False) -> bool:
+            masks = {"lesion": lesion and files[lesion], "ignore": files["lesion"] if ignored else None}
+            case = Case("d", "1", {"FLAIR": files["FLAIR"]}, health=health, **masks)
+            return read_truth(case, brain_mask(), GRID, "axial").control
+
+        assert control("healthy", None)
+        assert control("healthy", "empty")
+        assert control("healthy", "lesion", ignored=True)
+        assert control("unknown", "empty")
+        assert not control("unknown", "lesion", ignored=True)
+        assert control("lesion", "empty")
+        assert not control("lesion", "lesion", ignored=True)
+        assert not control("healthy", "lesion")
 
     def test_stored_figures_come_back(self, study: Study) -> None:
         study.evaluate()

@@ -266,6 +266,14 @@ class TestFalsePositives:
         assert entry["values"]["score"] > 1
         assert entry["reached"]["score"] == 0.0
 
+    def test_the_ill_without_a_lesion_to_be_found_are_no_lesion_free_scans(self) -> None:
+        well, other = (observation(str(i), *voxels(i, 900, 0.0), voxels(i, 900, 0.0)[0]) for i in (1, 2))
+        ill = replace(other, set_aside=True)
+        assert false_positives([well, ill], 0.1, "scan") == false_positives([well], 0.1, "scan")
+        assert false_positives([well, ill], 0.1) == false_positives([well, other], 0.1), "their slices are"
+        with pytest.raises(DataError, match="no lesion-free scan"):
+            false_positives([ill], 0.1, "scan")
+
     def test_nothing_free_of_lesions(self) -> None:
         scores, truth = voxels(0, 100, 0.5)
         sick = observation("a", scores, truth, np.zeros(0), slices=0)
@@ -368,8 +376,18 @@ class TestConformal:
         with pytest.raises(DataError, match=r"n healthy controls give alpha >= 1 / \(n \+ 1\): got 5 controls"):
             module.find(module.Config(alpha=0.1), [case for case, _ in people[:5]])
         sick = observation("s", *voxels(0, 100, 0.5), np.zeros(0), slices=0)
-        with pytest.raises(DataError, match="no healthy control to calibrate on: got 1 cases, all of them with a les"):
+        with pytest.raises(DataError, match="no healthy control to calibrate on: got 1 cases, all of them ill"):
             module.find(module.Config(alpha=0.1), [sick])
+
+    @pytest.mark.parametrize("rule", ["scans", "lesions", "voxels"])
+    def test_the_ill_without_a_lesion_to_be_found_are_no_controls(self, rule: str, people: list) -> None:
+        module = plugins.load("rules", f"conformal-{rule}")
+        controls, ill = [case for case, _ in people[:9]], [replace(case, set_aside=True) for case, _ in people[9:19]]
+        assert module.find(module.Config(alpha=0.1), controls + ill) == module.find(module.Config(alpha=0.1), controls)
+        with pytest.raises(DataError, match="got 9 controls"):
+            module.find(module.Config(alpha=0.05), controls + ill)
+        with pytest.raises(DataError, match="got 10 cases, all of them ill"):
+            module.find(module.Config(alpha=0.5), ill)
 
 
 def poisson_binomial_dice(p: np.ndarray, k: int) -> float:
@@ -414,6 +432,25 @@ class TestExpectedDice:
         assert (calibration.slope, calibration.intercept) == (pytest.approx(2, abs=0.15), pytest.approx(1, abs=0.15))
         assert calibration.probability(np.array([0.5])) == pytest.approx(1 / (1 + np.exp(-calibration.intercept)))
 
+    def test_lesion_voxels_that_no_mask_can_hold_do_not_change_the_calibration(self) -> None:
+        """Outside the brain mask every score is 0: a twentieth of the lesion there bent the line of all others."""
+        whole, cut = [], []
+        for number in range(4):
+            rng = np.random.default_rng(number)
+            truth = np.arange(21_000) < 1000
+            scores = (1 / (1 + np.exp(-rng.normal(np.where(truth, 1, -5), 1.6)))).astype(np.float32)
+            outside = np.arange(21_000) < 50
+            whole.append(observation(str(number), scores[~outside], truth[~outside], np.zeros(0), slices=0))
+            zeroed = np.where(outside, 0, scores)
+            cut.append(observation(str(number), zeroed, truth, np.zeros(0), slices=0))
+        first, second = expected(whole), expected(cut)
+        for name in ("slope", "intercept"):
+            values = [getattr(finding.cutoffs["score"], name) for finding in (first, second)]
+            assert values[0] == pytest.approx(values[1], rel=1e-6)
+        # They are still missed.
+        assert second.reached["score"] == pytest.approx(first.reached["score"] * 0.98, abs=0.01)
+        assert second.reached["score"] < first.reached["score"] - 0.01
+
     def test_each_scan_gets_its_own_threshold_and_the_mean_dice_rises(self) -> None:
         """Voxels as doubtful as those of a faint lesion are, beside a bright one, better left out: half of the Dice
         that a scan lets expect is its best threshold."""
@@ -451,6 +488,13 @@ class TestExpectedDice:
         # Without either: none, and it is said.
         assert expected(sick).cutoffs["score"].floor == 0
         assert "the rule is for cohorts that are known to be ill" in caplog.text
+
+    def test_the_ill_without_a_lesion_to_be_found_set_no_floor(self) -> None:
+        sick = [observation(str(i), *voxels(i, 6000, 0.03, base=0.2), np.zeros(0), slices=0) for i in range(5)]
+        free = [observation(f"h{i}", *voxels(20 + i, 6000, 0.0, base=0.2), np.zeros(0), slices=0) for i in range(4)]
+        ill = [replace(case, set_aside=True) for case in free[2:]]
+        assert expected([*sick, *free[:2], *ill]) == expected([*sick, *free[:2]])
+        assert expected([*sick, *ill]).facts["floor_on"]["material"] == "none"
 
     def test_a_scan_under_a_floor_set_on_slices_may_be_cut_at_the_threshold_of_all(self) -> None:
         sick = [observation(str(i), *voxels(i, 6000, 0.03, base=0.2), np.zeros(0), slices=0) for i in range(5)]

@@ -11,6 +11,8 @@ from hybriduad.metrics.coarse import SHARES, coarsened, precision_recall
 
 ERROR = 0.005
 """Of the AUPRC, as the module states it."""
+SMALL_ERROR = 0.013
+"""Of a lesion of 60 voxels alone."""
 
 
 def voxels(seed: int, count: int = 100_000) -> tuple[np.ndarray, np.ndarray]:
@@ -45,6 +47,19 @@ def test_the_area_is_the_exact_auprc_of_each_case_and_of_all_together() -> None:
     exact = average_precision_score(truth, scores)
     assert area(pooled) == pytest.approx(exact, abs=ERROR)
     assert abs(np.mean([area(histogram) for histogram in coarse]) - exact) > 4 * ERROR, "pooled is another figure"
+
+
+def test_a_case_of_a_small_lesion_errs_more_and_many_of_them_pooled_do_not() -> None:
+    pairs = []
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        truth = np.arange(60_060) < 60
+        pairs.append(((1 / (1 + np.exp(-rng.normal(np.where(truth, 0, -3), 1.5)))).astype(np.float32), truth))
+    coarse = [coarsened(filled(*pair)) for pair in pairs]
+    errors = [abs(area(few) - average_precision_score(*pair[::-1])) for few, pair in zip(coarse, pairs, strict=True)]
+    assert max(errors) == pytest.approx(SMALL_ERROR, abs=0.001)
+    scores, truth = (np.concatenate(values) for values in zip(*pairs, strict=True))
+    assert area(ScoreHistogram.merged(coarse)) == pytest.approx(average_precision_score(truth, scores), abs=ERROR)
 
 
 def test_the_curve_is_scikit_learns() -> None:

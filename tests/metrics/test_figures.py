@@ -244,7 +244,7 @@ def test_lesions_are_hit_at_ten_percent_and_join_at_corners():
     assert counts == LesionCounts(lesions=3, hit=2, components=4, false=1)
     assert metrics.lesion_recall(counts) == 2 / 3
     assert metrics.lesion_precision(counts) == 3 / 4
-    assert metrics.lesion_f1(counts) == pytest.approx(2 * (2 / 3) * (3 / 4) / (2 / 3 + 3 / 4))
+    assert metrics.lesion_f1(counts) == pytest.approx(2 * 2 / (2 * 2 + 1 + 1)), "one missed, one false"
     mask[0, 0, 0] = False
     assert metrics.lesion_detection(mask, truth).hit == 1
 
@@ -272,11 +272,21 @@ def test_lesions_by_their_size_and_components_by_theirs():
         "over_10ml": LesionCounts(lesions=1, hit=1, components=1, false=0),
     }
     assert metrics.lesion_precision(sizes["under_1ml"]) == 0.5
+    assert [metrics.lesion_f1(counts) for counts in sizes.values()] == [0, 0, 1]
     assert detection.counts() == tuple(map(sum, zip(*sizes.values(), strict=True)))
     assert (detection.lesions.covered / detection.lesions.voxels).tolist() == [0.09, 0.0, 1.0]
     # Exactly 1 ml, although 0.1 * 0.1 * 0.1 is a little over 0.001.
     ten = np.ones((10, 10, 10), bool)
     assert metrics.match_lesions(ten, ten).counts_by_size(0.1 * 0.1 * 0.1)["1_to_10ml"].hit == 1
+
+
+def test_a_lesion_found_by_a_component_of_the_next_size_is_found():
+    truth, mask = np.zeros((2, 30, 30, 4), bool)
+    truth[5:14, 5:15, 0] = mask[5:16, 5:15, 0] = True  # 9 ml and 11 ml at 0.1 ml a voxel
+    sizes = metrics.match_lesions(mask, truth).counts_by_size(0.1)
+    assert sizes["1_to_10ml"] == (1, 1, 0, 0)
+    assert metrics.lesion_f1(sizes["1_to_10ml"]) == 1
+    assert math.isnan(metrics.lesion_f1(sizes["over_10ml"])), "no lesion of that size"
 
 
 def test_lesion_figures_where_there_is_nothing():

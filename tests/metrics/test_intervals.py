@@ -13,7 +13,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from hybriduad import metrics
 from hybriduad.core.errors import ConfigError, DataError
 from hybriduad.metrics import ScoreHistogram, bootstrap
-from hybriduad.metrics.intervals import bootstrap_sums, draw_subjects
+from hybriduad.metrics.intervals import bootstrap_sums, draw_subjects, share_interval
 
 
 def cohort(
@@ -204,6 +204,21 @@ def test_pooled_with_nothing_to_pool():
         metrics.bootstrap_pooled([healthy], against=[])
     with pytest.raises(DataError, match="resample"):
         metrics.bootstrap(np.zeros((2, 2, 2)))
+
+
+def test_no_alarm_in_eight_scans_says_little_of_the_next() -> None:
+    """The next eight may have 1 - (0.025)^(1/8) of them: where all are alike, draws of them are too."""
+    assert bootstrap(np.zeros(8), draws=50)[:3] == (0, 0, 0)
+    none, all_of_them = (share_interval(bootstrap(np.full(8, share), draws=50)) for share in (0.0, 1.0))
+    bound = 1 - 0.025 ** (1 / 8)
+    assert none[:3] == pytest.approx((0, 0, bound))
+    assert all_of_them[:3] == pytest.approx((1, 1 - bound, 1))
+    assert (none.subjects, none.draws) == (8, 50)
+    assert share_interval(bootstrap(np.zeros(8), draws=50), 3)[1:3] == pytest.approx((0, 1 - 0.025 ** (1 / 3)))
+    some = bootstrap(np.array([0.0, 1.0, 0.5]), draws=50)
+    assert share_interval(some) == some
+    assert math.isnan(share_interval(bootstrap(np.zeros(1))).high)
+    assert math.isnan(share_interval(bootstrap(np.full(3, math.nan))).high)
 
 
 def test_sums_are_resampled_as_by_a_statistic_that_sums():

@@ -37,7 +37,7 @@ def test_one_trial_is_scikit_learns() -> None:
 
 
 def test_a_draw_is_the_figure_of_the_subjects_drawn() -> None:
-    trial = scans(1, 6)
+    trial = scans(4, 6)
     interval = scan_auroc([trial], draws=40, seed=3)
     figures = []
     for draw in np.random.default_rng(3).integers(0, 6, (40, 6)):
@@ -53,6 +53,17 @@ def test_scores_of_different_models_are_never_compared() -> None:
     louder = [scan._replace(subject=("e", scan.subject[1]), score=10 * scan.score + 50) for scan in trial]
     assert scan_auroc([trial, louder], draws=10).value == pytest.approx(scan_auroc([trial], draws=10).value)
     assert scan_auroc([trial + louder], draws=10).value != pytest.approx(scan_auroc([trial], draws=10).value)
+
+
+def test_how_far_a_perfect_ranking_holds_is_not_known() -> None:
+    trial = [Scan(("d", str(i)), float(i), i > 3) for i in range(8)]
+    for scans_of, value in ((trial, 1), ([scan._replace(ill=not scan.ill) for scan in trial], 0)):
+        interval = scan_auroc([scans_of], draws=100)
+        assert (interval.value, interval.subjects) == (value, 8)
+        assert math.isnan(interval.low)
+        assert math.isnan(interval.high)
+    tied = [scan._replace(score=1.0) for scan in trial]
+    assert scan_auroc([tied], draws=100)[:3] == (0.5, 0.5, 0.5)
 
 
 def test_with_one_kind_alone_it_is_undefined() -> None:

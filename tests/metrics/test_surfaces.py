@@ -50,9 +50,13 @@ def test_a_shift_across_thick_slices_counts_by_their_spacing() -> None:
     assert surface_figures(shifted, truth, (1.1, 1.3, 5.0)).dice == pytest.approx(5 / 6)
 
 
-def test_without_a_mask_or_a_truth_there_is_no_outline() -> None:
+def test_an_outline_that_is_missing_is_a_miss_and_two_are_undefined() -> None:
+    """Else a system that leaves nine of ten lesions out would be measured on the tenth alone."""
     none, some = np.zeros((4, 4, 4), bool), np.ones((4, 4, 4), bool)
-    for pair in ((none, some), (some, none), (none, none)):
-        assert all(map(math.isnan, surface_figures(*pair, (1, 1, 1))))
+    for pair in ((none, some), (some, none)):
+        figures = surface_figures(*pair, (1, 1, 1))
+        assert figures.dice == 0
+        assert math.isnan(figures.hd95)
+    assert all(map(math.isnan, surface_figures(none, none, (1, 1, 1))))
     with pytest.raises(DataError, match="one spacing an axis"):
         surface_figures(some, some, (1, 1))

@@ -14,7 +14,7 @@ cases, weights every subject alike however many cases they have unless its figur
 Raises:
     DataError: the cases hold nothing that the rule can use, such as no lesion.
 
-A rule that says ``NEEDS_PEAKS = True`` has an option ``least_ml``: the observations of lesion-free cases then hold the
+A rule that says ``NEEDS_PEAKS = True`` has an option ``least_ml``: the observations of controls then hold the
 peaks of clusters of that size. What it promises in words it puts into ``facts`` as ``guarantee``, and the controls that
 lesions and scans can be compared with as ``controls`` (:class:`hybriduad.detector.controls.Controls`).
 """
@@ -44,7 +44,9 @@ class Observation:
     ``whole`` counts the voxels of the region of :mod:`hybriduad.cohort.truth`, ``clear`` those in its lesion-free
     slices, which are ``slices`` many; ``voxel_ml`` is the volume of a voxel of the scan. ``peaks``: for each least
     volume in ml that a rule needs, and each part, the highest score that a cluster of at least so much reaches.
-    ``distance``: of the scan from the training, over its limit; None where the bundle knows none.
+    ``distance``: of the scan from the training, over its limit; None where the bundle knows none. ``set_aside``: no
+    lesion to be found, but no healthy person either (:class:`hybriduad.cohort.truth.Truth`); its lesion-free slices,
+    away from all that is ignored, count like those of the ill.
     """
 
     subject: tuple[str, str]
@@ -54,11 +56,17 @@ class Observation:
     clear: Mapping[str, ScoreHistogram]
     peaks: Mapping[float, Mapping[str, float]] = field(default_factory=dict)
     distance: float | None = None
+    set_aside: bool = False
 
     @property
     def has_lesion(self) -> bool:
         """Whether the truth holds a lesion voxel."""
         return any(histogram.positives for histogram in self.whole.values())
+
+    @property
+    def control(self) -> bool:
+        """Whether it is a lesion-free scan of a person who is not known to be ill."""
+        return not self.has_lesion and not self.set_aside
 
 
 @dataclass(frozen=True)

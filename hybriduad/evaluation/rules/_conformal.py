@@ -29,14 +29,14 @@ SILENT = "It does not say how many lesions are found, and nothing of scanners or
 
 
 def parts_and_controls(observed: Sequence[Observation], alpha: float) -> tuple[list[str], list[Observation]]:
-    """The parts that every case has, and the lesion-free cases, of as many people as ``alpha`` needs.
+    """The parts that every case has, and the controls, of as many people as ``alpha`` needs.
 
     Raises:
         DataError: no such case, or too few people for ``alpha``.
     """
-    healthy = [case for case in observed if not case.has_lesion]
+    healthy = [case for case in observed if case.control]
     if not healthy:
-        got = f"{len(observed)} cases, all of them with a lesion" if observed else "no case"
+        got = f"{len(observed)} cases, all of them ill" if observed else "no case"
         raise DataError("no healthy control to calibrate on", got=got, expected="cases without a lesion")
     allowed_above(alpha, len(subjects_of(healthy)))
     return parts_of(observed), healthy

@@ -53,8 +53,10 @@ def find(config: Config, observed: Sequence[Observation]) -> Finding:
     """A logistic regression of the truth on the logit of the score, and a floor, for each part.
 
     Slope and intercept are fitted on the scans with a lesion, every subject with the same weight: they give the
-    probability that a voxel is lesion if the scan has a lesion. Whether it has is decided by the floor of the largest
-    expected Dice, which is high where a few voxels stand out and low where none does, whatever the size of the brain.
+    probability that a voxel is lesion if the scan has a lesion. Voxels of score 0 are left out: they lie outside the
+    brain or in slices that were not judged, are in no mask, and as lesion would flatten the slope. Whether it has is
+    decided by the floor of the largest expected Dice, which is high where a few voxels stand out and low where none
+    does, whatever the size of the brain.
 
     The floor is set on material without a lesion: the lesion-free scans or, without any, the lesion-free slices of each
     annotated scan as a separate scan. It is the expected Dice that best tells them from the scans with a lesion, where
@@ -72,7 +74,7 @@ def find(config: Config, observed: Sequence[Observation]) -> Finding:
         DataError: no case has a lesion, or no part can be calibrated.
     """
     sick = with_lesion(observed)
-    healthy = [case for case in observed if not case.has_lesion]
+    healthy = [case for case in observed if case.control]
     clear = healthy or [case for case in sick if case.slices > 0]
     if not clear:
         log.warning(
@@ -121,6 +123,8 @@ def _fit(sick: Sequence[Observation], part: str) -> Calibration | None:
     weights = np.zeros((2, BINS))  # of lesion and other voxels in each bin, over all subjects
     for case, share in zip(sick, case_weights(sick), strict=True):
         keys, positives, negatives = case.whole[part].descending()
+        judged = keys > 0
+        keys, positives, negatives = keys[judged], positives[judged], negatives[judged]
         weights[:, keys] += share * np.stack([positives, negatives]) / max(int(positives.sum() + negatives.sum()), 1)
     truths, keys = np.nonzero(weights)
     if not (truths == 0).any() or not (truths == 1).any():

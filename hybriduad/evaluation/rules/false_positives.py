@@ -38,7 +38,7 @@ def find(config: Config, observed: Sequence[Observation]) -> Finding:
         DataError: no lesion-free slice, or scan.
     """
     per = config.per
-    usable = [case for case in observed if (case.slices > 0 if per == "slice" else not case.has_lesion)]
+    usable = [case for case in observed if (case.slices > 0 if per == "slice" else case.control)]
     units = sum(case.slices for case in usable) if per == "slice" else len(usable)
     if not units:
         wanted = "healthy scans" + ("" if per == "scan" else ", or slices away from lesions")
