@@ -39,8 +39,8 @@ REGION = (
 
 
 SET_ASIDE = (
-    "cases without a lesion to be found that are no healthy controls either, as all that is marked is ignored: %d; they "
-    "count neither as ill nor as lesion-free scans; state health 'healthy' of those that are"
+    "cases without a lesion to be found that are no healthy controls either, as all that is marked is ignored: %d; "
+    "they count neither as ill nor as lesion-free scans; state health 'healthy' of those that are"
 )
 """The warning of whoever sets such cases aside."""
 
