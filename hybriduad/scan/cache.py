@@ -5,15 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import platform
-import shutil
-import tempfile
-import time
 from pathlib import Path
 
 import numpy as np
 
 from hybriduad.config.runs import NATIVE, Anatomy
+from hybriduad.core.aside import folder_aside, remove_abandoned
 from hybriduad.core.errors import DataError
 from hybriduad.core.types import Case
 from hybriduad.scan import template_space
@@ -24,8 +21,7 @@ from hybriduad.scan.preparation import FORMAT, Prepared, prepare
 from hybriduad.scan.template_grid import TemplateGrid
 
 _ASIDE = ".partial-"
-"""Begins the name of an entry that is being built, followed by the machine and the process that builds it."""
-_DAY_S = 24 * 3600
+"""Begins the name of an entry that is being built."""
 VALID = "valid.npy"
 """Only in entries where some contrast covers just a part of the scan."""
 SCAN_BRAIN = "scan_brain.npy"
@@ -44,9 +40,7 @@ class PreparedCache:
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
-        for partial in self.folder.glob(f"{_ASIDE}*"):
-            if _abandoned(partial):
-                shutil.rmtree(partial, ignore_errors=True)
+        remove_abandoned(self.folder, _ASIDE)
 
     def get(self, case: Case, anatomy: Anatomy, direction: str | None = None) -> Prepared:
         """As :func:`prepare`; the arrays of the result are read-only and memory-mapped.
@@ -60,8 +54,7 @@ class PreparedCache:
         return _load(entry)
 
     def _build(self, entry: Path, prepared: Prepared) -> None:
-        partial = Path(tempfile.mkdtemp(dir=self.folder, prefix=f"{_ASIDE}{_machine()}-{os.getpid()}-"))
-        try:
+        with folder_aside(self.folder, _ASIDE) as partial:
             np.save(partial / "image.npy", prepared.image, allow_pickle=False)
             masks = np.stack([getattr(prepared, name) for name in _MASKS])
             np.save(partial / "masks.npy", masks, allow_pickle=False)
@@ -77,32 +70,11 @@ class PreparedCache:
                 "notes": prepared.notes,
             }
             (partial / "record.json").write_text(json.dumps(record))
-            os.rename(partial, entry)
-        except OSError:
-            if not entry.is_dir():  # otherwise another process was faster, with the same content
-                raise
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
-
-
-def _machine() -> str:
-    """This machine in a few characters: process ids of another machine that shares the folder mean nothing here."""
-    return hashlib.sha256(platform.node().encode()).hexdigest()[:8]
-
-
-def _abandoned(partial: Path) -> bool:
-    """Whether nobody builds this entry any more: its process on this machine has ended, or it is a day old."""
-    try:
-        if time.time() - partial.stat().st_mtime > _DAY_S:
-            return True
-        machine, process, _ = partial.name.removeprefix(_ASIDE).split("-")
-        if machine == _machine() and os.name == "posix":  # on Windows this call would end the process
-            os.kill(int(process), 0)
-    except ProcessLookupError:
-        return True
-    except (OSError, ValueError):  # gone by now, another user's, or a name of an earlier version
-        return False
-    return False
+            try:
+                os.rename(partial, entry)
+            except OSError:
+                if not entry.is_dir():  # otherwise another process was faster, with the same content
+                    raise
 
 
 def _load(entry: Path) -> Prepared:

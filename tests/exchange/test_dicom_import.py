@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -142,6 +144,93 @@ def test_patients_and_studies_are_numbered_and_a_subject_can_be_added(tmp_path: 
     assert names == ["sub-01_ses-01", "sub-01_ses-02", "sub-02", "sub-A"]
     oldest = nib.load(tmp_path / "out/sub-01/ses-01/anat/sub-01_ses-01_FLAIR.nii.gz")
     assert sorted(np.asarray(oldest.dataobj).ravel()) == sorted(head(2).ravel())
+
+
+def test_overwriting_a_subject_leaves_the_others_and_their_masks(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    for number, name in enumerate("AB"):
+        import_dicom(write_series(tmp_path / name, head(number)), out=out, subject=name)
+    other, mask = out / "sub-A/anat/sub-A_FLAIR.nii.gz", out / "derivatives/manual/sub-A/anat/drawn_mask.nii.gz"
+    mask.parent.mkdir(parents=True)
+    mask.write_bytes(b"by hand")
+    (out / "participants.tsv").write_text("participant_id\tage\nsub-A\t40\nsub-B\t50\n")
+    before = other.read_bytes()
+    again = write_series(tmp_path / "again", head(7), description="t1_se_tra", **T1)
+    import_dicom(again, out=out, subject="B", overwrite=True)
+    assert (other.read_bytes(), mask.read_bytes()) == (before, b"by hand")
+    cases = read_manifest(out / "cohort.csv")
+    assert [(case.subject, list(case.images), case.attributes["age"]) for case in cases] == [
+        ("A", ["FLAIR"], "40"),
+        ("B", ["T1w"], "50"),
+    ]
+    assert [path.name for path in sorted((out / "sub-B/anat").iterdir())] == ["sub-B_T1w.json", "sub-B_T1w.nii.gz"]
+    rows = [line.split("\t") for line in (out / "series.tsv").read_text().splitlines()[1:]]
+    assert [(row[0], row[4]) for row in rows] == [("A", "FLAIR"), ("B", "T1w")]
+    roi = out / "sub-B/anat/sub-B_T1w_label-lesion_roi.nii.gz"
+    roi.write_bytes(b"by hand")
+    with pytest.raises(ConfigError, match=r"what no import wrote among the scans .*sub-B_T1w_label-lesion_roi.nii.gz;"):
+        import_dicom(again, out=out, subject="B", overwrite=True)
+    assert roi.read_bytes() == b"by hand"
+
+
+def test_overwriting_all_takes_nothing_but_imported_scans(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    first, second = (write_series(tmp_path / str(number), head(number)) for number in (1, 2))
+    import_dicom(first, out=out, subject="A")
+    (out / "participants.tsv").write_text("participant_id\nsub-A\n")
+    with pytest.raises(ConfigError, match=r"got participants.tsv; move that away first, .* one patient .*--subject"):
+        import_dicom(second, out=out, overwrite=True)
+    assert (out / "sub-A/anat/sub-A_FLAIR.nii.gz").is_file()
+    (out / "participants.tsv").unlink()
+    (out / ".DS_Store").touch()
+    import_dicom(second, out=out, overwrite=True)
+    assert [case.name for case in read_manifest(out / "cohort.csv")] == ["sub-01"]
+    assert sorted(path.name for path in out.glob("sub-*")) == ["sub-01"]
+
+
+def test_what_fails_or_is_killed_leaves_the_scans_there(tmp_path: Path) -> None:
+    out, scan = tmp_path / "out", tmp_path / "out/sub-A/anat/sub-A_FLAIR.nii.gz"
+    good, bad = write_series(tmp_path / "good", head(1)), write_series(tmp_path / "bad", head(2), description="scout")
+    import_dicom(good, out=out, subject="A")
+    with pytest.raises(DataError, match="no usable scan"):
+        import_dicom(bad, out=out, subject="A", overwrite=True)
+    assert scan.is_file()
+    code = (
+        "import os, sys; from hybriduad.exchange import dicom_import;"
+        "dicom_import.convert_series = lambda *_: os._exit(9);"
+        "dicom_import.import_dicom(sys.argv[1], out=sys.argv[2], subject='B')"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(good), str(out)], timeout=300, check=False)
+    assert done.returncode == 9
+    (left,) = out.glob(".import-*")
+    assert (scan.is_file(), (out / "sub-B").exists()) == (True, False)
+    living = out / left.name.replace(left.name.split("-")[2], str(os.getpid()))
+    living.mkdir()
+    import_dicom(good, out=out, subject="B")
+    assert list(out.glob(".import-*")) == [living]
+    assert [case.subject for case in read_manifest(out / "cohort.csv")] == ["A", "B"]
+
+
+@pytest.mark.parametrize("subject", ["A", None])
+def test_an_exchange_that_is_killed_can_be_done_again(
+    subject: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, series = tmp_path / "out", write_series(tmp_path / "in", head(1))
+    import_dicom(series, out=out, subject="A")
+    rename = os.rename
+
+    def killed(source: Path, target: Path) -> None:
+        if target.parent == out:
+            raise KeyboardInterrupt
+        rename(source, target)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "rename", killed)
+        with pytest.raises(KeyboardInterrupt):
+            import_dicom(series, out=out, subject=subject, overwrite=True)
+    import_dicom(series, out=out, subject=subject, overwrite=True)
+    assert [case.subject for case in read_manifest(out / "cohort.csv")] == [subject or "01"]
+    assert len((out / "series.tsv").read_text().splitlines()) == 2
 
 
 def test_nothing_usable_and_no_dicom_are_one_sentence(tmp_path: Path) -> None:
