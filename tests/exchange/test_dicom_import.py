@@ -267,8 +267,14 @@ def test_without_the_extra_one_sentence_names_it(folder: Path, tmp_path: Path, m
     assert not (tmp_path / "out").exists()
 
 
-def series(description: str, *, kind: tuple[str, ...] = ("ORIGINAL", "PRIMARY"), agent: bool = False) -> DicomSeries:
-    return DicomSeries(1, 1, "1", description, "", "MR", kind, agent, 30, ())
+def series(
+    description: str,
+    *,
+    kind: tuple[str, ...] = ("ORIGINAL", "PRIMARY"),
+    agent: bool = False,
+    protocol: str = "",
+) -> DicomSeries:
+    return DicomSeries(1, 1, "1", description, protocol, "MR", kind, agent, 30, ())
 
 
 @pytest.mark.parametrize(
@@ -302,6 +308,50 @@ def test_a_contradiction_and_an_agent_are_said() -> None:
     times = {"EchoTime": 0.1, "RepetitionTime": 4.0}
     assert guess_contrast(series("T1 SE"), times).why == "called 'T1 SE', though TE 100 ms, TR 4000 ms would be T2w"
     assert guess_contrast(series("T1 SE", agent=True), {}).contrast == "T1wCE"
+
+
+@pytest.mark.parametrize(
+    "description",
+    [
+        *("AX T1 W/O CONTRAST", "SAG T1 WO CONTRAST", "T1 AX PRE-CONTRAST", "T1 precontrast", "T1 non-contrast"),
+        *("T1 PRE GD", "AX T1 PRE GAD", "T1 w/o Gd", "T1 ohne KM", "t1_se_tra_vor_KM", "T1 unenhanced"),
+        *("T1 W/WO CONTRAST", "T1 with and without contrast", "T1 W & W/O CONTRAST", "T1 post-op", "T1 W/O FS"),
+    ],
+)
+def test_no_contrast_agent_by_the_name(description: str) -> None:
+    assert guess_contrast(series(description), {}).contrast == "T1w"
+
+
+@pytest.mark.parametrize(
+    "description",
+    ["AX T1 W CONTRAST", "T1 POST W/O FS", "T1 FS +C", "T1 pre-op post contrast", "T1 nach KM", "T1 MPRAGE Gd"],
+)
+def test_a_contrast_agent_by_the_name(description: str) -> None:
+    assert guess_contrast(series(description), {}).contrast == "T1wCE"
+
+
+def test_the_name_says_more_of_the_agent_than_the_header() -> None:
+    guess = guess_contrast(series("T1 pre Gd", agent=True), {})
+    assert guess.contrast == "T1w"
+    assert guess.why == "called 'T1 pre Gd', without contrast agent by its name, though one is stated"
+    assert guess_contrast(series("T1 w/wo contrast", agent=True), {}).contrast == "T1wCE"
+
+
+@pytest.mark.parametrize(
+    ("description", "protocol", "contrast"),
+    [
+        ("SAG T1 SE", "BRAIN W/WO CONTRAST", "T1w"),
+        ("AX T2 FLAIR", "BRAIN + MRA", "FLAIR"),
+        ("AX T1", "HEAD AND NECK", "T1w"),
+        ("Ax T2 FSE", "ROUTINE BRAIN FLAIR T2", "T2w"),
+        ("", "t1_mprage", "T1w"),
+        (WITHHELD, "t2_flair", "FLAIR"),
+    ],
+)
+def test_the_protocol_of_an_examination_names_no_series(description: str, protocol: str, contrast: str) -> None:
+    named = series(description, protocol=protocol)
+    assert no_anatomy(named) == ""
+    assert guess_contrast(named, {}).contrast == contrast
 
 
 def test_what_is_no_anatomy() -> None:
