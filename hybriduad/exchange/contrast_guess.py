@@ -1,9 +1,9 @@
 """Which contrast a series is, by the words of its description and by the times of its sequence.
 
-The words come first, since they are what the scanner's staff meant; a contradiction between both is said. They are those
-of the series' description, and of the protocol only where there is no description: some scanners write one protocol for
-the whole examination. Times are those of the BIDS sidecar, in seconds. A guess is a guess: what it rests on is stated,
-and users may override it.
+The words come first, since they are what the scanner's staff meant; a contradiction between both is said. They are
+those of the series' description, and of the protocol only where there is no description: some scanners write one
+protocol for the whole examination. Times are those of the BIDS sidecar, in seconds. A guess is a guess: what it rests
+on is stated, and users may override it.
 """
 
 from __future__ import annotations
@@ -39,9 +39,7 @@ WORDS = {
     "T2w": _EDGE.format("t2") + r"|t2w|\bcube\b|\bspace\b|\bvista\b",
 }
 """Contrast -> words; the first that fits counts, but a FLAIR called T1 is T1w."""
-AGENT = (
-    r"\+ ?c\b|\bc\+|\bgd\b|gado|\bgad\b|\bpost\b(?!.?(op|surg|rt\b|rx\b))|contrast|\bce\b|\bkm\b|\bmdc\b|dotarem"
-)
+AGENT = r"\+ ?c\b|\bc\+|\bgd\b|gado|\bgad\b|\bpost\b(?!.?(op|surg|rt\b|rx\b))|contrast|\bce\b|\bkm\b|\bmdc\b|dotarem"
 WITHOUT = (
     r"(\bw/?o|\bwithout|\bnon?|\bpre|\bvor\b|\bohne\b|\bsans\b|\bsin\b|\bsenza\b)[ ./-]*(iv )?"
     r"(contrast|kontrast|gado|gad\b|gd\b|km\b|mdc\b|ce\b|c\b|agent|inject|enhanc|dotarem|produit|medio)"

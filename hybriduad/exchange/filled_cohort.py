@@ -100,6 +100,7 @@ def _fill_case(source: Path, case: Case, out: Path, seam_mm: float, overwrite: b
     record = _record(source, case)
     shown = str(record["notes"]["shown"])
     parts = {name: source / record["parts"][name] for name in ("mask", "brain", "reconstruction")}
+    case.check((shown, "T1w"))
     scan_path = case.images[shown]
     inputs = {"scan": file_digest(scan_path)} | {name: file_digest(path) for name, path in parts.items()}
     if record["inputs"].get(shown, {}).get("sha256") != inputs["scan"]:

@@ -113,6 +113,7 @@ def plan_cohort(
     for case in cases:
         record = record_of(folder, case)
         try:
+            case.check((*model.anatomy.contrasts, case.reference, "brain"))
             if record.is_file() and not overwrite:
                 check_same_scan(record, case, model.anatomy.contrasts)
                 states[case.name] = ("done", "")

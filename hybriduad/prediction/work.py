@@ -128,6 +128,7 @@ def complete(worker: Worker, case: Case, ahead: Ahead | None = None) -> Result:
         if request.overwrite:
             record.unlink(missing_ok=True)
         if record.is_file():
+            case.check((*worker.detector.anatomy.contrasts, case.reference, "brain"))
             check_same_scan(record, case, worker.detector.anatomy.contrasts)
             return Result(case.name, "kept", worker=worker.name)
     except Exception as error:  # what is done in its place is of another scan: nothing to remember

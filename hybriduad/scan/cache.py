@@ -13,6 +13,7 @@ from hybriduad.config.runs import NATIVE, Anatomy
 from hybriduad.core.aside import folder_aside, remove_abandoned
 from hybriduad.core.errors import DataError
 from hybriduad.core.types import Case
+from hybriduad.datasets._layout import MASKS
 from hybriduad.scan import template_space
 from hybriduad.scan.brain_ways import brain_key
 from hybriduad.scan.digests import file_digest, mask_files
@@ -113,6 +114,7 @@ def _everywhere(present: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
 
 def _cache_key(case: Case, anatomy: Anatomy, direction: str | None) -> str:
     reference = case.reference_contrast(anatomy.contrasts)
+    case.check((*anatomy.contrasts, reference, *MASKS))
     digests: dict[str, str | None] = {}
     for name, path in {**dict(sorted(case.images.items())), **mask_files(case)}.items():
         try:

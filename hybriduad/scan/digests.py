@@ -7,7 +7,7 @@ from pathlib import Path
 
 from hybriduad.core.errors import DataError
 from hybriduad.core.types import Case
-from hybriduad.datasets._layout import MASKS
+from hybriduad.datasets._layout import MASKS, refuse_broken
 
 
 def file_digest(path: Path) -> str:
@@ -20,6 +20,7 @@ def file_digest(path: Path) -> str:
         with Path(path).open("rb") as stream:
             return hashlib.file_digest(stream, "sha256").hexdigest()
     except OSError as error:
+        refuse_broken([Path(path)], Path(path).parent)
         raise DataError("cannot read file", where=path, got=error.strerror) from error
 
 

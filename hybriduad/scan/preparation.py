@@ -12,6 +12,7 @@ import numpy as np
 from hybriduad.config.runs import NATIVE, Anatomy
 from hybriduad.core.errors import DataError
 from hybriduad.core.types import Case
+from hybriduad.datasets._layout import MASKS
 from hybriduad.scan import native_space, template_space
 from hybriduad.scan.brain import find_brain, find_head
 from hybriduad.scan.brain_ways import outline_brain
@@ -101,12 +102,13 @@ def prepare(case: Case, anatomy: Anatomy, direction: str | None = None) -> Prepa
     ``direction`` (sagittal, coronal or axial) is the acquisition direction that a bundle was trained on.
 
     Raises:
-        DataError: the case has none of the contrasts, was acquired in another direction, a mask is on none of its
-            grids, no brain is found, or a file cannot be used (:mod:`hybriduad.scan.volumes`,
-            :mod:`hybriduad.scan.refusals`).
+        DataError: the case has a fault in one of the contrasts or in a mask, has none of the contrasts, was acquired in
+            another direction, a mask is on none of its grids, no brain is found, or a file cannot be used
+            (:mod:`hybriduad.scan.volumes`, :mod:`hybriduad.scan.refusals`).
         ConfigError: what is to find the brain is not installed.
     """
     names = anatomy.contrasts
+    case.check((*names, case.reference, *MASKS))
     if not any(name in case.images for name in names):
         needed = f"one of {list(names)}"
         raise DataError("no contrast that the bundle knows", where=case.name, got=sorted(case.images), expected=needed)
