@@ -9,8 +9,8 @@ from __future__ import annotations
 import hashlib
 import os
 import platform
+import secrets
 import shutil
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,8 +21,12 @@ _DAY_S = 24 * 3600
 
 @contextmanager
 def folder_aside(place: Path, mark: str) -> Iterator[Path]:
-    """A new folder in ``place`` whose name begins with ``mark``, removed at the end unless it was renamed by then."""
-    folder = Path(tempfile.mkdtemp(dir=place, prefix=f"{mark}{_machine()}-{os.getpid()}-"))
+    """A new folder in ``place`` whose name begins with ``mark``, removed at the end unless it was renamed by then.
+
+    Its mode is that of any folder of this user: one of tempfile would stay closed to others where it is renamed.
+    """
+    folder = place / f"{mark}{_machine()}-{os.getpid()}-{secrets.token_hex(4)}"
+    folder.mkdir()
     try:
         yield folder
     finally:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 
 from hybriduad.config.runs import NATIVE, Anatomy
 from hybriduad.core.aside import folder_aside, remove_abandoned
-from hybriduad.core.errors import DataError
+from hybriduad.core.errors import DataError, ToolError
 from hybriduad.core.types import Case
 from hybriduad.datasets._layout import MASKS
 from hybriduad.scan import template_space
@@ -29,17 +31,21 @@ SCAN_BRAIN = "scan_brain.npy"
 BIAS = "bias.npy"
 """Only in entries in template space."""
 _MASKS = ("brain", "foreground", "lesion", "ignore")
+DAMAGED = (OSError, EOFError, ValueError, KeyError, TypeError)
+"""What reading an entry raises that is not as it was written."""
+log = logging.getLogger(__name__)
 
 
 class PreparedCache:
     """Prepared cases in a folder, memory-mapped, keyed by the content of their files and by what matters of the config.
 
     Safe for several processes: an entry is built aside and renamed into place. What a killed process left half built is
-    removed by the next process that opens the cache.
+    removed by the next process that opens the cache. A damaged entry is made anew. What this user may not read or write
+    is prepared without the cache, and the log says so once.
     """
 
     def __init__(self, folder: str | Path) -> None:
-        self.folder = Path(folder)
+        self.folder, self._told = Path(folder), False
         self.folder.mkdir(parents=True, exist_ok=True)
         remove_abandoned(self.folder, _ASIDE)
 
@@ -47,12 +53,42 @@ class PreparedCache:
         """As :func:`prepare`; the arrays of the result are read-only and memory-mapped.
 
         Raises:
-            DataError: as :func:`prepare`, or the entry is damaged.
+            DataError: as :func:`prepare`.
+            ToolError: an entry is damaged at once when it is made.
         """
         entry = self.folder / _cache_key(case, anatomy, direction)
-        if not entry.is_dir():
-            self._build(entry, prepare(case, anatomy, direction))
-        return _load(entry)
+        damaged = False
+        try:
+            if entry.is_dir():
+                return _load(entry)
+        except PermissionError as error:
+            self._tell(error)
+            return prepare(case, anatomy, direction)
+        except DAMAGED as error:
+            damaged = True
+            log.warning("damaged cache entry %s is made anew: %s", entry, error)
+        prepared = prepare(case, anatomy, direction)
+        try:
+            if damaged:
+                self._remove(entry)
+            self._build(entry, prepared)
+            return _load(entry)
+        except PermissionError as error:
+            self._tell(error)
+            return prepared
+        except DAMAGED as error:
+            if isinstance(error, OSError):  # such as a full disk
+                raise
+            raise ToolError("damaged cache entry", where=entry, got=str(error), mend="look at that disk") from error
+
+    def _tell(self, error: PermissionError) -> None:
+        if not self._told:
+            log.warning("scans are prepared without the cache: %s", error)
+        self._told = True
+
+    def _remove(self, entry: Path) -> None:
+        with folder_aside(self.folder, _ASIDE) as aside, suppress(FileNotFoundError):  # another process was faster
+            os.rename(entry, aside / entry.name)
 
     def _build(self, entry: Path, prepared: Prepared) -> None:
         with folder_aside(self.folder, _ASIDE) as partial:
@@ -79,19 +115,17 @@ class PreparedCache:
 
 
 def _load(entry: Path) -> Prepared:
-    try:
-        record = json.loads((entry / "record.json").read_text())
-        image = np.load(entry / "image.npy", mmap_mode="r", allow_pickle=False)
-        masks = np.load(entry / "masks.npy", mmap_mode="r", allow_pickle=False)
-        if (entry / VALID).exists():
-            valid = np.load(entry / VALID, mmap_mode="r", allow_pickle=False)
-        else:
-            valid = _everywhere(np.array(record["present"]), image.shape)
-        scan_brain = np.load(entry / SCAN_BRAIN, mmap_mode="r", allow_pickle=False)
-        shaded = (entry / BIAS).exists()
-        bias = np.load(entry / BIAS, mmap_mode="r", allow_pickle=False) if shaded else None
-    except (OSError, ValueError) as error:
-        raise DataError("damaged cache entry", where=entry, got=str(error), mend="delete that folder") from error
+    """What is in an entry; of a damaged one the error is among :data:`DAMAGED`."""
+    record = json.loads((entry / "record.json").read_text())
+    image = np.load(entry / "image.npy", mmap_mode="r", allow_pickle=False)
+    masks = np.load(entry / "masks.npy", mmap_mode="r", allow_pickle=False)
+    if (entry / VALID).exists():
+        valid = np.load(entry / VALID, mmap_mode="r", allow_pickle=False)
+    else:
+        valid = _everywhere(np.array(record["present"]), image.shape)
+    scan_brain = np.load(entry / SCAN_BRAIN, mmap_mode="r", allow_pickle=False)
+    shaded = (entry / BIAS).exists()
+    bias = np.load(entry / BIAS, mmap_mode="r", allow_pickle=False) if shaded else None
     kind = Grid if "slice_axis" in record["grid"] else TemplateGrid
     grid = kind.from_json(record["grid"])
     return Prepared(
