@@ -125,16 +125,23 @@ def prepare(case: Case, anatomy: Anatomy, direction: str | None = None) -> Prepa
             "another acquisition direction", where=case.name, got=DIRECTIONS[axis], expected=direction, mend=mend
         )
     other_scans = {n: _read_scan(case.images[n]) for n in names if n in case.images and n != reference}
+    headers, moved_mm = {name: scan.grid for name, scan in other_scans.items()}, {}
     if not native:
-        other_scans = {name: template_space.aligned(scan, image) for name, scan in other_scans.items()}
+        pairs = {name: template_space.aligned(scan, image) for name, scan in other_scans.items()}
+        other_scans = {name: scan for name, (scan, _) in pairs.items()}
+        moved_mm = {name: round(apart, 2) for name, (_, apart) in pairs.items() if apart}
     scans = {reference: image} | other_scans
     slices = {name: to_slices(_on_grid(scan, image.grid, linear=True), axis) for name, scan in scans.items()}
     fields = {name: to_slices(_coverage(scan, image.grid), axis) for name, scan in other_scans.items()}
     covered = {name: field for name, field in fields.items() if not field.all()}
-    masks = {
-        kind: to_slices(_on_grid(_read_mask(path, case, kind), image.grid, linear=False), axis) > 0.5
-        for kind, path in mask_files(case).items()
-    }
+    masks = {}
+    for kind, path in mask_files(case).items():
+        mask = _read_mask(path, case, kind)
+        if not same_grid(mask.grid, image.grid):  # drawn on another contrast, it goes where that goes
+            drawn_on = next((name for name, grid in headers.items() if same_grid(mask.grid, grid)), "")
+            if drawn_on in moved_mm:
+                mask = template_space.along(mask, headers[drawn_on], other_scans[drawn_on].grid)
+        masks[kind] = to_slices(_on_grid(mask, image.grid, linear=False), axis) > 0.5
     head = find_head(slices[reference])
     brain, method = _brain(image, axis, head, masks.get("brain"), case, anatomy)
     head |= brain
@@ -159,6 +166,7 @@ def prepare(case: Case, anatomy: Anatomy, direction: str | None = None) -> Prepa
         )
         placed = template_space.place(volumes, covers, solids, image.grid, anatomy, reference, case.name)
         notes["template"] = placed.about
+        notes["moved_mm"] = moved_mm
     grid = placed.grid
     notes["intensity_median"] = {name: m for name, m in zip(names, grid.median, strict=True) if name in slices}
     return Prepared(
