@@ -21,7 +21,8 @@ from hybriduad.scan.template_grid import TemplateGrid, rows
 from hybriduad.scan.volumes import Image, VolumeGrid, spacing_of, to_ras
 
 FORMAT = 3
-"""Part of the cache's key in template space: raised whenever :func:`place`, :func:`aligned` or :func:`along` give other numbers."""
+"""Part of the cache's key in template space: raised whenever :func:`place`, :func:`aligned` or :func:`along` give other
+numbers."""
 OVERLAP = 0.88
 """The least Dice of the outlines of a scan's brain and the template's, where the scan has voxels. Of real scans
 (healthy, MS, tumours, white-matter lesions, with a skull and without) it was 0.91 to 0.97, and 0.84 to 0.87 of one that

@@ -135,7 +135,7 @@ def test_the_user_has_the_last_word(folder: Path, tmp_path: Path) -> None:
 def test_patients_and_studies_are_numbered_and_a_subject_can_be_added(tmp_path: Path) -> None:
     write_series(tmp_path / "in" / "x", head(1), study="2")
     write_series(tmp_path / "in" / "y", head(2), study="1")
-    write_series(tmp_path / "in" / "z", head(3), patient="Other^One")
+    write_series(tmp_path / "in" / "z", head(3), patient="Other^One", PatientID="2")
     with pytest.raises(ConfigError, match="several patients under one name: got 2 patients"):
         import_dicom(tmp_path / "in", out=tmp_path / "out", subject="A")
     import_dicom(tmp_path / "in", out=tmp_path / "out")
@@ -144,6 +144,29 @@ def test_patients_and_studies_are_numbered_and_a_subject_can_be_added(tmp_path: 
     assert names == ["sub-01_ses-01", "sub-01_ses-02", "sub-02", "sub-A"]
     oldest = nib.load(tmp_path / "out/sub-01/ses-01/anat/sub-01_ses-01_FLAIR.nii.gz")
     assert sorted(np.asarray(oldest.dataobj).ravel()) == sorted(head(2).ravel())
+
+
+def test_who_is_one_patient(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """By number, else by name, else by study; and nobody is named in the log."""
+
+    def patients(**headers: dict[str, str]) -> list[int]:
+        caplog.clear()
+        for name, header in headers.items():
+            write_series(tmp_path / str(len(headers)) / name, head(), study=name[-1], **header)
+        return [series.patient for series in find_series(tmp_path / str(len(headers)))]
+
+    alike = {f"s{i}": {"patient": name} for i, name in enumerate(("Doe^John", "Doe^John^^^", "DOE^JOHN "))}
+    assert patients(**alike) == [1, 1, 1]
+    assert caplog.text == ""
+    unnumbered = [{"patient": name, "PatientID": ""} for name in ("Doe^John", "DOE^JOHN^^^", "Roe^Jane", "Doe^John")]
+    assert patients(**{f"s{i}": header for i, header in enumerate(unnumbered)}) == [1, 1, 1, 2]
+    assert caplog.text == ""
+    nobody = {f"s{i}": {"patient": "", "PatientID": ""} for i in (1, 2)}
+    assert patients(**nobody) == [1, 2]
+    assert "2 studies name no patient: each counts as a patient of its own" in caplog.text
+    renamed = {f"s{i}": {"patient": name} for i, name in enumerate(("Doe^Jane", "Roe^Jane", "Roe^Jane", "Roe", ""))}
+    assert patients(**renamed) == [1, 1, 1, 1, 1]
+    assert "one PatientID and several names count as one each: 1" in caplog.text
 
 
 def test_overwriting_a_subject_leaves_the_others_and_their_masks(tmp_path: Path) -> None:
