@@ -247,14 +247,20 @@ def write_manifest(cases: Iterable[Case], path: str | Path) -> None:
     Paths below the manifest's folder are written relative to it, so that folder can be moved; others absolute.
 
     Raises:
-        DataError: no case, the same case twice, a case with a fault, a link to nothing, or an attribute with the name
-            of a manifest column.
+        DataError: no case, the same case twice, a case with a fault, a link to nothing, a file name that is no UTF-8,
+            or an attribute with the name of a manifest column.
     """
     path = Path(path)
     text = _text(_distinct(cases, path), path)
+    try:
+        content = text.encode()
+    except UnicodeEncodeError as error:
+        got = ascii(error.object[: error.start].rpartition("\n")[2][-60:] + error.object[error.start])
+        mend = "rename those files or folders, or write the manifest below them"
+        raise DataError("file name that is no UTF-8", where=path, got=f"a row with {got}", mend=mend) from error
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
-    partial.write_text(text, encoding="utf-8", newline="")
+    partial.write_bytes(content)
     os.replace(partial, path)
 
 

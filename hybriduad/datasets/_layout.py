@@ -51,19 +51,20 @@ def contrast_of(labels: Mapping[str, str], suffix: str) -> str:
 
 
 def dataset_name(root: Path) -> str:
-    """``Name`` in ``dataset_description.json``, else the folder's name.
+    """``Name`` in ``dataset_description.json``, else the folder's name, in which what is no UTF-8 is replaced.
 
     Raises:
         DataError: the description is not a JSON object.
     """
     description = root / "dataset_description.json"
+    folder = os.fsencode(root.absolute().name).decode(errors="replace")
     if not description.is_file():
-        return root.absolute().name
+        return folder
     try:
         name = json.loads(description.read_text(encoding="utf-8-sig")).get("Name")
     except (ValueError, AttributeError, OSError) as error:
         raise DataError("cannot read data set description", where=description, got=error, expected="JSON") from error
-    return str(name or root.absolute().name)
+    return str(name or folder)
 
 
 def listing(items: Iterable[object]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -447,6 +448,11 @@ class TestBids:
         )
         with pytest.raises(DataError, match=r"row 2: health is 'well'.*row 3: split is 'holdout'.*row 4: part"):
             bids(tmp_path, "sub-01/anat/sub-01_FLAIR.nii.gz")
+
+    def test_a_folder_whose_name_is_no_utf_8(self, tmp_path: Path) -> None:
+        root = tmp_path / os.fsdecode(b"Jos" + bytes([0xE9]))
+        (case,) = bids(root, "sub-01/anat/sub-01_FLAIR.nii.gz")
+        assert case.dataset == "Jos\N{REPLACEMENT CHARACTER}"
 
     def test_damaged_description(self, tmp_path: Path) -> None:
         (tmp_path / "dataset_description.json").write_text("{")
