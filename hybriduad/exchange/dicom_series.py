@@ -94,8 +94,8 @@ def find_series(folder: str | Path) -> list[DicomSeries]:
         header = _header(path)
         if header is not None:
             study = str(header.get("StudyInstanceUID", ""))
-            number, name = str(header.get("PatientID") or "").strip(), _plain(header.get("PatientName") or "")
-            person = f"number {number}" if number else f"name {name}" if name else f"study {study}"
+            known_as, name = str(header.get("PatientID") or "").strip(), _plain(header.get("PatientName") or "")
+            person = f"number {known_as}" if known_as else f"name {name}" if name else f"study {study}"
             names[person].add(name)
             grouped[person, study, str(header.get("SeriesInstanceUID", ""))].append((path, header))
     if not grouped:

@@ -63,6 +63,25 @@ class TestPredict:
         assert entry["result"]["seconds"]["network"] > 0
         assert log.log.handlers == [handler for handler in log.log.handlers if not hasattr(handler, "baseFilename")]
 
+    def test_the_log_may_lie_in_the_folder_and_nothing_else(
+        self, tiny_cohort: Path, tiny_detector: Path, tmp_path: Path
+    ) -> None:
+        out = tmp_path / "out"
+        arguments = ("predict", tiny_detector, tiny_cohort, "--out", out, "--device", "cpu", "--shard", "3/3")
+        arguments = (*arguments, "--log-json", out / "logs" / "3.jsonl")
+        (out / "logs").mkdir(parents=True)
+        (out / "logs" / "3.jsonl").touch()
+        (out / ".DS_Store").touch()
+        (out / "thesis.txt").touch()
+        for more in (("--dry-run",), ()):
+            result = run(*arguments, *more)
+            assert (result.exit_code, "output folder holds something else" in result.stderr) == (2, True), more
+        (out / "thesis.txt").unlink()
+        assert run(*arguments, "--dry-run").exit_code == 0
+        result = run(*arguments)
+        assert result.exit_code == 0, result.output
+        assert "sub-03 done in" in (out / "logs" / "3.jsonl").read_text()
+
     @pytest.mark.parametrize(
         ("options", "sentence"),
         [
@@ -243,6 +262,9 @@ class TestBidsApp:
         assert not wanted({"sub": "1", "ses": "02"}, "T1w")
         assert not wanted({"sub": "1", "ses": "01", "acq": "fast"}, "T1w")
         assert wanted({"sub": "1", "run": "2"}, "FLAIR")
+        assert wanted({"sub": "1", "run": "02"}, "FLAIR")  # a number in BIDS
+        assert not wanted({"sub": "1", "run": "20"}, "FLAIR")
+        assert not wanted({"sub": "1", "ses": "1"}, "T1w")  # none
         assert wanted({"sub": "1"}, "T2w")
         for content, sentence in (("[1]", "bad filter file"), ('{"t1w": {"colour": "red"}}', "unknown entities")):
             path.write_text(content)
