@@ -18,12 +18,14 @@ from hybriduad.core import plugins
 from hybriduad.core.errors import DataError
 from hybriduad.core.types import Case
 from hybriduad.evaluation.case import truth_key
+from hybriduad.evaluation.real_lesions import _measured
 from hybriduad.scan.cache import PreparedCache
 from hybriduad.scan.digests import file_digest
 from hybriduad.scan.preparation import prepare
 from hybriduad.scan.volumes import VolumeGrid, read_grid
 
 ATLAS = "R001/sub-r001s001/ses-1/anat/sub-r001s001_ses-1_space-MNI152NLin2009aSym"
+CUBE = VolumeGrid.make((2, 2, 2), np.eye(4))
 BRATS23 = "BraTS-GLI-00000-001/BraTS-GLI-00000-001"
 
 
@@ -308,7 +310,8 @@ def test_a_folder_that_cannot_be_read_is_no_empty_one(layout: str) -> None:
     ("part", "use"),
     [
         ("lesion", lambda case, _: truth_key(case)),
-        ("ignore", lambda case, _: read_truth(case, np.ones((2, 2, 2), bool), VolumeGrid.make((2, 2, 2), np.eye(4)))),
+        ("ignore", lambda case, _: read_truth(case, np.ones((2, 2, 2), bool), CUBE)),
+        ("lesion", lambda case, _: _measured(case, (), "axial", np.ones(3), CUBE, None)),
         ("T1w", lambda case, _: identity_digests(case)),
         ("", lambda case, _: identity_digests(case, ["T2w"])),
         ("brain", lambda case, _: prepare(case, Anatomy(contrasts=("FLAIR",)))),
