@@ -188,8 +188,14 @@ def _put_in_place(out: Path, scratch: Path, rows: list[Row], subject: str | None
     for name in sorted({f"sub-{row.subject}" for row in before} - {f"sub-{row.subject}" for row in kept}):
         if (out / name).is_dir():
             os.rename(out / name, scratch / "old" / name)
-    for folder in (scratch / _FRESH).iterdir():
-        os.rename(folder, out / folder.name)
+    try:
+        for folder in (scratch / _FRESH).iterdir():
+            os.rename(folder, out / folder.name)
+    except BaseException:
+        for folder in (scratch / "old").iterdir():
+            if not (out / folder.name).exists():
+                os.rename(folder, out / folder.name)
+        raise
     _write_table(out, [*kept, *rows])
 
 

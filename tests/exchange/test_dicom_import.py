@@ -235,7 +235,7 @@ def test_what_fails_or_is_killed_leaves_the_scans_there(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("subject", ["A", None])
-def test_an_exchange_that_is_killed_can_be_done_again(
+def test_an_exchange_that_is_stopped_is_undone_and_can_be_done_again(
     subject: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out, series = tmp_path / "out", write_series(tmp_path / "in", head(1))
@@ -243,7 +243,7 @@ def test_an_exchange_that_is_killed_can_be_done_again(
     rename = os.rename
 
     def killed(source: Path, target: Path) -> None:
-        if target.parent == out:
+        if source.parent.name == "bids":
             raise KeyboardInterrupt
         rename(source, target)
 
@@ -251,6 +251,7 @@ def test_an_exchange_that_is_killed_can_be_done_again(
         patched.setattr(os, "rename", killed)
         with pytest.raises(KeyboardInterrupt):
             import_dicom(series, out=out, subject=subject, overwrite=True)
+    assert (out / "sub-A/anat/sub-A_FLAIR.nii.gz").is_file()
     import_dicom(series, out=out, subject=subject, overwrite=True)
     assert [case.subject for case in read_manifest(out / "cohort.csv")] == [subject or "01"]
     assert len((out / "series.tsv").read_text().splitlines()) == 2
