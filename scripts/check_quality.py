@@ -1,4 +1,4 @@
-#!/usr/bin/env python
+#!/usr/bin/env python3
 """How well spoilt scans are told from clean ones: by each measure of quality, and by the distance from the training.
 
 Every scan is spoilt in known ways and both are measured. Printed, and written to OUT/quality.md: of each kind of damage

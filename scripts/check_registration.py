@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """How well scans are registered to the template: known affine maps recovered, and the overlap of the brains.
 
 Each scan is registered as it is, and again after its header was moved by affine maps drawn from keyed seeds: rotations
@@ -5,7 +6,7 @@ of up to 15 degrees about each axis, up to 10 % of scale along each, and 20 mm o
 second registration has to move back: the displacement between the two, in millimetres of the scan, averaged over its
 brain. A table goes to standard output, a picture of each scan on the template beside it with --pictures.
 
-    python scripts/check_registration.py [--starts 20] [--pictures DIR] SCAN...
+    scripts/check_registration.py [--starts 20] [--pictures DIR] SCAN...
 """
 
 from __future__ import annotations

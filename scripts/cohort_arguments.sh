@@ -12,8 +12,9 @@ done
 contrast=${CONTRAST:-FLAIR}
 anatomy=(--set "anatomy.contrasts=[$contrast]")
 painted=() few=()
-if [[ $contrast == T1w ]]; then
-  # The shipped configs are for lesions that are mostly bright; on T1w they are mostly dark.
+if [[ $contrast == T1w || $contrast == T2starw ]]; then
+  # The shipped configs are for lesions that are mostly bright, on these they are mostly dark. With several contrasts,
+  # as in CONTRAST="FLAIR, T1w", a lesion that is bright on one is dark on the other by itself.
   painted=(--set 'anomalies=[{name: lesion, bright: 0.1, median_mm: 35.0}]')
   few=(--set 'anomalies=[{name: lesion, bright: 0.1, median_mm: 35.0}, {name: transplant}]')
 fi

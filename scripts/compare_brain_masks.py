@@ -1,7 +1,7 @@
-#!/usr/bin/env python
+#!/usr/bin/env python3
 """How ways to find the brain of a head agree, on scans that are not stripped: lesions kept, volume, Dice, time.
 
-    python scripts/compare_brain_masks.py COHORT --contrast FLAIR --way estimate --way deepbet --count 12 --pictures DIR
+    scripts/compare_brain_masks.py COHORT --contrast FLAIR --way estimate --way deepbet --count 12 --pictures DIR
 
 COHORT: a manifest CSV or a BIDS folder; masks of lesions in it tell which share of their voxels lies inside each brain.
 The first way is what the others are compared with. A way is one of --brain of the command line. Seconds are of the

@@ -1,4 +1,4 @@
-#!/usr/bin/env python
+#!/usr/bin/env python3
 """Other ways to fuse the maps of a detector, on predictions that are there: AUPRC of each, beside the stored score.
 
 What has to be learnt is learnt on the cases of FIT: the share of lesion-free voxels that are as high (p values), and a

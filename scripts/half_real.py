@@ -1,4 +1,4 @@
-#!/usr/bin/env python
+#!/usr/bin/env python3
 """Half-real patients to judge a detector by: real stroke shapes painted into real healthy T1w scans.
 
 The painter is of this script alone: no detector has learnt from its kind of lesion. It darkens as an old infarct does

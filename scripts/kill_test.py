@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """Kill a prediction twice on the way, and see whether it comes to its end: nothing lost, nothing done twice.
 
 Phantom scans, some of them broken in a way of their own, are predicted with a small untrained network by ``hybriduad
@@ -8,7 +9,7 @@ predict``, which is killed with SIGKILL after a third and after two thirds of th
 - every map can be read, and a further run does nothing;
 - a worker holds at most 1.1 times as much memory after the last cases as after its fifth.
 
-    python scripts/kill_test.py --out /tmp/kill --scans 200 --broken 10 --engine local processes ray
+    scripts/kill_test.py --out /tmp/kill --scans 200 --broken 10 --engine local processes ray
 """
 
 from __future__ import annotations

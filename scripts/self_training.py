@@ -1,4 +1,4 @@
-#!/usr/bin/env python
+#!/usr/bin/env python3
 """A manifest for a round of self-training: a detector's own masks of the training cases in the place of lesion masks.
 
 No annotation is used. Training cases whose mask is empty stay as they were without one. Afterwards

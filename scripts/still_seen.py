@@ -1,4 +1,4 @@
-#!/usr/bin/env python
+#!/usr/bin/env python3
 """Whether a lesion is gone from a pseudo-healthy scan: what another detector finds in the scan and in that.
 
 The other detector should stand on no reconstruction, such as synthetic-image, with few labels or without, and must be

@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """Cases an hour of every runner side by side, how near that is to the ideal, and where the time of a case goes.
 
 Each runner predicts the same cohort into a folder of its own by ``hybriduad predict``, started afresh, so that starting
@@ -5,7 +6,7 @@ is part of it. All work in one thread a process: ideal are as many times the cas
 Says the processor's instruction set, for which a rate holds. Without a cohort, phantoms of what the bundle knows are
 made first.
 
-    python scripts/throughput.py BUNDLE --phantoms 24 --out DIR --engine local processes ray --nprocs 2
+    scripts/throughput.py BUNDLE --phantoms 24 --out DIR --engine local processes ray --nprocs 2
 """
 
 from __future__ import annotations

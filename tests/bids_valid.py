@@ -19,7 +19,7 @@ def bids_issues(folder: Path) -> tuple[list[dict[str, str]], set[str]]:
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     program = shutil.which(PROGRAM, path=path)
     if program is None:
-        pytest.skip(f"no {PROGRAM}: pip install 'hybriduad[dev]'")
+        pytest.skip(f"no {PROGRAM}: pip install '.[dev]' in the checkout")
     command = [program, "--json", folder]
     done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"PATH": path}, timeout=120)
     issues = json.loads(done.stdout)["issues"]["issues"]

@@ -50,6 +50,11 @@ def write_nifti(path: Path, data: np.ndarray, affine: np.ndarray | None = None) 
     return path
 
 
+def contents(folder: Path) -> dict[str, bytes]:
+    """Every file of a folder, by its path there."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
 def cropped(path: Path, slices: int, out: Path) -> Path:
     """A copy of a scan that ends after so many slices along its third axis."""
     out.parent.mkdir(parents=True, exist_ok=True)

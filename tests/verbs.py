@@ -1,6 +1,6 @@
-"""The scripts with the real verbs, which run in this process: libraries are imported once.
+"""Verbs in this process, where libraries are imported once, and the scripts with them.
 
-A program ``hybriduad`` ahead on PATH hands its arguments over a socket.
+Of the scripts a program ``hybriduad`` ahead on PATH hands its arguments over a socket.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 PROGRAM = """#!{python} -S
 import json, socket, sys
@@ -24,6 +24,13 @@ with socket.socket(socket.AF_UNIX) as link:
 """
 
 TINY = ["--set", "train.steps=1", "--set", "train.batch=1"]
+
+
+def run(*arguments: object) -> Result:
+    """A verb with its arguments."""
+    from hybriduad.cli.app import app
+
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
 def script(

@@ -14,16 +14,18 @@ present contrast changes, an absent contrast (all background) stays. Where the b
 faint, the image comes back unchanged with an empty lesion; that is rare.
 
 A generator that carries lesions over from its donors says ``NEEDS_LABELS = True``: it is only used where there are
-labelled slices, and asks its donors for these.
+labelled slices, and asks its donors for these. One whose keys go by the contrast has ``for_contrasts(config, contrasts)
+-> Config`` beside ``corrupt``, which knows no names: what the keys mean on contrasts of these names, in their order.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
 
+from hybriduad.core.errors import ConfigError
 from hybriduad.core.types import BACKGROUND, Corruption
 
 
@@ -46,6 +48,8 @@ class Donors(Protocol):
     def __call__(self, rng: np.random.Generator, /, *, labelled: bool) -> Donor: ...
 
 
+Value = TypeVar("Value", bool, float)
+
 VISIBLE_CHANGE = 0.02
 """A voxel is part of a lesion only where a contrast changed by more than this, on the [-1, 1] range."""
 
@@ -65,6 +69,20 @@ MINIMUM_BRAIN_VOXELS = 64
 def present(image: np.ndarray) -> np.ndarray:
     """Which contrasts the image has: (C,) bool, False for a contrast that is background throughout."""
     return (image != BACKGROUND).any(axis=tuple(range(1, image.ndim)))
+
+
+def per_contrast(value: Value | tuple[Value, ...], contrasts: int, key: str) -> tuple[Value, ...]:
+    """A value for each of so many contrasts, of a config's ``key`` that is one value for all or lists them.
+
+    Raises:
+        ConfigError: it lists another number of values.
+    """
+    if not isinstance(value, tuple):
+        return (value,) * contrasts
+    if len(value) != contrasts:
+        expected = f"one value, or one for each of {contrasts} contrasts"
+        raise ConfigError("wrong number of contrasts", where=f"anomalies {key}", got=len(value), expected=expected)
+    return value
 
 
 def unchanged(image: np.ndarray) -> Corruption:

@@ -9,6 +9,7 @@ radiologist describes them; no published generator is copied. What was fluid bef
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -16,12 +17,12 @@ import numpy as np
 from pydantic import Field
 from scipy import ndimage
 
-from hybriduad.anomalies._base import Donors, present, unchanged, with_extent
+from hybriduad.anomalies._base import Donors, per_contrast, present, unchanged, with_extent
 from hybriduad.anomalies._noise import smooth
 from hybriduad.anomalies._painting import nothing_to_paint, outline_steps, ramp
 from hybriduad.anomalies._region import EDGE, Interval, IntervalFrom0, Share, draw_region
 from hybriduad.config.strict import AnomalyConfig
-from hybriduad.core.errors import ConfigError
+from hybriduad.core.contrasts import LOOKS
 from hybriduad.core.types import Corruption
 
 TRIES = 8
@@ -36,7 +37,8 @@ class Config(AnomalyConfig):
     """``cavity``: probability of a hole rather than of widening. ``diameter_mm``: of the hole, or of the region in
     which fluid widens; ``widening_mm``: by how much; ``softness_mm``: width of the edge; pairs are (lowest, highest).
     ``fluid_percent``: the share of the brain that is surely fluid; ``bright_fluid``: whether it is the brightest
-    part (T2w) rather than the darkest (T1w, FLAIR), once or for every contrast in the bundle's order.
+    part (T2w) rather than the darkest (T1w, FLAIR), once or for every contrast in the bundle's order. Where it is left
+    at ``false`` and the names of the contrasts are known, as in a training, they say so.
     """
 
     name: Literal["atrophy-cavity"] = "atrophy-cavity"
@@ -56,6 +58,12 @@ class Fluid:
     look: np.ndarray
     spread: np.ndarray
     there: np.ndarray
+
+
+def for_contrasts(config: Config, contrasts: Sequence[str]) -> Config:
+    """The config for contrasts of these names: without another statement, fluid is as bright as it is on them."""
+    bright = tuple(LOOKS[name].bright_fluid for name in contrasts)
+    return config if config.bright_fluid or not any(bright) else config.model_copy(update={"bright_fluid": bright})
 
 
 def corrupt(
@@ -84,7 +92,7 @@ def corrupt(
     Raises:
         ConfigError: ``bright_fluid`` lists another number of contrasts than the image has.
     """
-    bright = _bright_per_contrast(config, len(image))
+    bright = per_contrast(config.bright_fluid, len(image), "atrophy-cavity.bright_fluid")
     if nothing_to_paint(image, brain):
         return unchanged(image)
     fluid = _known_fluid(image, brain, bright, config.fluid_percent)
@@ -107,19 +115,6 @@ def corrupt(
         if corruption.lesion.any():
             return corruption
     return unchanged(image)
-
-
-def _bright_per_contrast(config: Config, contrasts: int) -> tuple[bool, ...]:
-    if isinstance(config.bright_fluid, bool):
-        return (config.bright_fluid,) * contrasts
-    if len(config.bright_fluid) != contrasts:
-        raise ConfigError(
-            "wrong number of contrasts",
-            where="anomalies atrophy-cavity.bright_fluid",
-            got=len(config.bright_fluid),
-            expected=f"true or false, or one for each of {contrasts} contrasts",
-        )
-    return config.bright_fluid
 
 
 def _known_fluid(image: np.ndarray, brain: np.ndarray, bright: tuple[bool, ...], percent: float) -> Fluid:

@@ -22,8 +22,9 @@ from hybriduad.core.types import Corruption
 
 class Config(AnomalyConfig):
     """``diameter_mm``: that of the disc or ball of equal size; ``forms``: of the patch; ``opacity``: the factor of
-    blending; pairs are (lowest, highest). ``same_scan``: probability that the patch is of another place of the scan;
-    ``shift_mm``: the most that the other scan is moved along an axis.
+    blending; pairs are (lowest, highest). ``same_scan``: probability that the patch is of another place of the scan
+    (a training takes 0 at its word: of another case, from about the same height of the brain); ``shift_mm``: the most
+    that the other scan is moved along an axis.
     """
 
     name: Literal["foreign-patch"] = "foreign-patch"

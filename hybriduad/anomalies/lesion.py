@@ -13,12 +13,13 @@ recorded, replayed, moved to another scan or set to a size.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from pydantic import Field, model_validator
 
-from hybriduad.anomalies._base import VISIBLE_CHANGE, Donors, present, unchanged
+from hybriduad.anomalies._base import VISIBLE_CHANGE, Donors, per_contrast, present, unchanged
 from hybriduad.anomalies._description import Filling, Focus, Lesion
 from hybriduad.anomalies._noise import record_fractal
 from hybriduad.anomalies._painting import (
@@ -32,7 +33,7 @@ from hybriduad.anomalies._painting import (
     texture_steps,
 )
 from hybriduad.config.strict import AnomalyConfig
-from hybriduad.core.errors import ConfigError
+from hybriduad.core.contrasts import LOOKS
 from hybriduad.core.types import Corruption
 
 Probability = Annotated[float, Field(ge=0, le=1)]
@@ -45,11 +46,14 @@ class Config(AnomalyConfig):
     cut to the pair. ``several``: probability of 2 to ``most_foci`` foci. ``softness_mm``: width of the border, beside
     that of a voxel. ``outline``: the share of lesion in a voxel from which it counts as lesion; less is ignored.
     ``bright``: probability of a lesion brighter than its tissue, one number or one a contrast in the bundle's order
-    (about 0.8 FLAIR, 0.1 T1w, 0.9 T2w). ``contrast``: how much brighter or darker, more often faint.
-    ``texture``: its variation inside, relative to ``contrast``. ``core``, ``mass_effect``, ``follow_tissue``:
-    probabilities; ``cavity``: that a core is hollow. The defaults cover the gliomas of 32 patients on FLAIR (slices:
-    diameter 20 to 69 mm, contrast to the tissue around 0.17 to 0.76, 10th to 90th percentile) and go further to small
-    and faint lesions.
+    (about 0.8 FLAIR, 0.1 T1w, 0.9 T2w); ``inverted``: for every contrast, whether it is the probability of a darker
+    one instead, so that by one draw a lesion is bright on FLAIR and dark on T1w. ``contrast``: how much brighter or
+    darker, more often faint. ``texture``: its variation inside, relative to ``contrast``. ``core``, ``mass_effect``,
+    ``follow_tissue``: probabilities; ``cavity``: that a core is hollow, and filled with fluid, which is bright where
+    ``bright_fluid`` says so, once or for every contrast. Where ``inverted`` and ``bright_fluid`` are left out and the
+    names of the contrasts are known, as in a training, they follow from those (:func:`for_contrasts`). The defaults
+    cover the gliomas of 32 patients on FLAIR (slices: diameter 20 to 69 mm, contrast to the tissue around 0.17 to 0.76,
+    10th to 90th percentile) and go further to small and faint lesions.
     """
 
     name: Literal["lesion"] = "lesion"
@@ -63,10 +67,12 @@ class Config(AnomalyConfig):
     softness_mm: tuple[float, float] = (0.0, 8.0)
     outline: float = Field(0.5, gt=0, lt=1)
     bright: Probability | tuple[Probability, ...] = 0.8
+    inverted: tuple[bool, ...] = Field((), exclude_if=lambda inverted: not inverted)
     contrast: tuple[float, float] = (0.15, 1.0)
     texture: tuple[float, float] = (0.0, 0.6)
     core: Probability = 0.35
     cavity: Probability = 0.5
+    bright_fluid: bool | tuple[bool, ...] = Field(False, exclude_if=lambda bright: bright is False)
     mass_effect: Probability = 0.25
 
     @model_validator(mode="after")
@@ -78,6 +84,29 @@ class Config(AnomalyConfig):
         if self.diameter_mm[0] == 0 or self.contrast[0] < 2 * VISIBLE_CHANGE:
             raise ValueError(f"diameter_mm must be above 0 and contrast at least {2 * VISIBLE_CHANGE}")
         return self
+
+
+def for_contrasts(config: Config, contrasts: Sequence[str]) -> Config:
+    """The config for contrasts of these names.
+
+    Of contrasts on which lesions are bright and others on which they are dark, one number ``bright`` is of the former
+    and counts inverted on the latter; numbers a contrast keep what they say, and their draws agree as far as they may.
+    Where lesions look alike on all, ``bright`` stays as it is. The fluid of a cavity is as bright as fluid is.
+
+    Raises:
+        ConfigError: ``bright`` lists another number of contrasts.
+    """
+    looks = [LOOKS[name] for name in contrasts]
+    dark = tuple(not look.bright_lesions for look in looks)
+    changes: dict[str, Any] = {}
+    if len(set(dark)) == 2 and not config.inverted:
+        changes["inverted"] = dark
+        if isinstance(config.bright, tuple):
+            shares = per_contrast(config.bright, len(contrasts), "lesion.bright")
+            changes["bright"] = tuple(1 - share if turn else share for share, turn in zip(shares, dark, strict=True))
+    if any(look.bright_fluid for look in looks) and not config.bright_fluid:
+        changes["bright_fluid"] = tuple(look.bright_fluid for look in looks)
+    return config.model_copy(update=changes) if changes else config
 
 
 def corrupt(
@@ -103,9 +132,9 @@ def corrupt(
         The corrupted image, its lesion, visibility and ignored voxels (faint border, tissue that moved).
 
     Raises:
-        ConfigError: ``bright`` lists another number of contrasts than the image has.
+        ConfigError: ``bright``, ``inverted`` or ``bright_fluid`` lists another number of contrasts than the image has.
     """
-    _bright_per_contrast(config, image.shape[0])
+    _per_contrast(config, image.shape[0])
     if nothing_to_paint(image, brain):
         return unchanged(image)
     return paint(draw(config, present(image), brain, rng, spacing_mm=spacing_mm), image, brain, spacing_mm=spacing_mm)
@@ -129,9 +158,9 @@ def draw(
         spacing_mm: voxel size, one number a spatial axis.
 
     Raises:
-        ConfigError: ``bright`` lists another number of contrasts than there are.
+        ConfigError: as :func:`corrupt`.
     """
-    bright = _bright_per_contrast(config, len(contrasts))
+    keys = _per_contrast(config, len(contrasts))
     inside = brain[bounding_box(brain)]
     # The order of the draws is part of the result: training samples of a seed stay what they are.
     softness_mm = rng.uniform(*config.softness_mm)
@@ -148,8 +177,8 @@ def draw(
         core = None
     hollow = rng.random() < config.cavity
     fillings = [
-        _draw_filling(config, bool(sign_draw < share), hollow, rng) if there else None
-        for there, share in zip(contrasts, bright, strict=True)
+        _draw_filling(config, bool(sign_draw < share) != turn, hollow, fluid, rng) if there else None
+        for there, (share, turn, fluid) in zip(contrasts, keys, strict=True)
     ]
     return Lesion(
         foci=tuple(foci),
@@ -165,16 +194,11 @@ def draw(
     )
 
 
-def _bright_per_contrast(config: Config, contrasts: int) -> np.ndarray:
-    shares = np.atleast_1d(np.asarray(config.bright, float))
-    if len(shares) not in (1, contrasts):
-        raise ConfigError(
-            "wrong number of shares",
-            where="anomalies lesion.bright",
-            got=len(shares),
-            expected=f"one number, or one for each of {contrasts} contrasts",
-        )
-    return np.broadcast_to(shares, contrasts)
+def _per_contrast(config: Config, contrasts: int) -> list[tuple[float, bool, bool]]:
+    """``bright``, ``inverted`` and ``bright_fluid`` of every contrast."""
+    bright = per_contrast(config.bright, contrasts, "lesion.bright")
+    inverted = per_contrast(config.inverted or False, contrasts, "lesion.inverted")
+    return list(zip(bright, inverted, per_contrast(config.bright_fluid, contrasts, "lesion.bright_fluid"), strict=True))
 
 
 def _diameters(config: Config, rng: np.random.Generator) -> np.ndarray:
@@ -202,11 +226,12 @@ def _draw_focus(
     )
 
 
-def _draw_filling(config: Config, bright: bool, hollow: bool, rng: np.random.Generator) -> Filling:
+def _draw_filling(config: Config, bright: bool, hollow: bool, bright_fluid: bool, rng: np.random.Generator) -> Filling:
     low, high = config.contrast
+    fluid = rng.uniform(0.5, 15) if hollow else None
     return Filling(
         bright=bright,
-        cavity=rng.uniform(0.5, 15) if hollow else None,
+        cavity=100 - fluid if fluid is not None and bright_fluid else fluid,
         contrast=low + (high - low) * rng.random() ** 1.5,
         rim=rng.uniform(0, 0.7),
         texture=rng.uniform(*config.texture),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from hybriduad.cli import options
+from hybriduad.cli import options, outcomes
 
 
 def blind_spots(
@@ -47,12 +47,7 @@ def blind_spots(
         overwrite=overwrite,
     )
     typer.echo((out / REPORT).read_text(encoding="utf-8"), nl=False)
-    counts = [f"{len(outcome.done)} done", f"{len(outcome.kept)} kept", f"{len(outcome.failed)} failed"]
-    typer.echo(f"{', '.join(counts)}, in {outcome.out}")
-    for case, reason in outcome.failed.items():
-        typer.echo(f"failed: {case}: {reason}", err=True)
-    if outcome.failed:
-        raise typer.Exit(options.FAILED_CASES)
+    outcomes.say_outcome(outcome)
 
 
 def operating_point(
@@ -76,4 +71,4 @@ def operating_point(
         bundle, blind_spots, out=out, false_lesions=false_lesions, brain=brain, overwrite=overwrite
     )
     typer.echo(said)
-    typer.echo(f"{chosen.kind} {chosen.digest[:12]} in {chosen.folder}")
+    outcomes.say_bundle(chosen)

@@ -162,15 +162,17 @@ Overrides = Annotated[list[str], _repeated("--set", metavar="KEY=VALUE", help="A
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Do it anew, in place of what is in --out.")]
 Cache = Annotated[Path | None, typer.Option("--cache", help="Folder for prepared volumes, shared by runs.")]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:1.")]
-Brain = Annotated[
-    str | None,
-    typer.Option(
-        "--brain",
-        metavar="WAY",
-        help="How the brain of a head without a mask is found: estimate, deepbet, hd-bet, auto (what is installed), or "
-        "a command with {in} and {out}. [default: as the bundle says; of a new bundle auto]",
-    ),
-]
+
+
+def _brain(default: str) -> Any:
+    """The option that says how brains are found, with what holds where it is left out."""
+    ways = "estimate, deepbet, hd-bet, auto (what is installed), or a command with {in} and {out}"
+    text = f"How the brain of a head without a mask is found: {ways}. [default: {default}]"
+    return typer.Option("--brain", metavar="WAY", help=text)
+
+
+Brain = Annotated[str | None, _brain("as BUNDLE says")]
+FittedBrain = Annotated[str | None, _brain("as CONFIG or the bundle it starts from says, else auto")]
 AtlasFile = Annotated[
     Path | None,
     typer.Option(
@@ -190,11 +192,19 @@ AtlasNames = Annotated[
 SplitName = Annotated[
     Literal["train", "validation", "test"] | None, typer.Option("--split", help="Only the cases of this split.")
 ]
+CalibrationSplit = Annotated[
+    Literal["train", "validation", "test"] | None,
+    typer.Option(
+        "--split", help="Only the cases of this split. [default: validation where there are splits, else all]"
+    ),
+]
 Contrast = Annotated[str | None, typer.Option("--contrast", help="Of a single image whose name does not tell.")]
 Seed = Annotated[int, typer.Option("--seed", help="The same seed gives the same result.")]
 
 Subjects = Annotated[int, typer.Option("--subjects", min=1, help="How many; a larger number adds to a cohort.")]
-Contrasts = Annotated[list[str], _repeated("--contrast", default=("T1w", "FLAIR"), help="Repeat.")]
+Contrasts = Annotated[
+    list[str], _repeated("--contrast", default=("T1w", "FLAIR"), help="A contrast of every subject's scans; repeat.")
+]
 Pathology = Annotated[
     Literal["glioma", "stroke", "ms", "mixed", "wmh", "haemorrhage", "resection", "atrophy"] | None,
     typer.Option("--pathology", help="Without it all are healthy; mixed: glioma, stroke and ms in turn."),

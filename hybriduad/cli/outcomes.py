@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import typer
@@ -26,7 +26,18 @@ def say_outcome(outcome: Any, missing: Sequence[str] = ()) -> None:
     typer.echo(f"{', '.join(counts)}, in {outcome.out}")
     if missing:
         typer.echo(f"without a prediction: {', '.join(missing)}", err=True)
-    for case, reason in outcome.failed.items():
-        typer.echo(f"failed: {case}: {reason}", err=True)
-    if outcome.failed or missing:
+    say_failures(outcome.failed)
+    if missing:
+        raise typer.Exit(options.FAILED_CASES)
+
+
+def say_failures(failed: Mapping[str, str]) -> None:
+    """Print what failed, each with its reason.
+
+    Raises:
+        Exit: with :data:`hybriduad.cli.options.FAILED_CASES`, if any did.
+    """
+    for name, reason in failed.items():
+        typer.echo(f"failed: {name}: {reason}", err=True)
+    if failed:
         raise typer.Exit(options.FAILED_CASES)

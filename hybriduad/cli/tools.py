@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from hybriduad.cli import options
+from hybriduad.cli import options, outcomes
 from hybriduad.core.errors import ConfigError
 
 
@@ -71,10 +71,7 @@ def benchmark(
     )
     counts = f"{len(outcome.done)} trials done, {len(outcome.kept)} kept, {len(outcome.failed)} failed"
     typer.echo(f"{counts}, {len(outcome.not_run)} not run, in {out / 'table.md'}")
-    for title, reason in outcome.failed.items():
-        typer.echo(f"failed: {title}: {reason}", err=True)
-    if outcome.failed:
-        raise typer.Exit(options.FAILED_CASES)
+    outcomes.say_failures(outcome.failed)
 
 
 def report(
@@ -94,10 +91,7 @@ def report(
 
     outcome = write_report(predictions, out=out, cohort=cohort, scores=scores)
     typer.echo(f"{len(outcome.done)} pages, {len(outcome.failed)} failed, in {out / INDEX}")
-    for case, reason in outcome.failed.items():
-        typer.echo(f"failed: {case}: {reason}", err=True)
-    if outcome.failed:
-        raise typer.Exit(options.FAILED_CASES)
+    outcomes.say_failures(outcome.failed)
 
 
 def speed(

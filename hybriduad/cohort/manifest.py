@@ -93,13 +93,14 @@ def read_case(image: str | Path, contrast: str | None = None) -> Case:
     labels, suffix = entities(path.name) or ({}, stem.rpartition("_")[2])
     contrast = contrast or contrast_of(labels, suffix)
     if contrast not in CONTRASTS:
-        near = difflib.get_close_matches(contrast or suffix, CONTRASTS, n=1, cutoff=0.3)
+        spelt = {name.lower(): name for name in CONTRASTS}
+        near = difflib.get_close_matches((contrast or suffix).lower(), spelt, n=1) or ["flair"]
         raise DataError(
             "unknown contrast",
             where=path,
             got=repr(contrast or suffix),
             expected=f"one of {list(CONTRASTS)}",
-            mend=f"name it, as in --contrast {near[0] if near else CONTRASTS[0]}, or rename to sub-X_FLAIR.nii.gz",
+            mend=f"name it, as in --contrast {spelt[near[0]]}, or rename to sub-X_FLAIR.nii.gz",
         )
     root = next((p.parent for p in path.parents if labels and p.name == f"sub-{labels['sub']}"), path.parent)
     subject = labels.get("sub", stem.removesuffix(suffix) if suffix in CONTRASTS else stem)

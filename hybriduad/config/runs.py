@@ -145,11 +145,13 @@ class Anatomy(Strict):
 class Residual(Strict):
     """How reconstructions become an anomaly map: which residual, how the levels combine, and the median filter.
 
-    ``median_mm`` is the side of the filter's window, 0 for none; it alone counts for a reconstructor without an image.
+    ``combine``: by the arithmetic or geometric mean of the maps of all levels and repeats, or, as in the paper, by the
+    map of one ``reconstruction``, the mean of all. ``median_mm`` is the side of the filter's window, 0 for none; it
+    alone counts for a reconstructor without an image.
     """
 
     kind: Literal["ssim", "absolute", "positive", "negative"] = "ssim"
-    combine: Literal["arithmetic", "geometric"] = "arithmetic"
+    combine: Literal["arithmetic", "geometric", "reconstruction"] = "arithmetic"
     median_mm: float = Field(MEDIAN_MM, ge=0)
 
 

@@ -79,6 +79,12 @@ class Case:
             parts.append(f"run-{self.run}")
         return "_".join(parts)
 
+    @property
+    def place(self) -> Path:
+        """Where its files lie in a BIDS folder: ``sub-X[/ses-Y]/anat``."""
+        session = [f"ses-{self.session}"] if self.session else []
+        return Path(f"sub-{self.subject}", *session, "anat")
+
     def mask_labels(self, kind: str) -> tuple[int, ...]:
         """The values of the ``lesion`` or ``ignore`` file that count, from the column ``<kind>_labels``; () for any.
 

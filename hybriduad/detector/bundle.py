@@ -113,7 +113,8 @@ class Description:
 
     ``training`` counts cases and slices and gives attribute ranges; ``identities`` maps digests to their role;
     ``precision`` is resolved ("auto" never gets here); ``thresholds`` is the JSON form of
-    :class:`hybriduad.detector.thresholds.Thresholds`; ``generation`` as :attr:`Bundle.generation`.
+    :class:`hybriduad.detector.thresholds.Thresholds`; ``generation`` as :attr:`Bundle.generation`; ``seed`` that of the
+    noise, by default the run's.
     """
 
     anatomy: Anatomy
@@ -124,6 +125,7 @@ class Description:
     data_licence: str = "not stated"
     thresholds: Mapping[str, Any] = field(default_factory=lambda: {"default": "", "rules": {}})
     generation: int = 1
+    seed: int | None = None
 
 
 def versions() -> dict[str, str]:
@@ -163,7 +165,7 @@ def save(
         "anatomy": description.anatomy.model_dump(mode="json"),
         "direction": description.direction,
         "precision": description.precision,
-        "seed": run.seed,
+        "seed": run.seed if description.seed is None else description.seed,
         "generation": description.generation,
         "training": dict(description.training),
         "identities": dict(description.identities),

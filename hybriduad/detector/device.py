@@ -43,6 +43,11 @@ def resolve_precision(precision: str, device: torch.device) -> Precision:
     return "bfloat16" if able and not _limited() else "float32"
 
 
+def usable_precision(stored: Precision, device: torch.device) -> Precision:
+    """The precision that a bundle states, but float32 in the place of bfloat16 that the device would only emulate."""
+    return resolve_precision("auto", device) if stored == "bfloat16" else stored
+
+
 def _limited() -> bool:
     """Whether torch or oneDNN was limited to instructions without bfloat16."""
     limit = os.environ.get("ONEDNN_MAX_CPU_ISA") or os.environ.get("DNNL_MAX_CPU_ISA") or "DEFAULT"

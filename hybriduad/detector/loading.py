@@ -10,7 +10,7 @@ from hybriduad.core import plugins
 from hybriduad.core.errors import BundleError
 from hybriduad.detector.appearance import Appearance, appearance_of
 from hybriduad.detector.bundle import STATISTICS, WEIGHTS, Bundle, verify
-from hybriduad.detector.device import resolve_device
+from hybriduad.detector.device import resolve_device, usable_precision
 from hybriduad.detector.familiarity import Reference, reference_of
 from hybriduad.detector.inference import Detector
 from hybriduad.networks.segmenter import Segmenter
@@ -84,6 +84,8 @@ def load_segmenter(bundle: Bundle) -> Segmenter:
 def load_detector(folder: str | Path, device: str = "auto") -> Detector:
     """The detector of a bundle: a detector's, or a reconstructor's, whose map alone is then the score.
 
+    It runs in the bundle's precision, or in float32 where the device would only emulate that.
+
     Raises:
         BundleError: as :func:`verify` and the loaders.
         ConfigError: an unknown device.
@@ -91,6 +93,7 @@ def load_detector(folder: str | Path, device: str = "auto") -> Detector:
     bundle = verify(folder)
     stage1 = bundle if bundle.kind == "reconstructor" else bundle.reconstructor
     reference, appearance = load_reference(bundle)
+    place = resolve_device(device)
     return Detector(
         anatomy=bundle.anatomy,
         direction=bundle.record["direction"],
@@ -102,8 +105,8 @@ def load_detector(folder: str | Path, device: str = "auto") -> Detector:
         mirror=bundle.run.mirror,
         needed=bundle.needed,
         seed=bundle.record["seed"],
-        precision=bundle.record["precision"],
-        device=resolve_device(device),
+        precision=usable_precision(bundle.record["precision"], place),
+        device=place,
         reference=reference,
         appearance=appearance,
     )

@@ -26,7 +26,7 @@ from hybriduad.scan.preparation import Prepared, prepare
 from hybriduad.scan.slices import enough_brain
 from hybriduad.scan.volumes import write_atomically
 from hybriduad.training.data import training_cases
-from hybriduad.training.samples import SampleStream, SlicePool, build_pool, height_weights, needs_labels
+from hybriduad.training.samples import SampleStream, SlicePool, build_pool, for_contrasts, height_weights, needs_labels
 
 log = logging.getLogger(__name__)
 
@@ -106,7 +106,7 @@ def draw_library(
             _painted(config, prepared[0], k, rng.numpy_rng(seed, "library", name, draw), stream.donor)
             for draw, k in enumerate(slices)
         ]
-        for name, config in named.items()
+        for name, config in zip(named, for_contrasts(named.values(), anatomy.contrasts), strict=True)
         if name not in left_out
     }
     real = [_labelled(prepared[index], k) for index, k in pool.labelled]

@@ -44,9 +44,9 @@ WORST = 5
 UNCALIBRATED = 1.0
 """False lesions a healthy scan at which a bundle without a threshold is looked at."""
 NOT_REAL = (
-    "Painted lesions are one focus each, brighter than their tissue (darker on T1w), plainer than real ones, and in "
-    "contrasts that the lesions that you look for may not have: weigh them by annotated cases (--like), or, unless "
-    "those lesions stand out, take the figures of the faint ones."
+    "Painted lesions are one focus each, brighter than their tissue (darker on T1w and T2starw), plainer than real "
+    "ones, and in contrasts that the lesions that you look for may not have: weigh them by annotated cases (--like), "
+    "or, unless those lesions stand out, take the figures of the faint ones."
 )
 
 

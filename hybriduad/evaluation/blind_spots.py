@@ -25,9 +25,9 @@ from hybriduad.cohort.digest import cohort_digest
 from hybriduad.cohort.leakage import check_unseen, identities
 from hybriduad.cohort.manifest import read_cohort
 from hybriduad.core import rng
-from hybriduad.core.errors import ConfigError, DataError, reason_of
+from hybriduad.core.errors import DataError, reason_of
 from hybriduad.core.outcome import Outcome
-from hybriduad.core.requests import difference
+from hybriduad.core.requests import is_another
 from hybriduad.core.types import Case, Prediction, Split
 from hybriduad.detector.bundle import Bundle, verify
 from hybriduad.detector.inference import Detector
@@ -43,7 +43,16 @@ from hybriduad.scan import brain_ways
 from hybriduad.scan.grid import DIRECTIONS
 from hybriduad.scan.halves import left_half, side_of
 from hybriduad.scan.preparation import mask_on_grid
-from hybriduad.scan.volumes import Image, VolumeGrid, read_volume, spacing_of, to_ras, write_atomically, write_volume
+from hybriduad.scan.volumes import (
+    Image,
+    VolumeGrid,
+    read_volume,
+    spacing_of,
+    to_ras,
+    write_atomically,
+    write_json,
+    write_volume,
+)
 from hybriduad.training.native_volume import NativeVolume, native_volume
 from hybriduad.training.planned_lesions import APART_MM, FRONT, HEIGHT, SIZES_ML, Placed, paint_wishes, wishes
 
@@ -164,25 +173,11 @@ def find_blind_spots(
 
 def _begin(folder: Path, request: Mapping[str, Any], overwrite: bool) -> None:
     """Make the folder, or check that what is there is of the same request."""
-    path = folder / REQUEST
-    if path.is_file():
-        asked = json.loads(path.read_text(encoding="utf-8"))
-        if asked != request:
-            if not overwrite:
-                what, mend = difference(asked, request), "choose another folder, or --overwrite"
-                raise ConfigError("other blind spots in the same place", where=folder, got=what, mend=mend)
-            _clear(folder)
-        elif overwrite:
-            _clear(folder)
-    elif folder.is_dir() and any(folder.iterdir()):
-        raise ConfigError("output folder holds something else", where=folder, mend="name an empty or new folder")
-    (folder / CASES).mkdir(parents=True, exist_ok=True)
-    write_atomically(path, json.dumps(request, indent=1, sort_keys=True).encode())
-
-
-def _clear(folder: Path) -> None:
-    for name in (CASES, FOLDER, LIKE):
+    is_another(folder, REQUEST, request, "blind spots", overwrite)
+    for name in (CASES, FOLDER, LIKE) if overwrite else ():
         shutil.rmtree(folder / name, ignore_errors=True)
+    (folder / CASES).mkdir(parents=True, exist_ok=True)
+    write_json(folder / REQUEST, request)
 
 
 @dataclass(frozen=True)

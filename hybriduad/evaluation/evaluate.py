@@ -23,6 +23,7 @@ from hybriduad.core.errors import (
     LeakageError,
     reason_of,
 )
+from hybriduad.core.requests import is_another
 from hybriduad.core.types import Case, Split
 from hybriduad.detector.thresholds import Cutoff, Thresholds
 from hybriduad.evaluation.case import (
@@ -286,25 +287,11 @@ def _check_format(stated: Mapping[str, Any], path: Path) -> None:
 
 def _begin(folder: Path, request: Mapping[str, Any], overwrite: bool) -> None:
     """Make the folder, or check that what is there is of the same request."""
-    path = folder / REQUEST
-    if not path.is_file():
-        if folder.is_dir() and any(folder.iterdir()):
-            raise ConfigError("output folder holds something else", where=folder, mend="name an empty or new folder")
-    elif overwrite:
-        for name in (CASES, PICTURES):
-            shutil.rmtree(folder / name, ignore_errors=True)
-    else:
-        asked = _read_json(path)
-        if asked != request:
-            changed = sorted(name for name in {*asked, *request} if asked.get(name) != request.get(name))
-            raise ConfigError(
-                "other evaluation in the same place",
-                where=folder,
-                got=f"another {changed}",
-                mend="choose another folder, or --overwrite",
-            )
+    is_another(folder, REQUEST, request, "evaluation", overwrite)
+    for name in (CASES, PICTURES) if overwrite else ():
+        shutil.rmtree(folder / name, ignore_errors=True)
     (folder / CASES).mkdir(parents=True, exist_ok=True)
-    write_json(path, request)
+    write_json(folder / REQUEST, request)
 
 
 def _draw(

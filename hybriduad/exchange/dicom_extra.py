@@ -21,7 +21,7 @@ def dicom_module(name: str) -> Any:
     try:
         return import_module(name)
     except ImportError as error:
-        mend = "pip install 'hybriduad[dicom]'"
+        mend = "pip install '.[dicom]' in the checkout"
         raise ConfigError("DICOM needs a package that is not installed", got=f"no {name}", mend=mend) from error
 
 

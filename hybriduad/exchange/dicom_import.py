@@ -6,7 +6,6 @@ names of the scanner are kept. Faces are kept as they are: a scan of a head stil
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import tempfile
@@ -21,12 +20,13 @@ from hybriduad import __version__
 from hybriduad.cohort.manifest import read_cohort, write_manifest
 from hybriduad.core.aside import folder_aside, remove_abandoned
 from hybriduad.core.errors import ConfigError, DataError, reason_of
+from hybriduad.core.requests import refuse_strangers
 from hybriduad.datasets._layout import CONTRASTS, label, listing
 from hybriduad.exchange.contrast_guess import FEWEST_SLICES, Guess, guess_contrast, no_anatomy
 from hybriduad.exchange.dicom_conversion import Converted, convert_series
 from hybriduad.exchange.dicom_extra import dicom_module, quiet
 from hybriduad.exchange.dicom_series import DicomSeries, find_series
-from hybriduad.scan.volumes import Image, read_volume, write_atomically, write_volume
+from hybriduad.scan.volumes import Image, read_volume, write_atomically, write_json, write_volume
 
 MANIFEST, TABLE = "cohort.csv", "series.tsv"
 ABOUT_FOLDER = ("dataset_description.json", "README.md", ".bidsignore", MANIFEST, TABLE)
@@ -137,10 +137,8 @@ def import_dicom(
 
 def _check(out: Path, subject: str | None, overwrite: bool) -> None:
     """Make sure that scans may be put into the folder, of all subjects or of one."""
-    if not out.is_dir() or all(path.name.startswith(_ASIDE) or _of_macos(path) for path in out.iterdir()):
-        return
     if not (out / TABLE).is_file():
-        raise ConfigError("output folder holds something else", where=out, mend="name an empty or new folder")
+        return refuse_strangers(out, lambda entry: entry.name.startswith(_ASIDE) or _of_macos(entry))
     if overwrite:
         return _check_replaceable(out, subject)
     if subject is None:
@@ -181,7 +179,7 @@ def _put_in_place(out: Path, scratch: Path, rows: list[Row], subject: str | None
     _write_table(out, [*before, *rows])  # first of all: by it the folder is known as one of imports
     about = {"BIDSVersion": "1.10.0", "GeneratedBy": [{"Name": "hybriduad", "Version": __version__}]}
     about |= {"Name": out.absolute().name, "DatasetType": "raw"}
-    write_atomically(out / "dataset_description.json", json.dumps(about, indent=1, sort_keys=True).encode())
+    write_json(out / "dataset_description.json", about)
     write_atomically(out / "README.md", ABOUT.encode())
     write_atomically(out / ".bidsignore", f"{MANIFEST}\n{TABLE}\n".encode())
     (scratch / "old").mkdir()
@@ -265,8 +263,7 @@ def _write(out: Path, subject: str, session: str, contrast: str, image: Image, v
     limits = np.iinfo(np.int16)
     whole = np.array_equal(image.data, np.rint(image.data)) and limits.min <= image.data.min() <= image.data.max()
     write_volume(path, image.data, image.grid, np.int16 if whole and image.data.max() <= limits.max else np.float32)
-    content = json.dumps(volume.facts, indent=1, sort_keys=True).encode()
-    write_atomically(_sidecar(path), content)
+    write_json(_sidecar(path), volume.facts)
     return path
 
 

@@ -14,7 +14,7 @@ from hybriduad import __version__
 from hybriduad.cohort.manifest import read_cohort
 from hybriduad.core.errors import ConfigError, DataError, reason_of
 from hybriduad.core.outcome import Outcome
-from hybriduad.core.requests import difference
+from hybriduad.core.requests import is_another
 from hybriduad.core.types import Case, Split
 from hybriduad.datasets._layout import entities
 from hybriduad.exchange.filling import SEAM_MM, fill_lesion
@@ -28,6 +28,7 @@ from hybriduad.scan.volumes import (
     read_volume,
     replace_voxels,
     write_atomically,
+    write_json,
     write_volume,
 )
 
@@ -106,7 +107,7 @@ def _fill_case(source: Path, case: Case, out: Path, seam_mm: float, overwrite: b
     if record["inputs"].get(shown, {}).get("sha256") != inputs["scan"]:
         raise DataError("prediction of another scan of that name", where=case.name, mend="predict this cohort first")
     roi_grid = read_grid(case.images["T1w"]) if "T1w" in case.images else None
-    place = out / (f"sub-{case.subject}") / (f"ses-{case.session}" if case.session else "") / "anat"
+    place = out / case.place
     path = place / f"{_named(case, shown)}.nii.gz"
     sidecar = path.with_name(path.name.removesuffix(".nii.gz") + ".json")
     if sidecar.is_file() and not overwrite:
@@ -145,7 +146,7 @@ def _fill_case(source: Path, case: Case, out: Path, seam_mm: float, overwrite: b
         "bundle": record["bundle"],
         "inputs": inputs,
     }
-    _write_json(sidecar, content)
+    write_json(sidecar, content)
     return True
 
 
@@ -183,28 +184,13 @@ def _roi_stem(case: Case) -> str:
 
 def _begin(out: Path, request: dict[str, Any], overwrite: bool) -> None:
     """Make the folder, or check that the folder there is of the same request."""
-    path = out / REQUEST
-    if path.is_file():
-        try:
-            asked = dict(json.loads(path.read_text()))
-        except (ValueError, TypeError) as error:
-            raise ConfigError("damaged record", where=path, got=error, mend="delete the folder") from error
-        if asked != request and not overwrite:
-            what, mend = difference(asked, request), "choose another folder, or --overwrite"
-            raise ConfigError("other filled scans in the same place", where=out, got=what, mend=mend)
-        if asked != request:
-            for old in [*out.glob("sub-*/**/*_desc-lesionfilled_*"), *out.glob(f"sub-*/**/*_{ROI}.nii.gz")]:
-                old.unlink()
-    elif out.is_dir() and any(out.iterdir()):
-        raise ConfigError("output folder holds something else", where=out, mend="name an empty or new folder")
+    if is_another(out, REQUEST, request, "filled scans", overwrite):
+        for old in [*out.glob("sub-*/**/*_desc-lesionfilled_*"), *out.glob(f"sub-*/**/*_{ROI}.nii.gz")]:
+            old.unlink()
     out.mkdir(parents=True, exist_ok=True)
     about = {"BIDSVersion": "1.10.0", "GeneratedBy": [{"Name": "hybriduad", "Version": __version__}]}
     about |= {"Name": "hybriduad lesion filling (research use only)", "DatasetType": "derivative"}
-    _write_json(out / "dataset_description.json", about)
+    write_json(out / "dataset_description.json", about)
     write_atomically(out / "README.md", ABOUT.encode())
     write_atomically(out / ".bidsignore", f"{REQUEST}\n*lesion_roi.nii.gz\n".encode())
-    _write_json(path, request)
-
-
-def _write_json(path: Path, content: dict[str, Any]) -> None:
-    write_atomically(path, json.dumps(content, indent=1, sort_keys=True).encode())
+    write_json(out / REQUEST, request)

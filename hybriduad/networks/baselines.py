@@ -8,12 +8,10 @@ import numpy as np
 from scipy import ndimage
 
 from hybriduad.config.runs import MEDIAN_MM
+from hybriduad.core.contrasts import LOOKS
 from hybriduad.core.errors import DataError
 from hybriduad.networks.scoring import median_filter_volume
 from hybriduad.networks.symmetry import FEWEST_VOXELS, find_plane
-
-# Contrasts on which lesions are mostly darker than the tissue around them; on all others bright counts as abnormal.
-DARK_LESION_CONTRASTS = frozenset({"T1w", "inplaneT1", "UNIT1", "T2starw", "ADC"})
 
 
 def baseline_maps(
@@ -46,9 +44,9 @@ def intensity_map(
     """Intensity with a median filter (Kascenas et al. 2022, MIDL, PMLR 172).
 
     ``image`` (C, H, W, S) in [-1, 1], ``valid`` (C, H, W, S) bool, ``brain`` (H, W, S) bool, ``contrasts`` C names.
-    Bright counts as abnormal (FLAIR, T2w, PDw, DWI, T1wCE and unknown names), dark on T1w, inplaneT1, UNIT1, T2starw
-    and ADC. The result is (H, W, S) float32 in [0, 1]: at each voxel the mean over the contrasts that cover it, 0 where
-    none does, set to 0 outside the brain before the filter (an inverted background would be bright) and after it.
+    Bright counts as abnormal (FLAIR, T2w, PDw, T1wCE), dark on T1w and T2starw, as :data:`LOOKS` says. The result is
+    (H, W, S) float32 in [0, 1]: at each voxel the mean over the contrasts that cover it, 0 where none does, set to 0
+    outside the brain before the filter (an inverted background would be bright) and after it.
 
     Raises:
         DataError: shapes that do not fit, or no contrast is present.
@@ -119,7 +117,7 @@ def asymmetry_map(
         )
         covered = here[tuple(places)] & (weight >= 0.5)
         more = values[tuple(places)] - weighted / np.maximum(weight, 0.5)
-        total += np.where(covered, np.maximum(-more if name in DARK_LESION_CONTRASTS else more, 0.0), 0.0)
+        total += np.where(covered, np.maximum(more if LOOKS[name].bright_lesions else -more, 0.0), 0.0)
         count += covered
     mean = np.zeros(brain.shape, np.float32)
     mean[tuple(places)] = np.minimum(total / count.clip(1.0), 1.0)
@@ -128,7 +126,7 @@ def asymmetry_map(
 
 def _abnormal(values: np.ndarray, contrast: str) -> np.ndarray:
     """Model intensities of a contrast as [0, 1] float32, lesions high."""
-    return 1.0 - _unit(values) if contrast in DARK_LESION_CONTRASTS else _unit(values)
+    return _unit(values) if LOOKS[contrast].bright_lesions else 1.0 - _unit(values)
 
 
 def _mean(parts: Sequence[np.ndarray], valid: np.ndarray, brain: np.ndarray) -> np.ndarray:

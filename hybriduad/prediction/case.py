@@ -34,7 +34,8 @@ def predict_case(
     (the bundle's default rule by default), computed for this scan where the rule asks for that, and absent
     without calibration. ``reconstruction`` is (C, X, Y, Z) in the units of each contrast's scan; outside the
     brain it equals the scan in the contrast that is written (``notes["shown"]``,
-    :meth:`hybriduad.core.types.Case.shown_contrast`), and is 0 in others.
+    :meth:`hybriduad.core.types.Case.shown_contrast`), and is 0 in others. ``notes["precision"]`` is that in which the
+    networks ran.
 
     ``prepared`` is what :func:`prepare_case` made of it ahead.
 
@@ -101,7 +102,8 @@ def on_scan_grid(
         mask=mask,
         threshold=threshold,
         grid=prepared.grid.volume,
-        notes=prediction.notes | {"shown": case.shown_contrast(detector.anatomy.contrasts)},
+        notes=prediction.notes
+        | {"shown": case.shown_contrast(detector.anatomy.contrasts), "precision": detector.precision},
     )
 
 

@@ -18,14 +18,14 @@ import numpy as np
 from hybriduad import __version__
 from hybriduad.core.errors import ConfigError, DataError
 from hybriduad.core.processes import peak_mb
-from hybriduad.core.requests import difference
+from hybriduad.core.requests import difference, refuse_strangers
 from hybriduad.core.types import Case, Prediction
 from hybriduad.detector.bundle import Bundle, versions
 from hybriduad.prediction.confidence import confidence_of, lesion_table
 from hybriduad.scan.atlas import Atlas
 from hybriduad.scan.digests import file_digest
 from hybriduad.scan.template_space import registration_version
-from hybriduad.scan.volumes import VolumeGrid, write_atomically, write_volume
+from hybriduad.scan.volumes import VolumeGrid, write_atomically, write_json, write_volume
 
 FORMAT = 3
 """Part of a folder's request and of every record: raised whenever a prediction would hold other numbers or files, so
@@ -101,14 +101,14 @@ def wanted_parts(maps: Sequence[str]) -> tuple[str, ...]:
 
 def record_of(folder: Path, case: Case) -> Path:
     """The sidecar of a case's score, written last: where it is, the case is complete."""
-    return folder / _place(case) / f"{case.name}_{SUFFIXES['score']}.json"
+    return folder / case.place / f"{case.name}_{SUFFIXES['score']}.json"
 
 
 def remove_case(folder: Path, case: Case) -> None:
     """Remove the files of a case, first its record."""
     record_of(folder, case).unlink(missing_ok=True)
     for suffix in (*SUFFIXES.values(), LESIONS):
-        for old in (folder / _place(case)).glob(f"{case.name}_{suffix}*"):
+        for old in (folder / case.place).glob(f"{case.name}_{suffix}*"):
             old.unlink(missing_ok=True)
 
 
@@ -130,11 +130,16 @@ def refusal(
     """
     path = folder / MODEL
     if not path.is_file():
-        entries = list(folder.iterdir()) if folder.is_dir() else []
         log_places = [] if log_file is None else [log_file.absolute(), *log_file.absolute().parents]
-        strangers = [e for e in entries if not e.name.startswith(".") and e.absolute() not in log_places]
-        if strangers and not path.is_file():  # which another run may have begun by now
-            return ConfigError("output folder holds something else", where=folder, mend="name an empty or new folder")
+
+        def is_own(entry: Path) -> bool:
+            """Another run may have begun the folder by now."""
+            return entry.name.startswith(".") or entry.absolute() in log_places or path.is_file()
+
+        try:
+            refuse_strangers(folder, is_own)
+        except ConfigError as error:
+            return error
         return None
     if overwrite:
         return None
@@ -164,6 +169,12 @@ def _request(
     stated |= {} if atlas is None else {"atlas": atlas.digest}
     stated |= registration_version(model.anatomy)
     return {"maps": list(maps), "rule": rule, "bundle": model.digest} | stated
+
+
+def _scored(model: Bundle) -> list[str]:
+    """The parts that a model's score is made of: its map, its segmenter's probability, or both."""
+    mapped = model.kind == "reconstructor" or model.reconstructor is not None
+    return (["map"] if mapped else []) + (["probability"] if model.kind == "detector" else [])
 
 
 def begin_folder(
@@ -207,11 +218,13 @@ def begin_folder(
         "kind": model.kind,
         "contrasts": list(model.anatomy.contrasts),
         "used": model.used,
+        "parts": _scored(model),
+        "fusion": model.run.fusion.model_dump(mode="json") if model.kind == "detector" else None,
         "thresholds": model.record["thresholds"],
         "request": _request(model, maps, rule, brain, atlas),
     }
     if other:
-        _write_json(path, content)
+        write_json(path, content)
     elif not _write_first(path, json.dumps(content, indent=1, sort_keys=True).encode()):  # another run was faster
         return begin_folder(folder, model, maps, rule, overwrite=False, brain=brain, atlas=atlas, log_file=log_file)
     return _describe(folder)
@@ -226,7 +239,7 @@ def _describe(folder: Path) -> None:
         "GeneratedBy": [{"Name": "hybriduad", "Version": __version__}],
     }
     if not (folder / DESCRIPTION).is_file():
-        _write_json(folder / DESCRIPTION, description)
+        write_json(folder / DESCRIPTION, description)
     if not (folder / README).is_file():
         write_atomically(folder / README, ABOUT.encode())
     ignored = folder / ".bidsignore"
@@ -297,7 +310,7 @@ def write_case(
     ``rule`` cut the mask; ``began`` is the :func:`time.perf_counter` at which the case was begun; ``atlas``, for a
     model in template space, names the regions of lesions.
     """
-    place = folder / _place(case)
+    place = folder / case.place
     place.mkdir(parents=True, exist_ok=True)
     grid: VolumeGrid = prediction.grid
     contrasts = model.anatomy.contrasts
@@ -320,7 +333,7 @@ def write_case(
         if part != "score":
             kind = {"mask": "Lesion", "brain": "Brain"}.get(part)
             content = {"Description": f"{CONTENT[part]}; hybriduad, research use only"}
-            _write_json(place / f"{case.name}_{suffix}.json", shared | content | ({"Type": kind} if kind else {}))
+            write_json(place / f"{case.name}_{suffix}.json", shared | content | ({"Type": kind} if kind else {}))
     thresholds = model.record["thresholds"]
     if "mask" in written and prediction.mask is not None and prediction.score is not None:
         region = None
@@ -329,7 +342,7 @@ def write_case(
             region = functools.partial(atlas.region, grid=grid, matrix=matrix)
         table = lesion_table(thresholds, prediction.mask, prediction.score, prediction.brain, grid, region)
         write_atomically(place / f"{case.name}_{LESIONS}", table.encode())
-    _write_json(
+    write_json(
         record_of(folder, case),
         shared
         | {
@@ -355,11 +368,6 @@ def write_case(
     )
 
 
-def _place(case: Case) -> Path:
-    session = [f"ses-{case.session}"] if case.session else []
-    return Path(f"sub-{case.subject}", *session, "anat")
-
-
 def _inputs(case: Case, contrasts: tuple[str, ...]) -> dict[str, Any]:
     """The inputs of a prediction: the sha256 of each image and of the brain mask, with the labels in it that
     count, and which contrast is the reference."""
@@ -372,7 +380,3 @@ def _inputs(case: Case, contrasts: tuple[str, ...]) -> dict[str, Any]:
         if labels := case.mask_labels("brain"):
             inputs["brain"]["labels"] = list(labels)
     return inputs
-
-
-def _write_json(path: Path, content: Any) -> None:
-    write_atomically(path, json.dumps(content, indent=1, sort_keys=True).encode())

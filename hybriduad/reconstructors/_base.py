@@ -172,5 +172,7 @@ class ImageReconstructor(Reconstructor):
             reconstructions: (K, B, C, H, W) in [-1, 1].
             residual: which residual and how the members combine.
         """
+        if residual.combine == "reconstruction":
+            return residual_map(image, reconstructions.float().mean(dim=0), residual.kind, valid) * brain
         maps = torch.stack([residual_map(image, member, residual.kind, valid) for member in reconstructions])
         return combine_levels(maps, residual.combine) * brain

@@ -13,6 +13,7 @@ from typing import Any
 from hybriduad.cohort.manifest import read_cohort
 from hybriduad.core.errors import ConfigError, reason_of
 from hybriduad.core.outcome import Outcome
+from hybriduad.core.requests import refuse_strangers
 from hybriduad.core.types import Case
 from hybriduad.prediction.files import MODEL
 from hybriduad.report import facts
@@ -215,14 +216,15 @@ def without_paths(sentence: str) -> str:
 
 def _begin(folder: Path, kept: set[str]) -> None:
     """Make the folder, or check that it holds a report; pages of it that are not ``kept`` go."""
-    there = sorted(path for path in folder.iterdir() if not path.name.startswith(".")) if folder.is_dir() else []
-    for path in there:
-        if not (path.is_file() and path.suffix == ".html" and MARK in path.read_bytes()[:200]):
-            raise ConfigError("output folder holds something else", where=folder, mend="name an empty or new folder")
-    for path in there:
-        if path.name not in kept:
+    refuse_strangers(folder, lambda path: path.name.startswith(".") or _is_page(path))
+    for path in folder.iterdir() if folder.is_dir() else ():
+        if not path.name.startswith(".") and path.name not in kept:
             path.unlink()
     folder.mkdir(parents=True, exist_ok=True)
+
+
+def _is_page(path: Path) -> bool:
+    return path.is_file() and path.suffix == ".html" and MARK in path.read_bytes()[:200]
 
 
 def _case(cases: Sequence[Case], record: Record) -> Case:

@@ -197,6 +197,36 @@ def provenance(record: Record) -> list[tuple[str, str]]:
     return rows
 
 
+def score_of(model: Mapping[str, Any]) -> str:
+    """What a model's score is made of, in words; less of predictions from before ``model.json`` held its ``fusion``."""
+    parts, fusion = model.get("parts"), model.get("fusion")
+    if parts in (["map"], ["probability"]):
+        name = "anomaly map of the reconstruction of healthy anatomy" if parts == ["map"] else "segmenter's probability"
+        return f"the {name} alone"
+    if parts != ["map", "probability"] or not isinstance(fusion, Mapping):
+        return "that of the model, whose parts these predictions do not state"
+    if fusion.get("form") == "sum":
+        weight = number(_size(fusion, "weight"))
+        return f"the mean of the reconstruction's anomaly map (weight {weight}) and of the segmenter's probability"
+    floor = f"behind a floor of {number(_size(fusion, 'floor'))}" if _size(fusion, "floor") else ""
+    witnesses = ["the segmenter's probability" + (f" ({floor})" if floor else "")]
+    if exponent := _size(fusion, "intensity"):
+        other_side = " or a departure to the other side of pseudo-healthy tissue" if _size(fusion, "opposite") else ""
+        witnesses.append(f"plain intensity{other_side} (exponent {number(exponent)})")
+    if exponent := _size(fusion, "asymmetry"):
+        witnesses.append(f"left-right asymmetry (exponent {number(exponent)}{floor and f', {floor}'})")
+    map_ = f"the reconstruction's anomaly map (exponent {number(_size(fusion, 'weight'))})"
+    return f"the product of {', '.join([map_, *witnesses[:-1]])} and {witnesses[-1]}"
+
+
+def _size(fusion: Mapping[str, Any], name: str) -> float:
+    """A weight, an exponent or a floor; 0 where it is not stated or no number."""
+    try:
+        return float(fusion.get(name, 0.0))
+    except (TypeError, ValueError):
+        return 0.0
+
+
 def methods(record: Record, model: Mapping[str, Any]) -> str:
     """A paragraph for a methods section."""
     content, notes = record.content, record.notes
@@ -209,8 +239,7 @@ def methods(record: Record, model: Mapping[str, Any]) -> str:
         f"Anomaly scores were computed with hybriduad {version} (PyTorch {torch}) from "
         f"{' and '.join(contrasts)} ({notes.get('space', 'native')} space, {notes.get('direction', 'axial')} slices)",
         f"by the {model.get('kind', 'model')} of sha256 {str(content['bundle'])[:12]}.",
-        "The score, between 0 and 1, is that of the reconstruction of healthy anatomy and of the segmenter together, "
-        "as far as the model has both.",
+        f"The score, between 0 and 1, is {score_of(model)}.",
     ]
     if method := record.brain.get("method"):
         text.append(f"Scores count inside the brain only (brain mask: {method}).")

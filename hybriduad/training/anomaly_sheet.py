@@ -14,7 +14,7 @@ from hybriduad.core.drawing import slice_grid
 from hybriduad.core.errors import ConfigError
 from hybriduad.scan.preparation import prepare
 from hybriduad.training.painting import run_with_anomalies
-from hybriduad.training.samples import SampleStream, build_pool
+from hybriduad.training.samples import SampleStream, build_pool, for_contrasts
 
 TITLES = ("image", "with anomaly", "lesion")
 
@@ -56,7 +56,7 @@ def draw_anomalies(
         steps=1,
         mix=Mix(healthy=0.0, synthetic=1.0),
         augmentation=run.augmentation,
-        anomalies=anomalies,
+        anomalies=for_contrasts(anomalies, anatomy.contrasts),
     )
     drawn = stream.samples(0, count)
     shown = [int(drawn.present[0].int().argmax())] * count

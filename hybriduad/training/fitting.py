@@ -9,25 +9,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from hybriduad.cohort.digest import cohort_digest
 from hybriduad.config import files as configs
-from hybriduad.config.runs import Anatomy, DetectorRun, ReconstructorRun, Residual
+from hybriduad.config.runs import Anatomy, DetectorRun, Precision, ReconstructorRun, Residual
 from hybriduad.core import plugins, rng
-from hybriduad.core.drawing import slice_grid
 from hybriduad.core.errors import ConfigError
 from hybriduad.core.types import Case
 from hybriduad.detector import bundle as bundles
 from hybriduad.detector.bundle import Bundle, Description
-from hybriduad.detector.device import resolve_device, resolve_precision
+from hybriduad.detector.device import resolve_device, resolve_precision, usable_precision
 from hybriduad.detector.inference import Detector
 from hybriduad.detector.loading import load_reconstructor, load_weights
 from hybriduad.networks.segmenter import Segmenter
 from hybriduad.reconstructors._base import FeatureReconstructor, Reconstructor
 from hybriduad.scan.brain_ways import ESTIMATE, brain_name, chosen, chosen_to_fit
 from hybriduad.scan.digests import file_digest
+from hybriduad.scan.grid import SIDED
 from hybriduad.training.data import (
     contrast_summary,
     labelled_cases,
@@ -37,13 +36,13 @@ from hybriduad.training.data import (
 )
 from hybriduad.training.loop import run_training
 from hybriduad.training.resuming import Workshop
-from hybriduad.training.samples import SampleStream, build_pool
+from hybriduad.training.sample_sheet import draw_samples
+from hybriduad.training.samples import SampleStream, build_pool, for_contrasts
 from hybriduad.training.statistics import reference_statistics
 from hybriduad.training.tasks import ReconstructionTask, SegmentationTask, Task
 from hybriduad.training.validation import figures, painted_slices
 
 log = logging.getLogger(__name__)
-SHOWN = 6
 
 
 @dataclass(frozen=True)
@@ -132,8 +131,8 @@ def fit_detector(
         brain: as there; by default as the bundle that is started from says.
         reconstructor: stage 1's bundle; with neither it nor ``init`` the segmenter sees the image alone.
         init: a detector's bundle to continue from; its reconstructor and segmenter layout are taken over, and its
-            residual unless another is stated. With ``train.steps=0`` its weights stay: the same networks under another
-            ``fusion``, ``residual`` or ``mirror``.
+            residual unless another is stated. With ``train.steps=0`` its weights stay, and with them its precision and
+            the seed of its noise: the same networks under another ``fusion``, ``residual`` or ``mirror``.
         limit: how many labelled patients may be learnt from, drawn by the seed; by default all.
 
     Raises:
@@ -187,6 +186,13 @@ def fit_detector(
             mend="set segmenter.inputs to [image]",
         )
     _check_residual(run, frozen)
+    if run.mirror and (unturned := [bundle for bundle in (stage1, parent) if bundle is not None and _unturned(bundle)]):
+        where = " and ".join(str(bundle.folder) for bundle in unturned)
+        log.warning(
+            "mirrored slices will be judged by networks that learnt from none: mirror is true, and augmentation.flip "
+            "was 0 in %s; set mirror to false, or train with flips.",
+            where,
+        )
     return _fit(
         run,
         anatomy,
@@ -228,7 +234,10 @@ def _fit(
     if (finished := workshop.finished) is not None:
         return finished
     device = resolve_device(place.device)
-    precision = resolve_precision(run.train.precision, device)
+    # Weights that are kept give the maps that they gave: in the same precision, of the same noise.
+    kept = parents[0].record if run.train.steps == 0 else {}
+    precision: Precision = kept.get("precision") or resolve_precision(run.train.precision, device)
+    seed = int(kept.get("seed", run.seed))
     direction = str(parents[0].record["direction"]) if parents else None
     cache = place.cache or workshop.prepared
     data = prepare_training_data(cases, anatomy, cache, direction)
@@ -247,6 +256,10 @@ def _fit(
         run.train.batch,
         precision,
     )
+    anomalies = for_contrasts(run.anomalies, anatomy.contrasts)
+    for stated, anomaly in zip(run.anomalies, anomalies, strict=True):
+        if changes := {key: value for key, value in anomaly if value != getattr(stated, key)}:
+            log.info("%s is painted on %s with %s", anomaly.name, ", ".join(anatomy.contrasts), changes)
     stream = SampleStream(
         pool,
         # A training draws other samples than its parent, since the parent has already fitted its samples. The seed goes
@@ -256,7 +269,7 @@ def _fit(
         steps=run.train.steps,
         mix=run.mix,
         augmentation=run.augmentation,
-        anomalies=run.anomalies,
+        anomalies=anomalies,
         target=run.loss.target if isinstance(run, DetectorRun) else "mask",
     )
     inherited = {anomaly.name for parent in parents for anomaly in parent.run.anomalies}
@@ -275,8 +288,8 @@ def _fit(
             residual=run.residual,
             fusion=run.fusion if isinstance(run, DetectorRun) else None,
             mirror=run.mirror,
-            seed=run.seed,
-            precision=precision,
+            seed=seed,
+            precision=usable_precision(precision, device),
             device=device,
         )
 
@@ -291,7 +304,7 @@ def _fit(
         folder,
         device=device,
         precision=precision,
-        draw=lambda path: _draw_samples(path, stream, detector()),
+        draw=lambda path: draw_samples(path, stream, detector()),
         validate=validate,
     )
     if run.train.steps:
@@ -306,6 +319,7 @@ def _fit(
         identities=(parents[0].used if parents else {}) | dict(data.identities),
         data_licence=place.data_licence,
         generation=generation,
+        seed=seed,
     )
     log.info("reference statistics on training slices, distances on %d validation cases", len(painted.cases))
     statistics = reference_statistics(detector(), pool, unseen=painted.cases)
@@ -322,8 +336,14 @@ def _check_residual(run: ReconstructorRun | DetectorRun, model: Reconstructor | 
         raise ConfigError(
             "residual of images for a reconstructor that has no image",
             got=f"residual {stated.kind}, {stated.combine} and {model.config.name!r}",
-            mend="leave residual.kind and residual.combine out",
+            mend="leave residual.kind and residual.combine out, or set them to ssim and arithmetic",
         )
+
+
+def _unturned(bundle: Bundle) -> bool:
+    """Whether the networks of a bundle were trained without a mirrored slice, though those show left and right."""
+    run = bundle.run
+    return run.train.steps > 0 and run.augmentation.flip == 0 and bundle.record["direction"] in SIDED
 
 
 def _anatomy(run: DetectorRun, source: Bundle | None, brain: str | None) -> Anatomy:
@@ -359,19 +379,3 @@ def _request(
             "limit": limit,
         }
     )
-
-
-def _draw_samples(path: Path, stream: SampleStream, detector: Detector) -> None:
-    """Rows of samples as the network sees them, always the same: image, truth, pseudo-healthy, map, probability."""
-    # Step -1 is no step of the training, so these samples are never learnt from.
-    batch = stream.samples(-1, SHOWN)
-    kinds = [stream.kind(-1, index) for index in range(SHOWN)]
-    maps = detector.slice_maps(batch)
-    columns: list[tuple[str, Any]] = [("image", batch.image[:, 0].numpy()), ("lesion", batch.lesion.numpy())]
-    if maps.reconstruction is not None:
-        columns.append(("pseudo-healthy", maps.reconstruction[:, 0].cpu().numpy()))
-    for title, values in (("reconstruction's map", maps.map), ("probability", maps.probability)):
-        if values is not None:
-            columns.append((title, values.cpu().numpy().astype(np.float64)))
-    rows = [[values[row] for _, values in columns] for row in range(len(batch))]
-    slice_grid(path, rows, [title for title, _ in columns], labels=kinds)

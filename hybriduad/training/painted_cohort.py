@@ -30,6 +30,7 @@ from hybriduad.training.painted_files import (
     write_record,
 )
 from hybriduad.training.painting import paint_volume, run_with_anomalies
+from hybriduad.training.samples import for_contrasts
 
 log = logging.getLogger(__name__)
 
@@ -152,7 +153,7 @@ class _Painter:
         volume = self.volumes.of(case.name, contrasts)
         painted, generator = paint_volume(
             volume,
-            self.anomalies,
+            for_contrasts(self.anomalies, contrasts),
             seed=self.seed,
             identity=(case.dataset, case.name),
             others=[partial(self.volumes.of, name, contrasts) for name in strangers],

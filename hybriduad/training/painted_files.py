@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from hybriduad import __version__
-from hybriduad.core.errors import ConfigError
-from hybriduad.core.requests import difference
+from hybriduad.core.requests import is_another
 from hybriduad.core.types import Case
-from hybriduad.scan.volumes import write_atomically
+from hybriduad.scan.volumes import write_atomically, write_json
 
 FORMAT = 1
 """Part of a folder's request: raised whenever the same request would paint other voxels or write other files."""
@@ -39,12 +37,12 @@ def scan_path(out: Path, case: Case, contrast: str) -> Path:
     """Where a scan of a case is: contrast agents are an entity of the name in BIDS."""
     agent, suffix = ("_ce-gadolinium", "T1w") if contrast == "T1wCE" else ("", contrast)
     run = f"_run-{case.run}" if case.run else ""
-    return out / _place(case) / f"{case.name.removesuffix(run)}{agent}{run}_{suffix}.nii.gz"
+    return out / case.place / f"{case.name.removesuffix(run)}{agent}{run}_{suffix}.nii.gz"
 
 
 def mask_path(out: Path, case: Case, kind: str) -> Path:
     """Where a mask of a case is: its lesion, ignore or brain."""
-    return out / "derivatives" / "manual" / _place(case) / f"{case.name}_label-{kind}_mask.nii.gz"
+    return out / "derivatives" / "manual" / case.place / f"{case.name}_label-{kind}_mask.nii.gz"
 
 
 def begin_folder(out: Path, request: Mapping[str, Any], overwrite: bool) -> None:
@@ -53,23 +51,13 @@ def begin_folder(out: Path, request: Mapping[str, Any], overwrite: bool) -> None
     Raises:
         ConfigError: it holds the scans of another request and ``overwrite`` is not set, or something else.
     """
-    path = out / RECORD
-    request = json.loads(json.dumps({"format": FORMAT, **request}))
-    if path.is_file():
-        try:
-            asked = dict(json.loads(path.read_text(encoding="utf-8")))
-        except (ValueError, TypeError) as error:
-            raise ConfigError("damaged record", where=path, got=error, mend="delete the folder") from error
-        if overwrite:
-            shutil.rmtree(out)
-        elif asked != request:
-            what, mend = difference(asked, request), "choose another folder, or --overwrite"
-            raise ConfigError("other painted scans in the same place", where=out, got=what, mend=mend)
-    elif out.is_dir() and any(out.iterdir()):
-        raise ConfigError("output folder holds something else", where=out, mend="name an empty or new folder")
+    request = {"format": FORMAT, **request}
+    is_another(out, RECORD, request, "painted scans", overwrite)
+    if overwrite and (out / RECORD).is_file():
+        shutil.rmtree(out)
     out.mkdir(parents=True, exist_ok=True)
     write_atomically(out / ".bidsignore", f"{RECORD}\n".encode())
-    _write_json(path, request)
+    write_json(out / RECORD, request)
 
 
 def describe_folder(out: Path, dataset: str, people: Sequence[Mapping[str, str]], readme: str = ABOUT) -> None:
@@ -79,12 +67,12 @@ def describe_folder(out: Path, dataset: str, people: Sequence[Mapping[str, str]]
     lines = ["\t".join(" ".join(cell.split()) or "n/a" for cell in row) for row in rows]
     write_atomically(out / PARTICIPANTS, ("\n".join(lines) + "\n").encode())
     meanings = {name: {"Description": COLUMNS.get(name, OF_THE_SCAN)} for name in columns if name != "participant_id"}
-    _write_json((out / PARTICIPANTS).with_suffix(".json"), meanings)
+    write_json((out / PARTICIPANTS).with_suffix(".json"), meanings)
     about = {"BIDSVersion": "1.10.0", "GeneratedBy": [{"Name": "hybriduad", "Version": __version__}]}
-    _write_json(out / DESCRIPTION, {"Name": dataset, "DatasetType": "raw", **about})
+    write_json(out / DESCRIPTION, {"Name": dataset, "DatasetType": "raw", **about})
     masks = out / "derivatives" / "manual"
     masks.mkdir(parents=True, exist_ok=True)
-    _write_json(masks / DESCRIPTION, {"Name": f"{dataset} masks", "DatasetType": "derivative", **about})
+    write_json(masks / DESCRIPTION, {"Name": f"{dataset} masks", "DatasetType": "derivative", **about})
     write_atomically(out / "README.md", readme.encode())
 
 
@@ -97,13 +85,4 @@ def record_path(out: Path, case: Case) -> Path:
 def write_record(out: Path, case: Case, facts: Mapping[str, Any]) -> None:
     """Write the record of a case whose files are there."""
     description = "1 where a lesion was painted; hybriduad, research use only"
-    _write_json(record_path(out, case), {"Type": "Lesion", "Manual": False, "Description": description, **facts})
-
-
-def _place(case: Case) -> Path:
-    session = [f"ses-{case.session}"] if case.session else []
-    return Path(f"sub-{case.subject}", *session, "anat")
-
-
-def _write_json(path: Path, content: Mapping[str, Any]) -> None:
-    write_atomically(path, json.dumps(content, indent=1, sort_keys=True).encode())
+    write_json(record_path(out, case), {"Type": "Lesion", "Manual": False, "Description": description, **facts})

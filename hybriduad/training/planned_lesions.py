@@ -18,6 +18,7 @@ from hybriduad.anomalies._base import present
 from hybriduad.anomalies._description import Lesion
 from hybriduad.anomalies._painting import bounding_box, middle, paint
 from hybriduad.core import plugins
+from hybriduad.core.contrasts import LOOKS
 from hybriduad.core.types import Corruption
 from hybriduad.training.native_volume import NativeVolume
 from hybriduad.training.samples import covered
@@ -31,8 +32,6 @@ CONTRASTS = {"faint": 0.2, "clear": 0.4, "strong": 0.8}
 """How much the middle of a lesion departs from its tissue; 0.8 on the model range is the brain's median intensity."""
 LEAST_CONTRAST = 0.1
 """With less room than this to the end of the range a lesion is dark instead of bright, or the other way."""
-DARK = ("T1w", "T1wCE")
-"""Contrasts on which the lesions are darker than their tissue; they are brighter on all others."""
 FRONT, HEIGHT = ("posterior", "central", "anterior"), ("lower", "middle", "upper")
 APART_MM = 10.0
 """Between the lesions of a scan, taken for balls."""
@@ -199,7 +198,7 @@ def _drawn(
         diameter_mm=(diameter_mm, diameter_mm),
         several=0.0,
         softness_mm=(0.0, 1.0),
-        bright=tuple(0.0 if name in DARK else 1.0 for name in contrasts),
+        bright=tuple(float(LOOKS[name].bright_lesions) for name in contrasts),
         contrast=(strength, strength),
         texture=(0.0, 0.3),
         core=0.0,

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from hybriduad.core.errors import ConfigError
-from hybriduad.core.requests import difference
+from hybriduad.core.requests import difference, refuse_strangers
 from hybriduad.detector.bundle import RECORD, Bundle, verify
 
 REQUEST = "request.json"
@@ -41,8 +41,8 @@ class Workshop:
         self.request = json.loads(json.dumps(request))
         self.overwrite = overwrite
         self._end_replacing()
-        if self.out.exists() and any(self.out.iterdir()) and not (self.out / RECORD).is_file():
-            raise ConfigError("output folder holds something else", where=self.out, mend="name an empty or new folder")
+        if not (self.out / RECORD).is_file():
+            refuse_strangers(self.out)
         if self.partial.is_dir() and _asked(self.partial) is None:
             strange = {entry.name for entry in self.partial.iterdir()} - {PREPARED, _aside(self.partial).name}
             if strange:

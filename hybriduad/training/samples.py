@@ -7,8 +7,9 @@ continued training starts at the step it had reached.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -93,6 +94,35 @@ def needs_labels(anomaly: AnomalyConfig) -> bool:
     return bool(getattr(plugins.load("anomalies", anomaly.name), "NEEDS_LABELS", False))
 
 
+def for_contrasts(anomalies: Iterable[AnomalyConfig], contrasts: Sequence[str]) -> list[AnomalyConfig]:
+    """The anomalies for contrasts of these names: a generator whose keys go by the contrast says what they mean there.
+
+    Raises:
+        ConfigError: keys for another number of contrasts.
+    """
+
+    def resolved(anomaly: AnomalyConfig) -> AnomalyConfig:
+        resolve = getattr(plugins.load("anomalies", anomaly.name), "for_contrasts", None)
+        config: AnomalyConfig = anomaly if resolve is None else resolve(anomaly, contrasts)
+        return config
+
+    return [resolved(anomaly) for anomaly in anomalies]
+
+
+def takes_of_others(anomaly: AnomalyConfig) -> bool:
+    """Whether a generator asks for tissue of other scans alone (``same_scan: 0``), as FPI and PII do."""
+    return getattr(anomaly, "same_scan", None) == 0
+
+
+def _heights(pool: SlicePool) -> dict[tuple[int, int], int]:
+    """Of every judged slice (case index, slice index): in which of the :data:`HEIGHTS` parts of its case it lies."""
+    heights: dict[tuple[int, int], int] = {}
+    for index, case in enumerate(pool.prepared):
+        judged = np.flatnonzero(enough_brain(case.brain, case.spacing_mm))
+        heights |= {(index, int(k)): int(HEIGHTS * place / len(judged)) for place, k in enumerate(judged)}
+    return heights
+
+
 def height_weights(pool: SlicePool) -> np.ndarray:
     """How often each healthy slice is to be drawn: (healthy slices,) float64, of sum 1.
 
@@ -100,10 +130,7 @@ def height_weights(pool: SlicePool) -> np.ndarray:
     comes as often as among all judged slices, though it may have to come from fewer cases; of cases that are healthy
     throughout all slices weigh the same.
     """
-    height_of: dict[tuple[int, int], int] = {}
-    for index, case in enumerate(pool.prepared):
-        judged = np.flatnonzero(enough_brain(case.brain, case.spacing_mm))
-        height_of |= {(index, int(k)): int(HEIGHTS * place / len(judged)) for place, k in enumerate(judged)}
+    height_of = _heights(pool)
     heights = np.array([height_of[key] for key in pool.healthy])
     wanted = np.bincount(list(height_of.values()), minlength=HEIGHTS)
     weights: np.ndarray = (wanted / np.bincount(heights, minlength=HEIGHTS).clip(min=1))[heights]
@@ -142,6 +169,9 @@ class SampleStream(Dataset[Batch]):
         self.pool, self.seed, self.batch, self.steps = pool, seed, batch, steps
         self.limits = np.cumsum(shares / shares.sum())
         self.healthy_limits = np.cumsum(height_weights(pool))
+        heights = _heights(pool)
+        # Case and height of every healthy slice: (healthy slices, 2).
+        self.healthy_places = np.array([(key[0], heights[key]) for key in pool.healthy])
         self.augmentation, self.target = augmentation, target
         weights = np.array([config.weight for config in anomalies])
         # Generators of equal weight are drawn as whole numbers: the samples of a seed stay what they were.
@@ -151,7 +181,7 @@ class SampleStream(Dataset[Batch]):
             case_index, slice_index = pool.healthy[0]
             case = pool.prepared[case_index]
             image, brain = np.array(case.image[..., slice_index]), np.array(case.brain[..., slice_index])
-            self._painted(number, image, brain, case, rng.numpy_rng(seed, "trial", number))
+            self._painted(number, image, brain, pool.healthy[0], rng.numpy_rng(seed, "trial", number))
 
     def __len__(self) -> int:
         return self.steps
@@ -175,7 +205,8 @@ class SampleStream(Dataset[Batch]):
         ignore |= brain & ~shown  # no contrast tells what is there
         image, target = clean, lesion.astype(np.float32)
         if kind == "synthetic":
-            painted = self._painted(self._drawn_anomaly(generator), clean, brain & shown, case, generator)
+            place = (case_index, slice_index)
+            painted = self._painted(self._drawn_anomaly(generator), clean, brain & shown, place, generator)
             painted = covered(painted, clean, valid)
             image, lesion, ignore = painted.image, painted.lesion, ignore | painted.ignore
             target = np.where(lesion, painted.visibility if self.target == "visibility" else 1, 0).astype(np.float32)
@@ -214,10 +245,17 @@ class SampleStream(Dataset[Batch]):
         return self.pool.labelled[int(generator.integers(len(self.pool.labelled)))]
 
     def _painted(
-        self, number: int, clean: np.ndarray, brain: np.ndarray, case: Prepared, generator: np.random.Generator
+        self,
+        number: int,
+        clean: np.ndarray,
+        brain: np.ndarray,
+        place: tuple[int, int],
+        generator: np.random.Generator,
     ) -> Corruption:
         config, corrupt = self.anomalies[number]
-        return corrupt(config, clean, brain, generator, spacing_mm=case.spacing_mm[:2], donors=self.donor)
+        spacing_mm = self.pool.prepared[place[0]].spacing_mm[:2]
+        donors = partial(self.donor, target=place) if takes_of_others(config) else self.donor
+        return corrupt(config, clean, brain, generator, spacing_mm=spacing_mm, donors=donors)
 
     def _altered(
         self, case_index: int, slice_index: int, generator: np.random.Generator
@@ -230,13 +268,29 @@ class SampleStream(Dataset[Batch]):
         image, valid, masks = augment(self.augmentation, image, valid, masks, generator, sided=sided)
         return image, valid, masks[0], masks[1], masks[2]
 
-    def donor(self, generator: np.random.Generator, *, labelled: bool) -> Donor:
+    def _healthy_elsewhere(self, target: tuple[int, int], generator: np.random.Generator) -> tuple[int, int]:
+        """A healthy slice of another case than that of the healthy slice ``target``, of its height where another case
+        has any; of the same case only where the pool has no other."""
+        case, height = self.healthy_places[self.pool.healthy.index(target)]
+        other = self.healthy_places[:, 0] != case
+        alike = other & (self.healthy_places[:, 1] == height)
+        places = np.flatnonzero(alike if alike.any() else other)
+        if not len(places):
+            return self._healthy(generator)
+        weights = np.diff(self.healthy_limits, prepend=0.0)[places]
+        return self.pool.healthy[int(generator.choice(places, p=weights / weights.sum()))]
+
+    def donor(self, generator: np.random.Generator, *, labelled: bool, target: tuple[int, int] | None = None) -> Donor:
         """Another slice, a labelled slice or a healthy slice. Half of those that show left and right are mirrored.
 
-        Of a labelled slice the lesion is empty where a contrast that the slice has does not cover all of its brain, of
-        a healthy slice the brain ends there: carried elsewhere, what is missing would be dark tissue.
+        With a ``target`` (case index, slice index) a healthy donor is of another case, about as high in its brain. Of a
+        labelled slice the lesion is empty where a contrast that the slice has does not cover all of its brain, of a
+        healthy slice the brain ends there: carried elsewhere, what is missing would be dark tissue.
         """
-        case_index, slice_index = (self._labelled if labelled else self._healthy)(generator)
+        if target is not None and not labelled:
+            case_index, slice_index = self._healthy_elsewhere(target, generator)
+        else:
+            case_index, slice_index = (self._labelled if labelled else self._healthy)(generator)
         case = self.pool.prepared[case_index]
         cut = (case.image[..., slice_index], case.brain[..., slice_index], case.lesion[..., slice_index])
         image, brain, lesion = (np.array(part) for part in cut)

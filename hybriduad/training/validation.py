@@ -24,7 +24,7 @@ from hybriduad.detector.inference import Detector
 from hybriduad.metrics import ScoreHistogram
 from hybriduad.scan.cache import PreparedCache
 from hybriduad.scan.preparation import Prepared
-from hybriduad.training.samples import SampleStream, SlicePool, build_pool, needs_labels
+from hybriduad.training.samples import SampleStream, SlicePool, build_pool, for_contrasts, needs_labels
 from hybriduad.training.tasks import Task
 from hybriduad.training.unseen import UnseenSlices, held_out
 
@@ -87,7 +87,7 @@ def painted_slices(
             steps=BATCHES,
             mix=Mix(healthy=0.0, synthetic=1.0),
             augmentation=STILL,
-            anomalies=anomalies,
+            anomalies=for_contrasts(anomalies, anatomy.contrasts),
             target=run.loss.target if isinstance(run, DetectorRun) else "mask",
         )
         return tuple(stream.samples(step, BATCH) for step in range(BATCHES))

@@ -305,6 +305,15 @@ class TestAtrophyAndCavity:
             change = (got.image - bright)[0]
             assert change[got.lesion].mean() > 0.3
 
+    def test_fluid_is_bright_where_the_names_of_the_contrasts_say_so(self) -> None:
+        config = atrophy_cavity.Config()
+        for dark in ("FLAIR", "T1w", "T1wCE"):
+            assert atrophy_cavity.for_contrasts(config, (dark,)) == config
+        for bright in ("T2w", "PDw", "T2starw"):
+            assert atrophy_cavity.for_contrasts(config, ("FLAIR", bright)).bright_fluid == (False, True)
+        stated = atrophy_cavity.Config(bright_fluid=(False,))
+        assert atrophy_cavity.for_contrasts(stated, ("T2w",)) == stated
+
     def test_another_number_of_contrasts_is_refused(self) -> None:
         image, brain = head(SHAPE, 0)
         config = atrophy_cavity.Config(bright_fluid=(True, False))

@@ -80,6 +80,59 @@ def test_lesion_signs_are_set_per_contrast() -> None:
         assert change[0] > 0.05 > -0.05 > change[1]
 
 
+class TestNamedContrasts:
+    def test_one_share_is_of_the_contrasts_with_bright_lesions_and_the_others_are_inverted(self) -> None:
+        both = ("FLAIR", "T1w")
+        for share in (0.9, 0.5):
+            config = lesion.for_contrasts(plain_lesion(bright=share, contrast=(0.2, 0.2)), both)
+            bright = [drawn_signs(config, key) for key in range(200)]
+            assert all(flair != t1w for flair, t1w in bright)
+            assert np.mean([flair for flair, _ in bright]) == pytest.approx(share, abs=0.1)
+        assert lesion.for_contrasts(config, both) == config
+
+    def test_listed_shares_keep_what_they_say_and_agree(self) -> None:
+        config = lesion.for_contrasts(plain_lesion(bright=(0.7, 0.3)), ("FLAIR", "T1w"))
+        bright = [drawn_signs(config, key) for key in range(200)]
+        assert all(flair != t1w for flair, t1w in bright)  # 30 % were bright on both, and 30 % dark
+        assert np.mean([flair for flair, _ in bright]) == pytest.approx(0.7, abs=0.1)
+        with pytest.raises(ConfigError, match=r"lesion\.bright: got 3, expected .*2 contrasts"):
+            lesion.for_contrasts(plain_lesion(bright=(0.7, 0.3, 0.1)), ("FLAIR", "T1w"))
+
+    @pytest.mark.parametrize("names", [("FLAIR",), ("T1w",), ("FLAIR", "T1wCE")])
+    def test_where_lesions_look_alike_on_all_nothing_changes(self, names: tuple[str, ...]) -> None:
+        assert lesion.for_contrasts(lesion.Config(bright=0.1), names) == lesion.Config(bright=0.1)
+
+    def test_the_dump_of_a_config_without_names_is_what_it_was(self) -> None:
+        assert not {"inverted", "bright_fluid"} & set(lesion.Config().model_dump())
+        resolved = lesion.for_contrasts(lesion.Config(), ("T2w", "T1w"))
+        assert resolved.model_dump()["inverted"] == (False, True)
+        assert checked(lesion.Config, resolved.model_dump(), "test") == resolved
+
+    def test_a_cavity_is_as_bright_as_fluid(self) -> None:
+        image, brain = head((96, 96), 0, 1)
+        t2w = np.where(brain, -image, image)
+        config = plain_lesion(median_mm=50, bright=0.0, contrast=(0.4, 0.4), core=1.0, cavity=1.0)
+        named = lesion.for_contrasts(config, ("T2w",))
+        shares = []
+        for key in range(12):
+            drawn = {
+                name: lesion.corrupt(one, t2w, brain, rng.numpy_rng(5, key), spacing_mm=SPACING_MM)
+                for name, one in (("plain", config), ("named", named))
+            }
+            fluid = {name: (got.image[0] > np.percentile(t2w[0][brain], 80)) for name, got in drawn.items()}
+            new = {name: fluid[name] & got.lesion & (got.image[0] > t2w[0] + 0.1) for name, got in drawn.items()}
+            assert not new["plain"].any()
+            shares.append(new["named"].sum())
+        assert np.mean(np.array(shares) > 20) > 0.5
+
+
+def drawn_signs(config: lesion.Config, key: int) -> list[bool]:
+    """Whether the lesion of a key is bright, on each of two contrasts."""
+    _, brain = head((96, 96), 0, 2)
+    drawn = lesion.draw(config, np.array([True, True]), brain, rng.numpy_rng(3, key), spacing_mm=SPACING_MM)
+    return [filling.bright for filling in drawn.fillings if filling is not None]
+
+
 def test_lesion_refuses_a_wrong_number_of_shares() -> None:
     with pytest.raises(ConfigError, match=r"bright.*got 2.*3 contrasts"):
         draw_lesion(plain_lesion(bright=(0.8, 0.1)), 0, 3)

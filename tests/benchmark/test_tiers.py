@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 
 from hybriduad.benchmark.costs import system_gflops
 from hybriduad.benchmark.plan import Fit, rows_of
 from hybriduad.config import files as configs
 from hybriduad.config.benchmarks import BenchmarkRun
+from hybriduad.config.runs import DetectorRun
 
 TIERS = ("benchmark-quick", "benchmark-core", "benchmark-full")
+"""Each has the rows of the one before."""
+T1W = "benchmark-t1w"
 
 
 def tier(name: str) -> BenchmarkRun:
@@ -17,13 +22,25 @@ def tier(name: str) -> BenchmarkRun:
     return run
 
 
-@pytest.mark.parametrize("name", TIERS)
+def trainings(model: Fit | None) -> Iterator[Fit]:
+    """A training and those that it continues."""
+    while model is not None:
+        yield model
+        model = model.parent
+
+
+def fitted(name: str, system: str) -> DetectorRun:
+    """The config of the last step of a system, as a tier fits it."""
+    model = next(row for row in rows_of(tier(name)) if row.system == system).trials[0].model
+    run: DetectorRun = configs.load(model.config, model.overrides, kind="detector")
+    return run
+
+
+@pytest.mark.parametrize("name", [*TIERS, T1W])
 def test_every_training_of_a_tier_has_a_config(name: str) -> None:
     for row in rows_of(tier(name)):
-        fit: Fit | None = row.trials[0].model
-        while fit is not None:
+        for fit in trainings(row.trials[0].model):
             configs.load(fit.config, fit.overrides, kind=fit.stage)
-            fit = fit.parent
 
 
 def test_a_larger_tier_has_the_rows_of_the_smaller() -> None:
@@ -46,11 +63,41 @@ def test_the_operations_of_the_quick_tier_can_be_counted() -> None:
     assert set(system_gflops(run)) == set(run.systems)
 
 
-@pytest.mark.parametrize(("system", "config"), [("default", "synthetic"), ("default (7 labels)", "labels-alone")])
-@pytest.mark.parametrize("name", TIERS)
-def test_the_row_of_the_default_fuses_as_the_shipped_config_does(name: str, system: str, config: str) -> None:
-    (row, *_) = (row for row in rows_of(tier(name)) if row.system == system)
-    model = row.trials[0].model
-    fitted = configs.load(model.config, model.overrides, kind="detector")
-    assert fitted.train.steps == 0
-    assert fitted.fusion == configs.load(config, [], kind="detector").fusion
+DEFAULTS = [(tier, system) for tier in TIERS for system in ("default", "default (7 labels)")]
+
+
+@pytest.mark.parametrize(("name", "system"), [*DEFAULTS, (T1W, "default"), (T1W, "default (synthetic + 3 labels)")])
+def test_the_row_of_the_default_fuses_as_the_shipped_config_does(name: str, system: str) -> None:
+    config = {"default": "synthetic", "default (7 labels)": "labels-alone"}.get(system, "few-labels")
+    run = fitted(name, system)
+    assert run.train.steps == 0
+    assert run.fusion == configs.load(config, [], kind="detector").fusion
+
+
+@pytest.mark.parametrize("name", ["benchmark-full", T1W])
+def test_the_row_without_intensity_lacks_nothing_else(name: str) -> None:
+    whole = fitted(name, "default").fusion
+    assert fitted(name, "without intensity").fusion == whole.model_copy(update={"intensity": 0.0, "opposite": 0.0})
+
+
+def test_every_lesion_that_the_t1w_tier_learns_from_is_mostly_dark() -> None:
+    runs = [
+        configs.load(fit.config, fit.overrides, kind=fit.stage)
+        for row in rows_of(tier(T1W))
+        for fit in trainings(row.trials[0].model)
+    ]
+    painted = [each for run in runs if run.train.steps > 0 for each in run.anomalies if each.name == "lesion"]
+    assert {each.bright for each in painted} == {0.1}
+
+
+@pytest.mark.parametrize("name", [*TIERS, T1W])
+def test_rows_of_the_paper_keep_the_mean_of_the_maps_of_their_results(name: str) -> None:
+    """The keys of stored results are of it, whatever the shipped configs of the paper's models state."""
+    combined = set()
+    for row in rows_of(tier(name)):
+        for fit in trainings(row.trials[0].model):
+            residual = configs.load(fit.config, fit.overrides, kind=fit.stage).residual
+            combined |= {(fit.config, residual.combine)} if residual is not None else set()
+    assert {("paper-score", "arithmetic"), ("cddpm", "arithmetic")} <= combined
+    assert "reconstruction" not in {combine for _, combine in combined}
+    assert configs.load("paper-score", [], kind="detector").residual.combine == "reconstruction"

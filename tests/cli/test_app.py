@@ -16,7 +16,8 @@ import nibabel as nib
 import numpy as np
 import pytest
 import yaml
-from typer.testing import CliRunner, Result
+from typer.testing import CliRunner
+from verbs import run
 
 import hybriduad
 from hybriduad.cli.app import app
@@ -45,10 +46,6 @@ VERBS = [
     "show",
     "doctor",
 ]
-
-
-def run(*arguments: object) -> Result:
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
 def refused(*arguments: object) -> str:
@@ -414,6 +411,20 @@ def test_the_help_of_calibrate_lists_the_rules_that_there_are(monkeypatch: pytes
     shown = re.sub(r"\s+", " ", CliRunner().invoke(app, ["calibrate", "--help"]).output)
     assert ", ".join(plugins.names("rules")) in shown.replace("- ", "-")  # lines also end at hyphens
     assert set(plugins.names("rules")) >= {"best-dice", "expected-dice", "false-positives"}
+
+
+@pytest.mark.parametrize(
+    ("verb", "said"),
+    [
+        ("calibrate", "[default: validation where there are splits, else all]"),
+        ("calibrate", "[default: as BUNDLE says]"),
+        ("blind-spots", "[default: as BUNDLE says]"),
+        ("fit-detector", "[default: as CONFIG or the bundle it starts from says, else auto]"),
+    ],
+)
+def test_the_help_of_a_verb_states_its_own_default(verb: str, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "300")
+    assert said in re.sub(r"\s+", " ", CliRunner().invoke(app, [verb, "--help"]).output)
 
 
 @pytest.mark.usefixtures("given")

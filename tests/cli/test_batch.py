@@ -14,18 +14,13 @@ import nibabel as nib
 import pytest
 from bids_valid import bids_issues
 from rich.console import Console
-from typer.testing import CliRunner, Result
+from verbs import run
 
 from hybriduad import __version__
 from hybriduad.cli import bids as bids_app
 from hybriduad.cli import log
-from hybriduad.cli.app import app
 from hybriduad.cohort.manifest import read_cohort
 from hybriduad.core.errors import ConfigError, DataError
-
-
-def run(*arguments: object) -> Result:
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
 @pytest.fixture(scope="module")

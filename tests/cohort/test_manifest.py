@@ -258,10 +258,12 @@ class TestCohort:
         assert (case.dataset, case.subject, list(case.images)) == ("box", subject, [contrast or "FLAIR"])
 
     def test_refusals(self, tmp_path: Path) -> None:
-        table(tmp_path, "dataset,subject,FLAIR,split", "D,1,a.nii.gz,train", files="a.nii.gz t2.nii.gz notes.txt")
+        files = "a.nii.gz t2.nii.gz scan.nii.gz notes.txt"
+        table(tmp_path, "dataset,subject,FLAIR,split", "D,1,a.nii.gz,train", files=files)
         for name, options, fact in (
             ("t2.nii.gz", {}, "unknown contrast .* name it, as in --contrast T2w"),
-            ("t2.nii.gz", {"contrast": "flare"}, "unknown contrast"),
+            ("t2.nii.gz", {"contrast": "flare"}, "unknown contrast .* as in --contrast FLAIR"),
+            ("scan.nii.gz", {}, "unknown contrast .* as in --contrast FLAIR"),
             ("gone_FLAIR.nii.gz", {}, "missing file"),
             ("gone", {}, "no such cohort"),
             ("notes.txt", {}, "cohort of unknown kind"),

@@ -488,7 +488,7 @@ class TestFolders:
 
     def test_another_request_in_the_same_place(self, study: Study) -> None:
         study.evaluate()
-        with pytest.raises(ConfigError, match=r"another \['seed'\].*--overwrite"):
+        with pytest.raises(ConfigError, match=r"got seed 0 there and 1 now; .*--overwrite"):
             study.evaluate(seed=1)
         assert study.evaluate(seed=1, overwrite=True).value("score", "auprc").seed == 1
 

@@ -286,7 +286,7 @@ def test_without_the_extra_one_sentence_names_it(folder: Path, tmp_path: Path, m
     with pytest.raises(ConfigError) as caught:
         import_dicom(folder, out=tmp_path / "out")
     assert str(caught.value) == (
-        "DICOM needs a package that is not installed: got no dcm2niix; pip install 'hybriduad[dicom]'."
+        "DICOM needs a package that is not installed: got no dcm2niix; pip install '.[dicom]' in the checkout."
     )
     assert not (tmp_path / "out").exists()
 

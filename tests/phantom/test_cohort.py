@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tiny import contents
 
 from hybriduad.cohort.leakage import check_leakage, identities
 from hybriduad.cohort.manifest import read_cohort, read_manifest
@@ -21,10 +22,6 @@ from hybriduad.scan.volumes import read_mask, read_volume
 
 TINY = {"contrasts": ("FLAIR",), "spacing_mm": (6.0, 6.0, 8.0)}
 MIXED = {**TINY, "seed": 4, "pathology": "mixed", "share_healthy": 0.5}
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def test_a_subject_is_a_pure_function_of_its_key() -> None:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from tiny import contents
 
 from hybriduad.core.errors import ConfigError, DataError
 from hybriduad.phantom.cohort import write_cohort
@@ -19,10 +20,6 @@ MIXED = {"contrasts": ("FLAIR",), "spacing_mm": (6.0, 6.0, 8.0), "seed": 4, "pat
 
 class Killed(Exception):
     pass
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def test_files_do_not_depend_on_the_workers_nor_on_a_kill_between_them(tmp_path: Path) -> None:

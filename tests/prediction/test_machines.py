@@ -18,7 +18,7 @@ from hybriduad.prediction import failures
 from hybriduad.prediction.runners.cluster import _Actor
 from hybriduad.prediction.work import Request, Result, Worker, complete, fault_of_machine, lies_in_files
 
-MISSING = "brain by a package that is not installed: got deepbet; pip install 'hybriduad[strip]'."
+MISSING = "brain by a package that is not installed: got deepbet; pip install '.[strip]' in the checkout."
 
 
 @pytest.fixture

@@ -22,6 +22,7 @@ from hybriduad.config.strict import checked
 from hybriduad.core import plugins, rng
 from hybriduad.core.errors import ConfigError
 from hybriduad.core.types import BACKGROUND, Batch, Case
+from hybriduad.networks.scoring import residual_map
 from hybriduad.phantom.subject import make_subject
 from hybriduad.reconstructors._base import FeatureReconstructor, Player, Reconstructor
 from hybriduad.reconstructors._condition import ConditionEncoder
@@ -674,6 +675,22 @@ def test_nothing_of_a_slice_bypasses_its_code(
     assert torch.equal(same[0], same[1])
 
 
+def test_one_map_of_the_mean_reconstruction(prepared: list[Prepared]) -> None:
+    """The paper's order; deviations of the members that cancel each other leave no residual."""
+    model, batch = make("ddpm").eval(), some_batch(prepared[0], 2)
+    noise = 0.2 * torch.randn(batch.image.shape, generator=torch.Generator().manual_seed(0))
+    middle = batch.image.clamp(-0.7, 0.7)
+    members = torch.stack([middle + noise.clamp(-0.3, 0.3), middle - noise.clamp(-0.3, 0.3)])
+    for kind in ("ssim", "absolute"):
+        found, mean = (
+            model.anomaly_map(batch.image, batch.valid, batch.brain, members, Residual(kind=kind, combine=combine))
+            for combine in ("reconstruction", "arithmetic")
+        )
+        expected = residual_map(batch.image, middle, kind, batch.valid) * batch.brain
+        torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+        assert float(mean[batch.brain].mean()) > float(found[batch.brain].mean()) + 0.02
+
+
 def _count(model: torch.nn.Module) -> float:
     return sum(weight.numel() for weight in model.parameters()) / 1e6
 
@@ -698,7 +715,7 @@ def test_the_paper_config_is_that_of_the_paper() -> None:
     assert _count(model.encoder) == pytest.approx(24.6, abs=1.5)
     assert (run.model.noise, run.model.betas, run.model.levels) == ("simplex", "cosine", (250, 500, 750))
     assert run.model.train_levels == (0, 1000)
-    assert (run.residual.kind, run.residual.combine) == ("ssim", "arithmetic")
+    assert (run.residual.kind, run.residual.combine) == ("ssim", "reconstruction")
     assert run.mix.synthetic == 0
 
 

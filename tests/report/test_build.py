@@ -57,6 +57,7 @@ def test_the_methods_name_what_was_used(report: Path, predictions: Path) -> None
     (methods,) = re.findall(r"Methods, to cite (.*?) Copy", words)
     for fact in (record["versions"]["hybriduad"], record["bundle"][:12], "FLAIR", "best-dice", str(THRESHOLD)):
         assert fact in methods
+    assert "is the mean of the reconstruction's anomaly map (weight 1) and of the segmenter's probability" in methods
     for digest in (record["bundle"], record["inputs"]["FLAIR"]["sha256"]):
         assert digest in words
 

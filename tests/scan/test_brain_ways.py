@@ -161,7 +161,7 @@ def test_a_way_is_named_split_and_refused_in_a_sentence(packages: Path) -> None:
         "betty": "'auto', 'estimate'",
         "bet {in}": r"holds \{in\} and \{out\}",
         "bet '{in} {out}": "cannot be split",
-        "deepbet": r"deepbet; pip install 'hybriduad\[strip\]'\.",
+        "deepbet": r"deepbet; pip install '\.\[strip\]' in the checkout\.",
         "command": "but no command",
     }.items():
         with pytest.raises(ConfigError, match=said):

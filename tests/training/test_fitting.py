@@ -6,6 +6,7 @@ import csv
 import gzip
 import inspect
 import json
+import logging
 import shutil
 import signal
 import subprocess
@@ -44,6 +45,7 @@ from hybriduad.evaluation.calibration import calibrate
 from hybriduad.evaluation.evaluate import evaluate
 from hybriduad.networks.segmenter import Segmenter
 from hybriduad.phantom.subject import make_subject
+from hybriduad.prediction.case import predict_case
 from hybriduad.prediction.cohort import predict_cohort
 from hybriduad.reconstructors.ddpm import Model
 from hybriduad.scan.slices import slices_of
@@ -555,7 +557,7 @@ class TestContinuing:
         config, out = fitted.configs["reconstructor"], tmp_path / "out"
         overrides = [f"train.checkpoint_every={TRAIN['steps']}"]  # which changes no weight
 
-        draw = fitting._draw_samples
+        draw = fitting.draw_samples
 
         def stop(*_: Any, **__: Any) -> None:
             raise Stopped
@@ -566,7 +568,7 @@ class TestContinuing:
         with monkeypatch.context() as patch:
             stops = {
                 "figures": (loop.Progress, "on_train_end", stop),
-                "picture": (fitting, "_draw_samples", stop_at_the_end),
+                "picture": (fitting, "draw_samples", stop_at_the_end),
                 "statistics": (fitting, "reference_statistics", stop),
             }
             patch.setattr(*stops[before])
@@ -691,6 +693,76 @@ def test_no_two_stages_draw_the_same_samples(fitted: Fitted, tmp_path: Path, mon
     assert len(set(seeds)) == 5
 
 
+def test_kept_weights_keep_their_noise_and_precision(fitted: Fitted, tmp_path: Path) -> None:
+    """The same networks give the same maps, whatever seed and precision the config of another fusion states."""
+    changes = ["train.steps=0", "seed=9", "train.precision=bfloat16", "fusion.weight=2"]
+    parent, config = fitted.synthetic, fitted.configs["synthetic"]
+    kept = fit_detector(
+        config, fitted.cohort, init=parent.folder, out=tmp_path / "kept", device="cpu", overrides=changes
+    )
+    assert (parent.record["seed"], parent.record["precision"]) == (0, "float32")
+    assert (kept.record["seed"], kept.record["precision"]) == (0, "float32")
+    assert kept.run.seed == 9
+    case = read_cohort(fitted.cohort)[0]
+    before, after = (predict_case(load_detector(bundle.folder, "cpu"), case) for bundle in (parent, kept))
+    np.testing.assert_array_equal(after.map, before.map)
+    np.testing.assert_array_equal(after.probability, before.probability)
+    assert not np.array_equal(after.score, before.score)
+
+
+@pytest.mark.parametrize("flips", ["stage 1", "nowhere", "everywhere"])
+def test_mirror_over_networks_that_were_trained_without_flips(
+    flips: str, fitted: Fitted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(fitting, "run_training", lambda *_, **__: None)
+    place: dict[str, Any] = {"device": "cpu"}
+    stage1 = fitted.reconstructor
+    if flips == "nowhere":
+        changes = ["augmentation.flip=0"]
+        config = fitted.configs["reconstructor"]
+        stage1 = fit_reconstructor(config, fitted.cohort, out=tmp_path / "recon", overrides=changes, **place)
+    changes = [] if flips == "everywhere" else ["augmentation.flip=0"]
+    config = fitted.configs["synthetic"]
+    first = fit_detector(
+        config,
+        fitted.cohort,
+        reconstructor=stage1.folder,
+        out=tmp_path / "one",
+        overrides=[*changes, "mirror=false"],
+        **place,
+    )
+    assert "mirrored slices" not in caplog.text
+    monkeypatch.setattr(fitting, "_fit", lambda *_, **__: None)
+    for mirror in ("false", "true"):
+        fit_detector(
+            config,
+            fitted.cohort,
+            init=first.folder,
+            out=tmp_path / "two",
+            overrides=["train.steps=0", f"mirror={mirror}"],
+            **place,
+        )
+        said = caplog.text.count("mirrored slices will be judged by networks that learnt from none")
+        assert said == (mirror == "true" and flips != "everywhere")
+    if flips != "everywhere":
+        nested = [first.folder / "reconstructor"] if flips == "nowhere" else []
+        assert f"was 0 in {' and '.join(map(str, [*nested, first.folder]))};" in caplog.text
+
+
+def test_a_training_of_two_contrasts_says_how_lesions_look_on_each(
+    fitted: Fitted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    taken: list[SampleStream] = []
+    monkeypatch.setattr(fitting, "run_training", lambda task, stream, *_, **__: taken.append(stream) or refuse())
+    changes = ["anatomy.contrasts=[FLAIR, T1w]", "mix.synthetic=1", "anomalies=[{name: lesion, bright: 0.9}]"]
+    config, place = fitted.configs["reconstructor"], {"out": tmp_path / "out", "device": "cpu"}
+    with caplog.at_level(logging.INFO), pytest.raises(AssertionError):
+        fit_reconstructor(config, fitted.cohort, overrides=changes, **place)
+    ((painted, _),) = taken[0].anomalies
+    assert painted.inverted == (False, True)
+    assert caplog.text.count("lesion is painted on FLAIR, T1w with {'inverted': (False, True)}") == 1
+
+
 def test_the_frozen_reconstructor_follows_the_task_to_its_device(fitted: Fitted) -> None:
     run = configs.load(fitted.configs["synthetic"], [], kind="detector")
     frozen = load_reconstructor(fitted.reconstructor)
@@ -783,7 +855,7 @@ class TestBadRequests:
         for wrong, said in (
             ("[]", "no anomaly generator"),
             ("[{name: transplant}]", "without labelled slices"),
-            ("[{name: lesion, bright: [0.9, 0.1]}]", "wrong number of shares"),
+            ("[{name: lesion, bright: [0.9, 0.1]}]", "wrong number of contrasts"),
         ):
             with pytest.raises(HybridUADError, match=said):
                 fit("synthetic", reconstructor=fitted.reconstructor.folder, overrides=[f"anomalies={wrong}"])
@@ -859,9 +931,13 @@ class TestPrecision:
         changes = ["train.precision=auto", "train.steps=1"]
         place: dict[str, Any] = {"out": tmp_path / "out", "device": "cpu", "overrides": changes}
         bundle = fit_reconstructor(fitted.configs["reconstructor"], fitted.cohort, **place)
-        monkeypatch.undo()
         assert json.loads((bundle.folder / "bundle.json").read_text())["precision"] == "bfloat16"
         assert load_detector(bundle.folder, "cpu").precision == "bfloat16"
+        # Elsewhere bfloat16 would be emulated, for hours.
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx2": True})
+        detector = load_detector(bundle.folder, "cpu")
+        assert detector.precision == "float32"
+        assert predict_case(detector, read_cohort(fitted.cohort)[0]).notes["precision"] == "float32"
 
 
 def test_without_a_terminal_there_is_a_line_a_minute(

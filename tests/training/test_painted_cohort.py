@@ -108,6 +108,18 @@ def test_contrasts_on_other_grids_get_the_same_lesion(cohort: Path, tmp_path: Pa
         assert np.abs(centres[0] - centres[1])[:2].max() < 8
 
 
+def test_lesions_are_dark_on_t1w_where_they_are_bright_on_flair(cohort: Path, tmp_path: Path) -> None:
+    changes = ["anomalies=[{name: lesion, bright: 1.0, core: 0, mass_effect: 0, contrast: [0.4, 0.4]}]"]
+    paint_cohort("synthetic", cohort, out=tmp_path / "out", overrides=changes)
+    before, after = read_cohort(cohort)[2], read_cohort(tmp_path / "out")[2]
+    lesion = read_mask(after.lesion).data
+    flair, t1w = (
+        np.mean((read_volume(after.images[name]).data - read_volume(before.images[name]).data)[lesion])
+        for name in ("FLAIR", "T1w")
+    )
+    assert flair > 0 > t1w
+
+
 def test_a_case_that_fails_never_ends_the_others_and_is_done_when_it_is_mended(cohort: Path, tmp_path: Path) -> None:
     cases = read_cohort(cohort)
     good = cases[1].images["T1w"]

@@ -9,6 +9,7 @@ from tiny import generators
 
 from hybriduad.core import rng
 from hybriduad.core.types import Corruption
+from hybriduad.networks.baselines import intensity_map
 from hybriduad.scan.volumes import VolumeGrid
 from hybriduad.training.native_volume import NativeVolume
 from hybriduad.training.planned_lesions import (
@@ -117,3 +118,20 @@ def test_a_wish_without_room_is_left_out(volume: NativeVolume) -> None:
     assert placed == []
     assert not corruption.lesion.any()
     np.testing.assert_array_equal(corruption.image, volume.image)
+
+
+@pytest.mark.parametrize("names", [("T2starw", "T1wCE"), ("T1w", "PDw")])
+def test_lesions_are_painted_dark_where_plain_intensity_looks_for_dark(
+    names: tuple[str, str], volume: NativeVolume
+) -> None:
+    wanted = [Wish(3, "strong", 1, 1)]
+    corruption, _ = paint_wishes(volume, names, wanted, rng.numpy_rng(0, "tests"))
+    assert corruption.lesion.any()
+    change = (corruption.image - volume.image)[:, corruption.lesion].mean(axis=1)
+    assert change[0] < -0.1
+    assert change[1] > 0.1
+    before, after = (
+        intensity_map(image, volume.valid, volume.brain, SPACING, names, 0.0)[corruption.lesion].mean()
+        for image in (volume.image, corruption.image)
+    )
+    assert after > before + 0.1

@@ -12,8 +12,9 @@ import torch
 from tiny import ANATOMY, generators, prepared_cases, write_nifti
 from torch.utils.data import DataLoader
 
-from hybriduad.anomalies._base import VISIBLE_CHANGE, with_extent
+from hybriduad.anomalies._base import VISIBLE_CHANGE, Donor, with_extent
 from hybriduad.cohort.manifest import read_cohort, write_manifest
+from hybriduad.config import files as configs
 from hybriduad.config.runs import Augmentation, Mix
 from hybriduad.config.strict import AnomalyConfig
 from hybriduad.core import plugins
@@ -36,6 +37,7 @@ from hybriduad.training.samples import (
     SampleStream,
     SlicePool,
     build_pool,
+    for_contrasts,
     height_weights,
 )
 
@@ -287,6 +289,49 @@ class TestStream:
         assert all((donor.image[0][donor.brain] > BACKGROUND).mean() > 0.9 for donor in donors)
         assert min(donor.brain.any() for donor in donors)
 
+    @pytest.mark.parametrize(("name", "same_scan"), [("foreign-patch", 0.0), ("poisson", 0.0), ("poisson", 0.01)])
+    def test_who_asks_for_other_scans_alone_gets_them_at_the_height_of_the_slice(
+        self, prepared: list[Prepared], name: str, same_scan: float, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        given: list[tuple[int, int]] = []
+        draw = SampleStream.donor
+
+        def noted(self: SampleStream, *arguments: Any, **told: Any) -> Donor:
+            got = draw(self, *arguments, **told)
+            sides = [np.ascontiguousarray(side).tobytes() for side in (got.image, got.image[:, ::-1])]
+            given.append(next(key for key in pool.healthy if prepared[key[0]].image[..., key[1]].tobytes() in sides))
+            return got
+
+        def height(case: int, k: int) -> int:
+            judged = np.flatnonzero(enough_brain(prepared[case].brain, prepared[case].spacing_mm)).tolist()
+            return 10 * judged.index(k) // len(judged)
+
+        monkeypatch.setattr(SampleStream, "donor", noted)
+        pool = build_pool(prepared, HEALTH, lesion_margin_mm=8.0)
+        config = plugins.load("anomalies", name).Config(same_scan=same_scan)
+        drawn, own, matched = stream(pool, Mix(healthy=0, synthetic=1), anomalies=[config]), [], []
+        for index in range(40):
+            given.clear()
+            sample = drawn.sample(0, index)
+            target = int(sample.case_index), int(sample.slice_index)
+            heights = {height(*key) for key in pool.healthy if key[0] != target[0]}
+            own += [case == target[0] for case, _ in given]
+            if height(*target) in heights:
+                matched += [abs(height(*key) - height(*target)) for key in given]
+        if same_scan:  # nor do the samples of those that do not ask change
+            assert any(own)
+            assert max(matched) > 0
+        else:
+            assert len(own) >= 40
+            assert not any(own)
+            assert max(matched) == 0
+
+    def test_a_lone_case_lends_to_itself(self, prepared: list[Prepared]) -> None:
+        pool = build_pool([prepared[2]], ["healthy"], lesion_margin_mm=8.0)
+        config = plugins.load("anomalies", "foreign-patch").Config(same_scan=0.0)
+        alone = stream(pool, Mix(healthy=0, synthetic=1), anomalies=[config]).samples(0, 8)
+        assert alone.lesion.flatten(1).any(dim=1).sum() >= 6
+
     def test_what_a_generator_states_is_the_lesion_visible_or_not(
         self, prepared: list[Prepared], pool: SlicePool, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -535,3 +580,24 @@ class TestTrainingData:
             labelled_cases(data, 13, seed=1)
         with pytest.raises(DataError, match="too few labelled"):
             labelled_cases(TrainingData((cases[2],), (prepared[2],), "axial", 0), None, seed=1)
+
+
+def test_painted_lesions_are_bright_on_flair_and_dark_on_t1w(tiny_cohort: Path) -> None:
+    """One number ``bright`` is for both, as the shipped config has it: real lesions look so."""
+    contrasts = ("FLAIR", "T1w")
+    both = prepared_cases(tiny_cohort, ANATOMY.model_copy(update={"contrasts": contrasts}))
+    shipped = configs.load("synthetic", [], kind="detector").anomalies
+    painted = stream(
+        build_pool(both, HEALTH, lesion_margin_mm=8.0),
+        Mix(healthy=0, synthetic=1),
+        augmentation=STILL,
+        anomalies=for_contrasts(shipped, contrasts),
+    ).samples(0, 100)
+    change = painted.image - painted.healthy
+    signs = [
+        (float(one[0][lesion].mean()) > 0, float(one[1][lesion].mean()) > 0)
+        for one, lesion in zip(change, painted.lesion, strict=True)
+        if lesion.any()
+    ]
+    assert len(signs) > 80
+    assert np.mean([pair == (True, False) for pair in signs]) >= 0.8

@@ -90,6 +90,24 @@ def test_without_a_usable_validation_case_they_are_training_slices_under_other_k
     assert not keys & {int(key) for step in range(20) for key in stream[step].keys}
 
 
+def test_what_is_painted_looks_as_it_does_on_these_contrasts(tiny_cohort: Path, tmp_path: Path) -> None:
+    """Cavities are full of fluid, which is bright on T2w; a lesion is bright there and dark on T1w."""
+    cases = read_cohort(tiny_cohort)
+    anatomy = ANATOMY.model_copy(update={"contrasts": ("T2w", "T1w")})
+    cases = [replace(case, images={"T2w": case.images["FLAIR"], "T1w": case.images["T1w"]}) for case in cases]
+    write_manifest(cases, tmp_path / "c.csv")
+    pool = build_pool(prepared_cases(tmp_path / "c.csv", anatomy), ["lesion", "lesion", "healthy"], lesion_margin_mm=10)
+    run = configs.parse({**DETECTOR, "anomalies": [{"name": "lesion", "bright": 1.0, "core": 0.0}]}, "tests")
+    others = {"intensity-bias", "smooth-intensity", "coarse-noise"}
+    slices = painted_slices(tmp_path / "c.csv", run, anatomy, tmp_path / "cache", "axial", pool, others)
+    assert slices.unseen.generators == ("atrophy-cavity",)
+    lesions, cavities = (Batch.stack(list(batches)) for batches in (slices.batches, slices.unseen.batches))
+    t2w, t1w = ((lesions.image - lesions.healthy)[:, contrast][lesions.lesion].mean() for contrast in (0, 1))
+    assert t2w > 0.1
+    assert t1w < -0.1
+    assert (cavities.image - cavities.healthy)[:, 0][cavities.lesion].mean() > 0.1
+
+
 def test_what_carries_annotated_lesions_is_not_painted(tiny_cohort: Path, tmp_path: Path, pool: SlicePool) -> None:
     both = {**DETECTOR, "anomalies": [{"name": "transplant"}, {"name": "perlin"}]}
     without_labels = painted(tiny_cohort, tmp_path, pool, both).batches[0]

@@ -48,7 +48,7 @@ def run(request: Request, cases: Sequence[Case], nprocs: int | None, address: st
         import ray
         import ray.data
     except ImportError as error:
-        raise ConfigError("Ray is not installed", got=error, mend="pip install 'hybriduad[cluster]'") from error
+        raise ConfigError("Ray is not installed", got=error, mend="pip install '.[cluster]' in the checkout") from error
     begun = not ray.is_initialized()
     if begun:
         _begin(ray, address or os.environ.get("RAY_ADDRESS"), nprocs)
