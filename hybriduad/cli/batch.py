@@ -27,11 +27,11 @@ def predict(
         from hybriduad.prediction.plan import plan_cohort
 
         asked = {name: value for name, value in options.items() if name not in ("address", "cache")}
-        plan = plan_cohort(bundle, cohort, maps=maps, **asked)
+        plan = plan_cohort(bundle, cohort, maps=maps, log_file=log_json, **asked)
         typer.echo(str(plan))
         if plan.wrong:
             raise typer.Exit(3)
         return
     with json_log(log_json), bar() as watch:
-        outcome = prediction.predict_cohort(bundle, cohort, maps=maps, watch=watch, **options)
+        outcome = prediction.predict_cohort(bundle, cohort, maps=maps, log_file=log_json, watch=watch, **options)
     outcomes.say_outcome(outcome)

@@ -30,6 +30,7 @@ ENTITIES = {
     "echo": "echo",
 }
 """Names of PyBIDS, which filter files use, -> labels in file names."""
+NUMBERS = ("run", "echo")
 VALIDATORS = ("bids-validator-deno", "bids-validator")
 
 
@@ -197,11 +198,17 @@ def file_filter(path: Path | None) -> Callable[[dict[str, str], str], bool] | No
             if name not in ENTITIES:
                 continue
             allowed = value if isinstance(value, list) else [value]
-            if labels.get(ENTITIES[name]) not in [None if item is None else str(item) for item in allowed]:
+            if _entity(name, labels.get(ENTITIES[name])) not in [_entity(name, item) for item in allowed]:
                 return False
         return True
 
     return wanted
+
+
+def _entity(name: str, value: Any) -> str | int | None:
+    """The value of an entity to be compared: runs and echoes are numbers in BIDS, so that 1 is 01."""
+    text = None if value is None else str(value)
+    return int(text) if text is not None and name in NUMBERS and text.isdecimal() else text
 
 
 def validate(folder: Path) -> None:

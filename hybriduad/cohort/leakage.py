@@ -9,6 +9,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 from hybriduad.core.errors import DataError, LeakageError, reason_of
 from hybriduad.core.types import Case
+from hybriduad.datasets._layout import CONTRASTS
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +37,7 @@ def _voxels(case: Case, contrasts: Collection[str] | None) -> list[str]:
     from hybriduad.scan.volumes import voxel_digest  # nibabel takes a moment to import, and most callers only split
 
     digests = []
+    case.check(CONTRASTS if contrasts is None else (*contrasts, case.reference))
     for contrast in sorted(case.images):
         try:
             digests.append(voxel_digest(case.images[contrast]))

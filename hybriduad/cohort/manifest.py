@@ -29,6 +29,7 @@ from hybriduad.datasets._layout import (
     entities,
     is_column,
     label,
+    refuse_broken,
 )
 
 __all__ = [
@@ -247,18 +248,29 @@ def write_manifest(cases: Iterable[Case], path: str | Path) -> None:
     Paths below the manifest's folder are written relative to it, so that folder can be moved; others absolute.
 
     Raises:
-        DataError: no case, the same case twice, or an attribute with the name of a manifest column.
+        DataError: no case, the same case twice, a case with a fault, a link to nothing, a file name that is no UTF-8,
+            or an attribute with the name of a manifest column.
     """
     path = Path(path)
     text = _text(_distinct(cases, path), path)
+    try:
+        content = text.encode()
+    except UnicodeEncodeError as error:
+        got = ascii(error.object[: error.start].rpartition("\n")[2][-60:] + error.object[error.start])
+        mend = "rename those files or folders, or write the manifest below them"
+        raise DataError("file name that is no UTF-8", where=path, got=f"a row with {got}", mend=mend) from error
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
-    partial.write_text(text, encoding="utf-8", newline="")
+    partial.write_bytes(content)
     os.replace(partial, path)
 
 
 def _text(cases: Sequence[Case], path: Path) -> str:
     folder = Path(os.path.abspath(path.parent))
+    for case in cases:
+        case.check(case.faults)
+    used = [image for case in cases for image in (*case.images.values(), case.brain, case.lesion, case.ignore)]
+    refuse_broken([image for image in used if image is not None], path)
     contrasts = [name for name in CONTRASTS if any(name in case.images for case in cases)]
     attributes = list(dict.fromkeys(key for case in cases for key in case.attributes))
     if clash := [key for key in attributes if is_column(key)]:
@@ -314,7 +326,8 @@ def index(
 
     Raises:
         ConfigError: unknown layout or impossible split.
-        DataError: nothing of that layout in the folder, or ``out_csv`` exists and holds something else.
+        DataError: nothing of that layout in the folder, a case with a fault, or ``out_csv`` exists and holds something
+            else.
     """
     out_csv = Path(out_csv)
     source = Path(os.path.abspath(dataset_folder))

@@ -96,8 +96,11 @@ class Truth:
 
 
 def has_truth(case: Case) -> bool:
-    """Whether it is known where the lesions are: a lesion mask, or health "healthy"; a missing mask says nothing."""
-    return case.lesion is not None or case.health == "healthy"
+    """Whether it is known where the lesions are: a lesion mask, or health "healthy"; a missing mask says nothing.
+
+    So it is of a mask that cannot be used: the case is not passed over, and reading its truth says why not.
+    """
+    return case.lesion is not None or case.health == "healthy" or "lesion" in case.faults
 
 
 def read_truth(case: Case, brain: np.ndarray, grid: VolumeGrid, direction: str | None = None) -> Truth:
@@ -111,6 +114,7 @@ def read_truth(case: Case, brain: np.ndarray, grid: VolumeGrid, direction: str |
     """
     if not has_truth(case):
         raise DataError("case without truth", where=case.name, expected="a lesion mask, or health 'healthy'")
+    case.check(("lesion", "ignore"))
     spacing = spacing_of(grid.affine_ras)
     axis = DIRECTIONS.index(direction) if direction in DIRECTIONS else find_slice_axis(spacing)
     marked = _slices(_mask(case, case.lesion, grid, "lesion"), grid, axis)

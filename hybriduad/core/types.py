@@ -15,7 +15,7 @@ Masks
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -43,7 +43,8 @@ class Case:
     whose grid outputs and masks use, known to the bundle or not; "" means the first of the bundle's contrasts that the
     case has. A missing lesion mask never means "healthy": that is what ``health`` is for. ``attributes`` carries every
     other manifest column. ``lesion_free`` maps a contrast to a scan of the same brain without its lesion, as only
-    phantoms have: a truth that nothing is learnt from.
+    phantoms have: a truth that nothing is learnt from. ``faults`` says of a contrast or mask ("lesion"), or with "" of
+    the whole case, why it cannot be used: :meth:`check` raises it where it is needed, so that no other case is stopped.
     """
 
     dataset: str
@@ -59,6 +60,16 @@ class Case:
     split: Split = ""
     attributes: Mapping[str, str] = field(default_factory=dict)
     lesion_free: Mapping[str, Path] = field(default_factory=dict)
+    faults: Mapping[str, str] = field(default_factory=dict)
+
+    def check(self, parts: Iterable[str]) -> None:
+        """Make sure that nothing is wrong with these parts: contrasts, masks or columns of scans without lesion.
+
+        Raises:
+            DataError: the case has a fault in one of them, or as a whole.
+        """
+        if fault := next((self.faults[part] for part in ("", *parts) if part in self.faults), ""):
+            raise DataError(fault)
 
     @property
     def name(self) -> str:

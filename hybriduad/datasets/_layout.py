@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -50,19 +51,20 @@ def contrast_of(labels: Mapping[str, str], suffix: str) -> str:
 
 
 def dataset_name(root: Path) -> str:
-    """``Name`` in ``dataset_description.json``, else the folder's name.
+    """``Name`` in ``dataset_description.json``, else the folder's name, in which what is no UTF-8 is replaced.
 
     Raises:
         DataError: the description is not a JSON object.
     """
     description = root / "dataset_description.json"
+    folder = os.fsencode(root.absolute().name).decode(errors="replace")
     if not description.is_file():
-        return root.absolute().name
+        return folder
     try:
         name = json.loads(description.read_text(encoding="utf-8-sig")).get("Name")
     except (ValueError, AttributeError, OSError) as error:
         raise DataError("cannot read data set description", where=description, got=error, expected="JSON") from error
-    return str(name or root.absolute().name)
+    return str(name or folder)
 
 
 def listing(items: Iterable[object]) -> str:
@@ -74,17 +76,43 @@ def listing(items: Iterable[object]) -> str:
 def files(root: str | Path, *patterns: str) -> list[Path]:
     """The files under ``root`` that match any glob pattern, sorted, without hidden files (macOS leaves ``._x.nii.gz``).
 
+    Links to nothing are among them (content of git-annex that was not fetched): whoever reads one says so.
+
     Raises:
-        DataError: ``root`` is no folder, or a file is a link to nothing (content of git-annex that was not fetched).
+        DataError: ``root`` is no folder that can be read.
     """
     root = Path(root)
     if not root.is_dir():
         raise DataError("no such folder", got=root, expected="the folder of a data set")
-    paths = sorted({path for pattern in patterns for path in root.glob(pattern) if not path.name.startswith(".")})
-    broken = [path for path in paths if path.is_symlink() and not path.exists()]
-    if broken:
-        raise DataError("links to nothing", where=root, got=listing(broken), mend="fetch them, as with 'datalad get'")
-    return [path for path in paths if path.is_file()]
+    if reason := closed(root):
+        raise DataError("cannot read folder", where=root, got=reason)
+    found = {path for pattern in patterns for path in root.glob(pattern) if not path.name.startswith(".")}
+    return sorted(path for path in found if not os.path.isdir(path))
+
+
+def closed(folder: Path) -> str:
+    """Why a folder cannot be read, "" if it can: what is in such a folder a glob passes over without a word."""
+    try:
+        with os.scandir(folder):
+            os.stat(os.path.join(folder, os.curdir))
+    except OSError as error:
+        return error.strerror or str(error)
+    return ""
+
+
+def is_broken(path: Path) -> bool:
+    """Whether a file is a link to nothing."""
+    return os.path.islink(path) and not os.path.exists(path)
+
+
+def refuse_broken(paths: Iterable[Path], where: Path) -> None:
+    """Make sure that no file is a link to nothing.
+
+    Raises:
+        DataError: some are; the sentence names them.
+    """
+    if broken := [path for path in paths if is_broken(path)]:
+        raise DataError("links to nothing", where=where, got=listing(broken), mend="fetch them, as with 'datalad get'")
 
 
 @dataclass(frozen=True)
@@ -101,12 +129,19 @@ def gather(root: str | Path, pattern: str, contrasts: Mapping[str, str], layout:
     paths, all but the group ``part``, which ``contrasts`` translates to a contrast where it is a scan.
 
     Raises:
-        DataError: as :func:`files`; nothing matches (the sentence names ``layout``); two files are the same part of the
-            same case; masks without any scan.
+        DataError: as :func:`files`; a folder below cannot be read, or a file is a link to nothing; nothing matches (the
+            sentence names ``layout``); two files are the same part of the same case; masks without any scan.
     """
     root = Path(root)
     groups: dict[tuple[tuple[str, str], ...], dict[str, Path]] = {}
-    for path in files(root, "**/*.nii", "**/*.nii.gz"):
+    found = files(root, "**/*.nii", "**/*.nii.gz")
+    refuse_broken(found, root)
+    for folder, names, _ in os.walk(root):
+        names[:] = [name for name in names if not name.startswith(".")]
+        for name in names:
+            if reason := closed(Path(folder, name)):
+                raise DataError("cannot read folder", where=Path(folder, name), got=reason)
+    for path in found:
         match = re.fullmatch(r"(?:.*?/)??" + pattern, path.relative_to(root).as_posix())
         if match is None:
             continue

@@ -6,8 +6,9 @@ Layout: ``sub-X[/ses-Y]/anat/sub-X[_ses-Y][_ce-L][_run-N]_{FLAIR,T1w,T2w,PDw,T2s
 ``participants.tsv`` become attributes, but ``health`` and ``split``, fields of the case.
 Where, licence: as the data set at hand says; OpenNeuro holds many.
 Traps: ``ce-gad_T1w`` is another contrast (T1wCE) than ``T1w``; a scan without run belongs to every run of its
-session; masks in another space (``space-MNI...``) are left out; predictions (``desc-anomaly``) are not truth
-and are left out; ``n/a`` is no value; content of DataLad sets must be fetched first.
+session; of two files that fit a case equally well none is taken, and its fault says so; masks in another space
+(``space-MNI...``) are left out; predictions (``desc-anomaly``) are not truth and are left out; ``n/a`` is no value;
+content of DataLad sets must be fetched first.
 
 File names are read here and not by ancpbids, which turns run ``01`` into the number 1 (the name cannot be
 rebuilt), lists ``sourcedata`` among the raw scans, and ends in an AttributeError on a damaged JSON file.
@@ -17,6 +18,7 @@ from __future__ import annotations
 
 import csv
 import logging
+import os
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -29,6 +31,7 @@ from hybriduad.datasets._layout import (
     CONTRASTS,
     LESION_FREE,
     MASKS,
+    closed,
     contrast_of,
     dataset_name,
     entities,
@@ -56,21 +59,32 @@ class _File:
 def cases(root: str | Path, wanted: Callable[[dict[str, str], str], bool] | None = None) -> Iterator[Case]:
     """One case a subject, session and run; ``health`` is "lesion" where there is a lesion mask and nothing is stated.
 
-    ``wanted`` leaves scans out by the labels and the suffix of their file names.
+    ``wanted`` leaves scans out by the labels and the suffix of their file names. Where two files fit one contrast or
+    mask of a case equally well, or a folder of it cannot be read, the case has a fault.
 
     Raises:
-        DataError: no scan of this layout; two files fit one contrast or mask of a case equally well; bad
-            ``participants.tsv``.
+        DataError: no scan of this layout, or bad ``participants.tsv``.
     """
     root = Path(root)
+    read = sorted(_read(root, wanted), key=lambda case: (case.subject, case.session, case.run))
+    if faulty := {case.name: next(iter(case.faults.values())) for case in read if case.faults}:
+        name, fault = next(iter(faulty.items()))
+        log.warning("%d of %d cases have files that cannot be used, as %s: %s", len(faulty), len(read), name, fault)
+    yield from read
+
+
+def _read(root: Path, wanted: Callable[[dict[str, str], str], bool] | None) -> Iterator[Case]:
     image_paths = [path for path in files(root, *_anat("")) if wanted is None or _wanted(path, wanted)]
     scans = _grouped(file for path in image_paths if (file := _image(path)))
-    if not scans:
+    unread = _unread(root)
+    if not scans and not unread:
         raise DataError("no scan in BIDS layout", where=root, expected=LAYOUT)
     if strangers := [path.name for path in image_paths if _image(path) is None]:
         known = ", ".join(CONTRASTS)
         log.warning("%d images are none of %s and left out: %s", len(strangers), known, listing(strangers))
     derived, people, name = _grouped(_derived(root)), _participants(root), dataset_name(root)
+    for (subject, session), fault in unread.items():
+        yield Case(name, subject, {}, session, faults={"": fault})
     sessions = Counter(subject for subject, _ in scans)
     for (subject, session), images in sorted(scans.items()):
         # A mask whose name has no session or run is of the only session or run; where there are several, of none.
@@ -80,11 +94,12 @@ def cases(root: str | Path, wanted: Callable[[dict[str, str], str], bool] | None
         runs = sorted({file.run for file in images if file.run}) or [""]
         for run in runs:
             of_run = [file for file in of_session if file.run == run or len(runs) == 1]
-            chosen = {contrast: path for contrast in CONTRASTS if (path := _best(images, contrast, run))}
-            brain, lesion, ignore = (_best(of_run, kind, run) for kind in MASKS)
-            twins = {contrast: path for contrast in chosen if (path := _best(of_run, LESION_FREE[contrast], run))}
+            faults: dict[str, str] = {}
+            chosen = {contrast: path for contrast in CONTRASTS if (path := _best(images, contrast, run, faults))}
+            brain, lesion, ignore = (_best(of_run, kind, run, faults) for kind in MASKS)
+            twins = {c: path for c in chosen if (path := _best(of_run, LESION_FREE[c], run, faults))}
             attributes = dict(people.get(subject, {}))
-            health = attributes.pop("health", "lesion" if lesion else "unknown")
+            health = attributes.pop("health", "lesion" if lesion or "lesion" in faults else "unknown")
             split = attributes.pop("split", "")
             yield Case(
                 name,
@@ -99,7 +114,28 @@ def cases(root: str | Path, wanted: Callable[[dict[str, str], str], bool] | None
                 split=cast(Split, split),
                 attributes=attributes,
                 lesion_free=twins,
+                faults=faults,
             )
+
+
+def _unread(root: Path) -> dict[tuple[str, str], str]:
+    """The fault of each subject and session with a folder that cannot be read; of derivatives the log alone says so."""
+    unread = {}
+    for folder in _folders(root, ""):
+        if reason := closed(folder):
+            parts = folder.relative_to(root).parts
+            session = parts[1].removeprefix("ses-") if len(parts) > 1 and parts[1] != "anat" else ""
+            error = DataError("cannot read folder", where=folder, got=reason, mend="give this user access to it")
+            unread[parts[0].removeprefix("sub-"), session] = str(error).removesuffix(".")
+    if lost := [folder for folder in _folders(root, "derivatives/*/") if closed(folder)]:
+        log.warning("%d folders cannot be read, masks in them are not used: %s", len(lost), listing(lost))
+    return unread
+
+
+def _folders(root: Path, prefix: str) -> list[Path]:
+    patterns = [prefix + name for name in ("sub-*", "sub-*/anat", "sub-*/ses-*", "sub-*/ses-*/anat")]
+    patterns += ["derivatives", "derivatives/*"] if prefix else []
+    return sorted(path for pattern in patterns for path in root.glob(pattern) if os.path.isdir(path))
 
 
 def _wanted(path: Path, wanted: Callable[[dict[str, str], str], bool]) -> bool:
@@ -153,15 +189,17 @@ def _lesion_free(labels: dict[str, str], suffix: str) -> str:
     return LESION_FREE.get(contrast_of(others, suffix), "") if labels.get("desc") == "lesionfree" else ""
 
 
-def _best(candidates: Sequence[_File], kind: str, run: str) -> Path | None:
-    """The file of a kind: with this run before without a run, then ``manual`` masks, then the fewest labels."""
+def _best(candidates: Sequence[_File], kind: str, run: str, faults: dict[str, str]) -> Path | None:
+    """The file of a kind: with this run before without a run, then ``manual`` masks, then the fewest labels; none, and
+    one more of the ``faults``, where several are equal in all that."""
     fitting = [file for file in candidates if file.kind == kind and file.run in ("", run)]
     ranks = [(file.run != run, *file.rank) for file in fitting]
     best = [file.path for file, rank in zip(fitting, ranks, strict=True) if rank == min(ranks)]
     if len(best) > 1:
-        raise DataError(
-            f"several files for {kind} of one case", got=listing(best), mend="choose one of them in a manifest CSV"
-        )
+        mend = "choose one of them by hybriduad-bids --bids-filter-file, or in a manifest CSV"
+        error = DataError(f"several files for {kind} of one case", got=listing(best), mend=mend)
+        faults[kind] = str(error).removesuffix(".")
+        return None
     return best[0] if best else None
 
 

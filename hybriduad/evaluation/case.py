@@ -16,6 +16,7 @@ import torch
 from hybriduad.cohort.truth import Truth, read_truth
 from hybriduad.core.errors import DataError
 from hybriduad.core.types import Case
+from hybriduad.datasets._layout import LESION_FREE
 from hybriduad.detector.thresholds import PARTS, Cutoff, encoded, scan_mask
 from hybriduad.evaluation.histograms import read_histograms, write_histograms
 from hybriduad.evaluation.outlines import outline_figures
@@ -99,6 +100,7 @@ def case_key(record: Path, case: Case, cutoffs: Mapping[str, Cutoff]) -> str:
     Raises:
         DataError: as :func:`truth_key`, or the record or the same brain without its lesion cannot be read.
     """
+    case.check(LESION_FREE.values())
     twins = {contrast: file_digest(path) for contrast, path in case.lesion_free.items()}
     depends = [FORMAT, encoded(cutoffs), case.health, case.reference, twins]
     digest = hashlib.sha256(json.dumps(depends, sort_keys=True).encode())
@@ -115,6 +117,7 @@ def truth_key(case: Case) -> str:
     Raises:
         DataError: a file cannot be read, or labels that are no whole numbers.
     """
+    case.check(("lesion", "ignore"))
     digest = hashlib.sha256()
     for kind, path in (("lesion", case.lesion), ("ignore", case.ignore)):
         digest.update(b"-" if path is None else bytes.fromhex(file_digest(path)))

@@ -116,7 +116,7 @@ def _kept(
 
 
 def _labelled_cases(cohort: str | Path) -> list[Case]:
-    cases = [case for case in read_cohort(cohort) if case.lesion is not None]
+    cases = [case for case in read_cohort(cohort) if case.lesion is not None or "lesion" in case.faults]
     if not cases:
         raise DataError("no labelled case", where=cohort, expected="cases with a lesion mask")
     if len({case.name for case in cases}) < len(cases):
@@ -136,7 +136,8 @@ def _measured(
 
     ``brain`` and ``mask``, the predicted one, are (X, Y, Z) bool on ``grid``, that of the reference scan.
     """
-    assert case.lesion is not None
+    case.check(("lesion", "ignore"))
+    assert case.lesion is not None  # as of all cases here that have no fault
     truth = mask_on_grid(case.lesion, case, "lesion", grid)
     ignore = np.zeros_like(truth) if case.ignore is None else mask_on_grid(case.ignore, case, "ignore", grid)
     truth &= ~ignore

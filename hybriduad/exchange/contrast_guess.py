@@ -1,7 +1,9 @@
 """Which contrast a series is, by the words of its description and by the times of its sequence.
 
-The words come first, since they are what the scanner's staff meant; a contradiction between both is said. Times are
-those of the BIDS sidecar, in seconds. A guess is a guess: what it rests on is stated, and users may override it.
+The words come first, since they are what the scanner's staff meant; a contradiction between both is said. They are
+those of the series' description, and of the protocol only where there is no description: some scanners write one
+protocol for the whole examination. Times are those of the BIDS sidecar, in seconds. A guess is a guess: what it rests
+on is stated, and users may override it.
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from hybriduad.exchange.dicom_series import DicomSeries
+from hybriduad.exchange.dicom_series import WITHHELD, DicomSeries
 
 FEWEST_SLICES = 10
 """A series with fewer images is a localizer or covers no brain."""
@@ -37,10 +39,17 @@ WORDS = {
     "T2w": _EDGE.format("t2") + r"|t2w|\bcube\b|\bspace\b|\bvista\b",
 }
 """Contrast -> words; the first that fits counts, but a FLAIR called T1 is T1w."""
-AGENT = (
-    r"\+ ?c\b|\bc\+|\bgd\b|gado|\bgad\b|\bpost\b|(?<!no )(?<!pre )(?<!non )(?<!without )contrast"
-    r"|\bce\b|\bkm\b|\bmdc\b|dotarem"
+AGENT = r"\+ ?c\b|\bc\+|\bgd\b|gado|\bgad\b|\bpost\b(?!.?(op|surg|rt\b|rx\b))|contrast|\bce\b|\bkm\b|\bmdc\b|dotarem"
+WITHOUT = (
+    r"(\bw/?o|\bwithout|\bnon?|\bpre|\bvor\b|\bohne\b|\bsans\b|\bsin\b|\bsenza\b)[ ./-]*(iv )?"
+    r"(contrast|kontrast|gado|gad\b|gd\b|km\b|mdc\b|ce\b|c\b|agent|inject|enhanc|dotarem|produit|medio)"
+    r"|unenhanced|\bnativ"
 )
+"""That there was no agent, which holds before what says that there was: the words are the same."""
+WITH_AND_WITHOUT = (
+    r"\bw(ith)?\b ?/? ?(and|&|\+|or)? ?w(ithout|/?o)\b|\bwwo\b|\bmit ?(und|/) ?ohne\b|\bpre ?(/|and|&|\+) ?post\b"
+)
+"""The name of an examination, which does not say which of its two series this is."""
 
 
 @dataclass(frozen=True)
@@ -54,13 +63,14 @@ class Guess:
 def no_anatomy(series: DicomSeries) -> str:
     """Why a series is no anatomical scan of a brain, by its header; "" if nothing says so."""
     kind = set(series.image_type)
-    text = _text(series)
+    name = _name(series)
+    text = _plain(name)
     if series.modality != "MR":
         return f"modality {series.modality or 'not stated'}, not MR"
     if "LOCALIZER" in kind:
         return "image type LOCALIZER"
-    if other := next((name for name, words in OTHER.items() if re.search(words, text)), ""):
-        return f"called {series.description!r}: {other}"
+    if other := next((what for what, words in OTHER.items() if re.search(words, text)), ""):
+        return f"called {name!r}: {other}"
     if kind & {"DERIVED", "SECONDARY"}:
         return f"image type {'DERIVED' if 'DERIVED' in kind else 'SECONDARY'}"
     if kind & {"PHASE", "P", "REAL", "IMAGINARY"} and not kind & {"M", "MAGNITUDE"}:
@@ -72,8 +82,8 @@ def no_anatomy(series: DicomSeries) -> str:
 
 def guess_contrast(series: DicomSeries, sidecar: Mapping[str, Any]) -> Guess:
     """The contrast of a converted series; ``sidecar`` is the BIDS sidecar of dcm2niix, times in seconds."""
-    text = _text(series)
-    said, timed = _by_words(text), _by_times(sidecar)
+    name = _name(series)
+    said, timed = _by_words(_plain(name)), _by_times(sidecar)
     times = ", ".join(
         f"{short} {sidecar[name] * 1000:.0f} ms"
         for short, name in (("TE", "EchoTime"), ("TR", "RepetitionTime"), ("TI", "InversionTime"))
@@ -82,16 +92,34 @@ def guess_contrast(series: DicomSeries, sidecar: Mapping[str, Any]) -> Guess:
     contrast = said or timed
     if not contrast:
         return Guess("", f"contrast not recognised ({times or 'no times stated'})")
-    why = f"called {series.description or series.protocol!r}" if said else f"by {times}"
+    why = f"called {name!r}" if said else f"by {times}"
     if said and timed and {said, timed} not in ({said}, {"T2w", "PDw"}, {"T2w", "T2starw"}):
         why += f", though {times} would be {timed}"
-    if contrast == "T1w" and (series.agent or re.search(AGENT, text)):
-        contrast, why = "T1wCE", why + (", contrast agent stated" if series.agent else ", contrast agent by its name")
+    if contrast == "T1w":
+        agent, reason = _agent(series, _plain(name))
+        contrast, why = "T1wCE" if agent else "T1w", why + reason
     return Guess(contrast, why)
 
 
-def _text(series: DicomSeries) -> str:
-    return f"{series.description} {series.protocol}".casefold().replace("_", " ")
+def _agent(series: DicomSeries, text: str) -> tuple[bool, str]:
+    """Whether a contrast agent was given, and what says so, "" if nothing does: the name before the header, which may
+    hold the agent of the whole examination."""
+    both = re.search(WITH_AND_WITHOUT, text)
+    if not both and re.search(WITHOUT, text):
+        return False, ", without contrast agent by its name" + (", though one is stated" if series.agent else "")
+    if series.agent:
+        return True, ", contrast agent stated"
+    if both:
+        return False, ", no contrast agent stated"
+    return (True, ", contrast agent by its name") if re.search(AGENT, text) else (False, "")
+
+
+def _name(series: DicomSeries) -> str:
+    return series.protocol if series.description in ("", WITHHELD) else series.description
+
+
+def _plain(name: str) -> str:
+    return name.casefold().replace("_", " ")
 
 
 def _by_words(text: str) -> str:

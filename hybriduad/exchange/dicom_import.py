@@ -6,6 +6,7 @@ names of the scanner are kept. Faces are kept as they are: a scan of a head stil
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from collections import defaultdict
@@ -17,9 +18,10 @@ import numpy as np
 
 from hybriduad import __version__
 from hybriduad.cohort.manifest import read_cohort, write_manifest
+from hybriduad.core.aside import folder_aside, remove_abandoned
 from hybriduad.core.errors import ConfigError, DataError, reason_of
 from hybriduad.core.requests import refuse_strangers
-from hybriduad.datasets._layout import CONTRASTS, label
+from hybriduad.datasets._layout import CONTRASTS, label, listing
 from hybriduad.exchange.contrast_guess import FEWEST_SLICES, Guess, guess_contrast, no_anatomy
 from hybriduad.exchange.dicom_conversion import Converted, convert_series
 from hybriduad.exchange.dicom_extra import dicom_module, quiet
@@ -27,6 +29,10 @@ from hybriduad.exchange.dicom_series import DicomSeries, find_series
 from hybriduad.scan.volumes import Image, read_volume, write_atomically, write_json, write_volume
 
 MANIFEST, TABLE = "cohort.csv", "series.tsv"
+ABOUT_FOLDER = ("dataset_description.json", "README.md", ".bidsignore", MANIFEST, TABLE)
+"""What an import writes about the whole folder."""
+_ASIDE, _FRESH = ".import-", "bids"
+"""Begins the name of the folder in which scans are converted, and the part of it that is renamed into place."""
 NONE = "none"
 """In place of a contrast: leave the series out."""
 COLUMNS = ("subject", "session", "series", "description", "contrast", "file", "why")
@@ -77,11 +83,12 @@ def import_dicom(
             hold other subjects already.
         subject: what to call the patient, where there is one; by default subjects are 01, 02 and so on.
         contrasts: series number or description -> contrast, or "none" to leave it out; instead of the guess.
-        overwrite: empty a folder of such scans first.
+        overwrite: put the new scans in the place of the imported scans in ``out``: of those of ``subject``, or without
+            it of all. Those stay until the new ones are converted, and nothing else is ever removed.
 
     Raises:
         ConfigError: the extra ``dicom`` is not installed, an unknown contrast, several patients under one name, or
-            something else in ``out``.
+            something else in ``out``, or among what ``overwrite`` would replace.
         DataError: no DICOM image, an override for no series, or no usable scan at all.
     """
     for module in ("pydicom", "dcm2niix"):
@@ -104,43 +111,90 @@ def import_dicom(
         there = sorted({series.label for series in found})
         raise DataError("contrast of a series that is not there", got=strange, expected=f"some of {there}")
     target = Path(out)
-    rows_before = _begin(target, subject, overwrite)
+    _check(target, subject, overwrite)
     names = {person: subject or f"{person:02d}" for person in people}
     imported = Imported(target)
-    with tempfile.TemporaryDirectory(dir=target, prefix=".import-") as scratch:
+    target.mkdir(parents=True, exist_ok=True)
+    remove_abandoned(target, _ASIDE)
+    with folder_aside(target, _ASIDE) as scratch:
         for person in people:
             studies = sorted({series.study for series in found if series.patient == person})
             for study in studies:
                 session = f"{study:02d}" if len(studies) > 1 else ""
                 of_session = [series for series in found if (series.patient, series.study) == (person, study)]
-                _import_session(of_session, names[person], session, stated, imported, Path(scratch))
+                _import_session(of_session, names[person], session, stated, imported, scratch)
+        if any(row.file for row in imported.rows):
+            _put_in_place(target, scratch, imported.rows, subject)
     if not any(row.file for row in imported.rows):
         listed = "; ".join(f"series {row.series}: {row.why}" for row in imported.rows[:8])
-        _drop_empty(target, rows_before)
+        if not any(target.iterdir()):
+            target.rmdir()
         mend = f"name what it is, as in --contrast {imported.rows[0].series}=FLAIR"
         raise DataError("no usable scan", where=folder, got=listed, mend=mend)
-    _finish(target, [*rows_before, *imported.rows])
+    write_manifest(read_cohort(target), target / MANIFEST)
     return imported
 
 
-def _begin(out: Path, subject: str | None, overwrite: bool) -> list[Row]:
-    """Make the folder, or check that a subject may be added to it; the rows of those that are there."""
-    table = out / TABLE
-    if overwrite and table.is_file():
-        shutil.rmtree(out)
-    if not table.is_file():
-        refuse_strangers(out)
-    else:
+def _check(out: Path, subject: str | None, overwrite: bool) -> None:
+    """Make sure that scans may be put into the folder, of all subjects or of one."""
+    if not (out / TABLE).is_file():
+        return refuse_strangers(out, lambda entry: entry.name.startswith(_ASIDE) or _of_macos(entry))
+    if overwrite:
+        return _check_replaceable(out, subject)
+    if subject is None:
+        raise ConfigError("imported scans in the same place", where=out, mend="name the patient by --subject")
+    if (out / f"sub-{subject}").exists() or any(row.subject == subject for row in _read_table(out)):
         mend = "choose another name or folder, or --overwrite"
-        if subject is None:
-            raise ConfigError("imported scans in the same place", where=out, mend="name the patient by --subject")
-        if (out / f"sub-{subject}").exists():
-            raise ConfigError("subject already there", where=out, got=f"sub-{subject}", mend=mend)
-    out.mkdir(parents=True, exist_ok=True)
-    if not table.is_file():
-        return []
-    lines = table.read_text(encoding="utf-8").splitlines()[1:]
-    return [Row(*("" if cell == "n/a" else cell for cell in line.split("\t"))) for line in lines]
+        raise ConfigError("subject already there", where=out, got=f"sub-{subject}", mend=mend)
+
+
+def _check_replaceable(out: Path, subject: str | None) -> None:
+    """Make sure that nothing but imported scans would be replaced.
+
+    Masks beside them would go, and where patients are numbered anew a mask in the derivatives may become another's.
+    """
+    scans = [out / row.file for row in _read_table(out) if row.file]
+    ours = {*scans, *(_sidecar(scan) for scan in scans), *(out / name for name in ABOUT_FOLDER)}
+    place = out if subject is None else out / f"sub-{subject}"
+    files = [path for path in place.rglob("*") if path.is_symlink() or not path.is_dir()]
+    hidden = (path for path in files if path.relative_to(out).parts[0].startswith("."))  # never touched
+    if strangers := sorted(set(files) - ours - {*hidden, *filter(_of_macos, files)}):
+        mend = "move that away first, or choose another folder"
+        mend += "" if subject else ", or redo one patient alone by --subject"
+        got = listing(path.relative_to(out) for path in strangers)
+        raise ConfigError("what no import wrote among the scans to overwrite", where=out, got=got, mend=mend)
+
+
+def _of_macos(path: Path) -> bool:
+    return path.name == ".DS_Store" or path.name.startswith("._")
+
+
+def _put_in_place(out: Path, scratch: Path, rows: list[Row], subject: str | None) -> None:
+    """Exchange the scans of the same subjects, or without ``subject`` all, for those in the scratch folder.
+
+    The table names old and new scans meanwhile, so that --overwrite knows them where this is stopped.
+    """
+    before = _read_table(out)
+    kept = [] if subject is None else [row for row in before if row.subject != subject]
+    _write_table(out, [*before, *rows])  # first of all: by it the folder is known as one of imports
+    about = {"BIDSVersion": "1.10.0", "GeneratedBy": [{"Name": "hybriduad", "Version": __version__}]}
+    about |= {"Name": out.absolute().name, "DatasetType": "raw"}
+    write_json(out / "dataset_description.json", about)
+    write_atomically(out / "README.md", ABOUT.encode())
+    write_atomically(out / ".bidsignore", f"{MANIFEST}\n{TABLE}\n".encode())
+    (scratch / "old").mkdir()
+    for name in sorted({f"sub-{row.subject}" for row in before} - {f"sub-{row.subject}" for row in kept}):
+        if (out / name).is_dir():
+            os.rename(out / name, scratch / "old" / name)
+    try:
+        for folder in (scratch / _FRESH).iterdir():
+            os.rename(folder, out / folder.name)
+    except BaseException:
+        for folder in (scratch / "old").iterdir():
+            if not (out / folder.name).exists():
+                os.rename(folder, out / folder.name)
+        raise
+    _write_table(out, [*kept, *rows])
 
 
 def _import_session(
@@ -184,8 +238,8 @@ def _import_session(
             if row is not best[0]:
                 row = replace(row, why=f"{row.why}, but series {best[0].series} is kept, which has no fewer voxels")
             else:
-                path = _write(imported.out, subject, session, contrast, image, volume)
-                row = replace(row, file=path.relative_to(imported.out).as_posix())
+                path = _write(scratch / _FRESH, subject, session, contrast, image, volume)
+                row = replace(row, file=path.relative_to(scratch / _FRESH).as_posix())
             imported.rows.append(row)
 
 
@@ -209,23 +263,23 @@ def _write(out: Path, subject: str, session: str, contrast: str, image: Image, v
     limits = np.iinfo(np.int16)
     whole = np.array_equal(image.data, np.rint(image.data)) and limits.min <= image.data.min() <= image.data.max()
     write_volume(path, image.data, image.grid, np.int16 if whole and image.data.max() <= limits.max else np.float32)
-    write_json(path.with_name(path.name.removesuffix(".nii.gz") + ".json"), volume.facts)
+    write_json(_sidecar(path), volume.facts)
     return path
 
 
-def _drop_empty(out: Path, rows_before: list[Row]) -> None:
-    if not rows_before and not any(out.iterdir()):
-        out.rmdir()
+def _sidecar(scan: Path) -> Path:
+    return scan.with_name(scan.name.removesuffix(".nii.gz") + ".json")
 
 
-def _finish(out: Path, rows: list[Row]) -> None:
-    """The files about the whole folder, and last the table of the series."""
-    about = {"BIDSVersion": "1.10.0", "GeneratedBy": [{"Name": "hybriduad", "Version": __version__}]}
-    about |= {"Name": out.absolute().name, "DatasetType": "raw"}
-    write_json(out / "dataset_description.json", about)
-    write_atomically(out / "README.md", ABOUT.encode())
-    write_atomically(out / ".bidsignore", f"{MANIFEST}\n{TABLE}\n".encode())
-    write_manifest(read_cohort(out), out / MANIFEST)
+def _read_table(out: Path) -> list[Row]:
+    """The series that the table of a folder lists; none where there is no table."""
+    if not (out / TABLE).is_file():
+        return []
+    lines = (out / TABLE).read_text(encoding="utf-8").splitlines()[1:]
+    return [Row(*("" if cell == "n/a" else cell for cell in line.split("\t"))) for line in lines]
+
+
+def _write_table(out: Path, rows: list[Row]) -> None:
     lines = [list(COLUMNS), *([getattr(row, name) for name in COLUMNS] for row in rows)]
     text = "\n".join("\t".join(" ".join(cell.split()) or "n/a" for cell in line) for line in lines)
     write_atomically(out / TABLE, (text + "\n").encode())

@@ -7,15 +7,19 @@ stands.
 
 from __future__ import annotations
 
+import logging
 import re
 from collections import Counter, defaultdict
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from hybriduad.core.errors import DataError
+from hybriduad.datasets._layout import listing
 from hybriduad.exchange.dicom_extra import dicom_module
 
+log = logging.getLogger(__name__)
 WITHHELD = "(withheld)"
 """In place of a description that repeats what names the patient."""
 SECRETS = (
@@ -74,7 +78,8 @@ class DicomSeries:
 def find_series(folder: str | Path) -> list[DicomSeries]:
     """Every series with images below ``folder``, by patient, study (the oldest first) and series number.
 
-    Who has the same name and number is one patient.
+    Who has the same number is one patient, without a number who has the same name, however it is written. Where there
+    is neither, each study counts as a patient. The log says so, and where one number goes with several names.
 
     Raises:
         ConfigError: pydicom is not installed.
@@ -84,14 +89,18 @@ def find_series(folder: str | Path) -> list[DicomSeries]:
     if not folder.is_dir():
         raise DataError("no such folder", got=folder, expected="a folder of DICOM files")
     grouped: dict[tuple[str, str, str], list[tuple[Path, Any]]] = defaultdict(list)
+    names: dict[str, set[str]] = defaultdict(set)
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         header = _header(path)
         if header is not None:
-            person = f"{header.get('PatientID', '')}|{header.get('PatientName', '')}"
             study = str(header.get("StudyInstanceUID", ""))
+            known_as, name = str(header.get("PatientID") or "").strip(), _plain(header.get("PatientName") or "")
+            person = f"number {known_as}" if known_as else f"name {name}" if name else f"study {study}"
+            names[person].add(name)
             grouped[person, study, str(header.get("SeriesInstanceUID", ""))].append((path, header))
     if not grouped:
         raise DataError("no DICOM image", where=folder, expected="files of MR series, in any depth")
+    _warn_of_patients(names)
     people = list(dict.fromkeys(person for person, _, _ in grouped))
     found = []
     for number, person in enumerate(people, start=1):
@@ -108,6 +117,19 @@ def find_series(folder: str | Path) -> list[DicomSeries]:
                 label += f".{seen[label]}" if seen[label] > 1 else ""
                 found.append(_described(number, place, label, files))
     return found
+
+
+def _plain(name: object) -> str:
+    """A patient's name without what is written now so, now otherwise: upper case, and the signs between its parts."""
+    return " ".join(re.findall(r"\w+", str(name).casefold()))
+
+
+def _warn_of_patients(names: Mapping[str, Collection[str]]) -> None:
+    """Say by number, not by name, where it is a guess who is one patient; ``names`` are those of each."""
+    if unnamed := sum(person.startswith("study ") for person in names):
+        log.warning("%d studies name no patient: each counts as a patient of its own", unnamed)
+    if shared := [number for number, person in enumerate(names, start=1) if len(set(names[person]) - {""}) > 1]:
+        log.warning("patients with one PatientID and several names count as one each: %s", listing(shared))
 
 
 def _header(path: Path) -> Any:

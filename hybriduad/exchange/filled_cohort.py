@@ -101,6 +101,7 @@ def _fill_case(source: Path, case: Case, out: Path, seam_mm: float, overwrite: b
     record = _record(source, case)
     shown = str(record["notes"]["shown"])
     parts = {name: source / record["parts"][name] for name in ("mask", "brain", "reconstruction")}
+    case.check((shown, "T1w"))
     scan_path = case.images[shown]
     inputs = {"scan": file_digest(scan_path)} | {name: file_digest(path) for name, path in parts.items()}
     if record["inputs"].get(shown, {}).get("sha256") != inputs["scan"]:
@@ -115,6 +116,10 @@ def _fill_case(source: Path, case: Case, out: Path, seam_mm: float, overwrite: b
                 "filled from other files of that name", where=sidecar, mend="--overwrite, or another folder"
             )
         return False
+    roi_path = place / f"{_roi_stem(case)}_{ROI}.nii.gz" if roi_grid is not None else None
+    for old in (sidecar, path, roi_path):  # those of another prediction, whose mask may have had a lesion
+        if old is not None:
+            old.unlink(missing_ok=True)
     scan, mask = read_volume(scan_path), read_mask(parts["mask"])
     spread = {name: Image(read_mask(parts[name]).data.astype(np.float32), mask.grid) for name in ("mask", "brain")}
     on_scan = {name: resampled(image, scan.grid, linear=False) > 0.5 for name, image in spread.items()}
@@ -125,9 +130,9 @@ def _fill_case(source: Path, case: Case, out: Path, seam_mm: float, overwrite: b
     place.mkdir(parents=True, exist_ok=True)
     replace_voxels(scan_path, path, where, values)
     roi = None
-    if roi_grid is not None and mask.data.any():
+    if roi_grid is not None and roi_path is not None and mask.data.any():
         voxels = resampled(spread["mask"], roi_grid, linear=False) > 0.5
-        roi = place / f"{_roi_stem(case)}_{ROI}.nii.gz"
+        roi = roi_path
         write_volume(roi, voxels, roi_grid, np.uint8)
         if not voxels.any():
             log.warning("%s: the lesion is too small for a voxel of the T1w scan: its mask is empty", case.name)

@@ -57,11 +57,12 @@ def prepare_case(detector: Detector, case: Case, cache: PreparedCache | None = N
     Raises:
         DataError: as :func:`hybriduad.scan.preparation.prepare`.
     """
+    case.check((*detector.anatomy.contrasts, case.reference, "brain"))
     if missing := [name for name in detector.needed if name not in case.images]:
         mend = "add that scan, or use a bundle that was fitted with contrast dropout (augmentation.absent above 0)"
         got, expected = f"{sorted(case.images)} without {', '.join(missing)}", list(detector.anatomy.contrasts)
         raise DataError("contrast that the bundle needs", where=case.name, got=got, expected=expected, mend=mend)
-    blind = replace(case, lesion=None, ignore=None, lesion_free={})
+    blind = replace(case, lesion=None, ignore=None, lesion_free={}, faults={})
     with step("prepare"):
         if cache is not None:
             return cache.get(blind, detector.anatomy, detector.direction)

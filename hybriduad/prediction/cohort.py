@@ -45,6 +45,7 @@ def predict_cohort(
     engine: str | None = None,
     nprocs: int | None = None,
     address: str | None = None,
+    log_file: Path | None = None,
     watch: Callable[[Result, int, int], None] | None = None,
 ) -> Outcome:
     """Predict every case of a cohort into a BIDS derivative folder; a case that was done before is kept.
@@ -72,6 +73,7 @@ def predict_cohort(
         engine: "local" (this process), "processes" or "ray"; by default the second where ``nprocs`` is above 1.
         nprocs: workers; by default a usable core each.
         address: of a Ray cluster; by default RAY_ADDRESS, else one is started on this machine.
+        log_file: a log of this run, which may lie in ``out`` already.
         watch: called after every case with its result, how many are through and how many there are.
 
     Raises:
@@ -96,7 +98,7 @@ def predict_cohort(
     if brain == "auto":  # what is installed here, not on each machine of a cluster
         brain = anatomy.brain or brain_ways.ESTIMATE
     named = atlas_of(model, atlas, atlas_names)
-    begin_folder(folder, model, wanted, rule, overwrite, way if brain else None, named)
+    begin_folder(folder, model, wanted, rule, overwrite, way if brain else None, named, log_file=log_file)
     remove_abandoned(folder)
     if threshold is None and "mask" in wanted:
         _say_no_mask(model, rule)

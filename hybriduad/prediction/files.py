@@ -104,6 +104,14 @@ def record_of(folder: Path, case: Case) -> Path:
     return folder / case.place / f"{case.name}_{SUFFIXES['score']}.json"
 
 
+def remove_case(folder: Path, case: Case) -> None:
+    """Remove the files of a case, first its record."""
+    record_of(folder, case).unlink(missing_ok=True)
+    for suffix in (*SUFFIXES.values(), LESIONS):
+        for old in (folder / case.place).glob(f"{case.name}_{suffix}*"):
+            old.unlink(missing_ok=True)
+
+
 def refusal(
     folder: Path,
     model: Bundle,
@@ -111,10 +119,29 @@ def refusal(
     rule: str | None,
     brain: str | None = None,
     atlas: Atlas | None = None,
+    *,
+    overwrite: bool = False,
+    log_file: Path | None = None,
 ) -> ConfigError | None:
-    """Why predictions of this request cannot be added to those of a folder; None where they can, or none are there."""
+    """Why predictions of this request cannot be written to a folder; None where they can.
+
+    It holds other predictions, which ``overwrite`` would replace, or something else than the log of the run
+    (``log_file``) and hidden files.
+    """
     path = folder / MODEL
     if not path.is_file():
+        log_places = [] if log_file is None else [log_file.absolute(), *log_file.absolute().parents]
+
+        def is_own(entry: Path) -> bool:
+            """Another run may have begun the folder by now."""
+            return entry.name.startswith(".") or entry.absolute() in log_places or path.is_file()
+
+        try:
+            refuse_strangers(folder, is_own)
+        except ConfigError as error:
+            return error
+        return None
+    if overwrite:
         return None
     request = _request(model, maps, rule, brain, atlas)
     try:
@@ -158,22 +185,24 @@ def begin_folder(
     overwrite: bool,
     brain: str | None = None,
     atlas: Atlas | None = None,
+    *,
+    log_file: Path | None = None,
 ) -> None:
     """Make the predictions folder, or check that the folder there is of the same request and version.
 
     Runs at the same time may begin a folder together: :data:`MODEL` is that of the first.
-    ``brain``: how brains are found, where that was asked for and not left to the model; ``atlas`` names regions.
+    ``brain``: how brains are found, where that was asked for and not left to the model; ``atlas`` names regions;
+    ``log_file`` may lie in the folder already.
 
     Raises:
         ConfigError: it holds other predictions and ``overwrite`` is not set, or something else.
     """
     path = folder / MODEL
+    if error := refusal(folder, model, maps, rule, brain, atlas, overwrite=overwrite, log_file=log_file):
+        raise error
     if other := path.is_file():
-        error = refusal(folder, model, maps, rule, brain, atlas)
-        if error is None:
+        if refusal(folder, model, maps, rule, brain, atlas) is None:
             return _describe(folder)
-        if not overwrite:
-            raise error
         # All files go, so that a folder never mixes two models, not even when this run is stopped.
         for page in (folder / PAGES).glob("*.html"):
             page.unlink()
@@ -182,8 +211,6 @@ def begin_folder(
                 old.unlink(missing_ok=True)
         for old in (*folder.glob(f"{FAILURES}/sub-*.json"), *folder.glob("failures.tsv"), *folder.glob(GROUP)):
             old.unlink(missing_ok=True)
-    else:
-        refuse_strangers(folder, lambda entry: _temporary(entry, MODEL) or path.is_file())  # another run may be faster
     folder.mkdir(parents=True, exist_ok=True)
     content = {
         "format": FORMAT,
@@ -199,7 +226,7 @@ def begin_folder(
     if other:
         write_json(path, content)
     elif not _write_first(path, json.dumps(content, indent=1, sort_keys=True).encode()):  # another run was faster
-        return begin_folder(folder, model, maps, rule, overwrite=False, brain=brain, atlas=atlas)
+        return begin_folder(folder, model, maps, rule, overwrite=False, brain=brain, atlas=atlas, log_file=log_file)
     return _describe(folder)
 
 
@@ -244,9 +271,9 @@ def remove_abandoned(folder: Path) -> None:
                 path.unlink()
 
 
-def _temporary(path: Path, name: str = ".+") -> bool:
-    """Whether a file is one that :func:`hybriduad.scan.volumes.write_atomically` makes aside, of a name if given."""
-    return re.fullmatch(rf"\.{name}\.\d+\.\d+", path.name) is not None
+def _temporary(path: Path) -> bool:
+    """Whether a file is one that :func:`hybriduad.scan.volumes.write_atomically` makes aside."""
+    return re.fullmatch(r"\..+\.\d+\.\d+", path.name) is not None
 
 
 def check_same_scan(record: Path, case: Case, contrasts: tuple[str, ...]) -> None:

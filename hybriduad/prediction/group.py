@@ -100,7 +100,8 @@ def _figures(folder: Path, path: Path, record: dict[str, Any]) -> dict[str, str]
 
 
 def _tsv(columns: Iterable[str], rows: Iterable[dict[str, str]]) -> bytes:
-    """A table without quotes, as BIDS has them: values lose their tabs and line breaks."""
+    """A table without quotes, as BIDS has them: values lose their tabs and line breaks, and what is no UTF-8 in the
+    name of a file becomes an escape."""
     names = list(columns)
     lines = [names, *([" ".join(row[name].split()) for name in names] for row in rows)]
-    return "".join("\t".join(line) + "\n" for line in lines).encode()
+    return "".join("\t".join(line) + "\n" for line in lines).encode(errors="backslashreplace")

@@ -93,6 +93,7 @@ def plan_cohort(
     retry_failed: bool = False,
     engine: str | None = None,
     nprocs: int | None = None,
+    log_file: Path | None = None,
 ) -> Plan:
     """What :func:`hybriduad.prediction.cohort.predict_cohort` would do with the same arguments; writes nothing.
 
@@ -106,13 +107,15 @@ def plan_cohort(
         raise ConfigError("--overwrite in a shard, which would remove what others do", mend="empty the folder first")
     way = brain_name(chosen(model.anatomy, brain))
     named = atlas_of(model, atlas, atlas_names)
-    if not overwrite and (error := refusal(folder, model, wanted, rule, way if brain else None, named)):
+    asked = way if brain else None
+    if error := refusal(folder, model, wanted, rule, asked, named, overwrite=overwrite, log_file=log_file):
         raise error
     states: dict[str, tuple[Literal["to do", "done", "failed", "wrong"], str]] = {}
     grids: list[VolumeGrid] = []
     for case in cases:
         record = record_of(folder, case)
         try:
+            case.check((*model.anatomy.contrasts, case.reference, "brain"))
             if record.is_file() and not overwrite:
                 check_same_scan(record, case, model.anatomy.contrasts)
                 states[case.name] = ("done", "")

@@ -22,7 +22,7 @@ from hybriduad.detector.bundle import verify
 from hybriduad.detector.loading import load_detector
 from hybriduad.prediction import failures
 from hybriduad.prediction.case import predict_case, prepare_case
-from hybriduad.prediction.files import check_same_scan, record_of, write_case
+from hybriduad.prediction.files import check_same_scan, record_of, remove_case, write_case
 from hybriduad.prediction.quality import with_quality
 from hybriduad.scan.atlas import read_atlas
 from hybriduad.scan.brain_ways import brain_name, chosen, is_plausible
@@ -126,8 +126,9 @@ def complete(worker: Worker, case: Case, ahead: Ahead | None = None) -> Result:
     began = time.perf_counter() - sum(ahead.seconds.values() if ahead else ())
     try:
         if request.overwrite:
-            record.unlink(missing_ok=True)
+            remove_case(request.out, case)
         if record.is_file():
+            case.check((*worker.detector.anatomy.contrasts, case.reference, "brain"))
             check_same_scan(record, case, worker.detector.anatomy.contrasts)
             return Result(case.name, "kept", worker=worker.name)
     except Exception as error:  # what is done in its place is of another scan: nothing to remember

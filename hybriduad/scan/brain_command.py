@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from scipy import ndimage
 
-from hybriduad.core.errors import ToolError
+from hybriduad.core.errors import DataError, ToolError
 from hybriduad.scan.volumes import Image, read_volume, same_grid, to_ras, write_volume
 
 TIMEOUT_S = 1800
@@ -32,7 +32,7 @@ def brain_by_command(command: Sequence[str], image: Image, where: str) -> np.nda
 
     Raises:
         ToolError: the command cannot be started, takes over :data:`TIMEOUT_S`, ends with an error (the sentence has the
-            last line of its standard error), or writes no mask on the scan's grid.
+            last line of its standard error), or writes no image, or none on the scan's grid.
     """
     with tempfile.TemporaryDirectory() as folder:
         scan, out = Path(folder) / "scan.nii.gz", Path(folder) / "brain.nii.gz"
@@ -43,7 +43,11 @@ def brain_by_command(command: Sequence[str], image: Image, where: str) -> np.nda
             fault = "wrote no file in place of {out}"
         if fault:
             raise ToolError(f"brain command {command[0]!r} failed", where=where, got=fault, mend=MEND)
-        found = read_volume(out, constant_ok=True)
+        try:
+            found = read_volume(out, constant_ok=True)
+        except DataError as error:
+            got = f"wrote no image: {str(error).removesuffix('.')}"
+            raise ToolError(f"brain command {command[0]!r} failed", where=where, got=got, mend=MEND) from error
     if not same_grid(found.grid, image.grid):
         raise ToolError(
             f"brain command {command[0]!r} wrote another grid",

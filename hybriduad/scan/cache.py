@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
-import platform
-import shutil
-import tempfile
-import time
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 
 from hybriduad.config.runs import NATIVE, Anatomy
-from hybriduad.core.errors import DataError
+from hybriduad.core.aside import folder_aside, remove_abandoned
+from hybriduad.core.errors import DataError, ToolError
 from hybriduad.core.types import Case
+from hybriduad.datasets._layout import MASKS
 from hybriduad.scan import template_space
 from hybriduad.scan.brain_ways import brain_key
 from hybriduad.scan.digests import file_digest, mask_files
@@ -24,44 +24,74 @@ from hybriduad.scan.preparation import FORMAT, Prepared, prepare
 from hybriduad.scan.template_grid import TemplateGrid
 
 _ASIDE = ".partial-"
-"""Begins the name of an entry that is being built, followed by the machine and the process that builds it."""
-_DAY_S = 24 * 3600
+"""Begins the name of an entry that is being built."""
 VALID = "valid.npy"
 """Only in entries where some contrast covers just a part of the scan."""
 SCAN_BRAIN = "scan_brain.npy"
 BIAS = "bias.npy"
 """Only in entries in template space."""
 _MASKS = ("brain", "foreground", "lesion", "ignore")
+DAMAGED = (OSError, EOFError, ValueError, KeyError, TypeError)
+"""What reading an entry raises that is not as it was written."""
+log = logging.getLogger(__name__)
 
 
 class PreparedCache:
     """Prepared cases in a folder, memory-mapped, keyed by the content of their files and by what matters of the config.
 
     Safe for several processes: an entry is built aside and renamed into place. What a killed process left half built is
-    removed by the next process that opens the cache.
+    removed by the next process that opens the cache. A damaged entry is made anew. What this user may not read or write
+    is prepared without the cache, and the log says so once.
     """
 
     def __init__(self, folder: str | Path) -> None:
-        self.folder = Path(folder)
+        self.folder, self._told = Path(folder), False
         self.folder.mkdir(parents=True, exist_ok=True)
-        for partial in self.folder.glob(f"{_ASIDE}*"):
-            if _abandoned(partial):
-                shutil.rmtree(partial, ignore_errors=True)
+        remove_abandoned(self.folder, _ASIDE)
 
     def get(self, case: Case, anatomy: Anatomy, direction: str | None = None) -> Prepared:
         """As :func:`prepare`; the arrays of the result are read-only and memory-mapped.
 
         Raises:
-            DataError: as :func:`prepare`, or the entry is damaged.
+            DataError: as :func:`prepare`.
+            ToolError: an entry is damaged at once when it is made.
         """
         entry = self.folder / _cache_key(case, anatomy, direction)
-        if not entry.is_dir():
-            self._build(entry, prepare(case, anatomy, direction))
-        return _load(entry)
+        damaged = False
+        try:
+            if entry.is_dir():
+                return _load(entry)
+        except PermissionError as error:
+            self._tell(error)
+            return prepare(case, anatomy, direction)
+        except DAMAGED as error:
+            damaged = True
+            log.warning("damaged cache entry %s is made anew: %s", entry, error)
+        prepared = prepare(case, anatomy, direction)
+        try:
+            if damaged:
+                self._remove(entry)
+            self._build(entry, prepared)
+            return _load(entry)
+        except PermissionError as error:
+            self._tell(error)
+            return prepared
+        except DAMAGED as error:
+            if isinstance(error, OSError):  # such as a full disk
+                raise
+            raise ToolError("damaged cache entry", where=entry, got=str(error), mend="look at that disk") from error
+
+    def _tell(self, error: PermissionError) -> None:
+        if not self._told:
+            log.warning("scans are prepared without the cache: %s", error)
+        self._told = True
+
+    def _remove(self, entry: Path) -> None:
+        with folder_aside(self.folder, _ASIDE) as aside, suppress(FileNotFoundError):  # another process was faster
+            os.rename(entry, aside / entry.name)
 
     def _build(self, entry: Path, prepared: Prepared) -> None:
-        partial = Path(tempfile.mkdtemp(dir=self.folder, prefix=f"{_ASIDE}{_machine()}-{os.getpid()}-"))
-        try:
+        with folder_aside(self.folder, _ASIDE) as partial:
             np.save(partial / "image.npy", prepared.image, allow_pickle=False)
             masks = np.stack([getattr(prepared, name) for name in _MASKS])
             np.save(partial / "masks.npy", masks, allow_pickle=False)
@@ -77,48 +107,25 @@ class PreparedCache:
                 "notes": prepared.notes,
             }
             (partial / "record.json").write_text(json.dumps(record))
-            os.rename(partial, entry)
-        except OSError:
-            if not entry.is_dir():  # otherwise another process was faster, with the same content
-                raise
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
-
-
-def _machine() -> str:
-    """This machine in a few characters: process ids of another machine that shares the folder mean nothing here."""
-    return hashlib.sha256(platform.node().encode()).hexdigest()[:8]
-
-
-def _abandoned(partial: Path) -> bool:
-    """Whether nobody builds this entry any more: its process on this machine has ended, or it is a day old."""
-    try:
-        if time.time() - partial.stat().st_mtime > _DAY_S:
-            return True
-        machine, process, _ = partial.name.removeprefix(_ASIDE).split("-")
-        if machine == _machine() and os.name == "posix":  # on Windows this call would end the process
-            os.kill(int(process), 0)
-    except ProcessLookupError:
-        return True
-    except (OSError, ValueError):  # gone by now, another user's, or a name of an earlier version
-        return False
-    return False
+            try:
+                os.rename(partial, entry)
+            except OSError:
+                if not entry.is_dir():  # otherwise another process was faster, with the same content
+                    raise
 
 
 def _load(entry: Path) -> Prepared:
-    try:
-        record = json.loads((entry / "record.json").read_text())
-        image = np.load(entry / "image.npy", mmap_mode="r", allow_pickle=False)
-        masks = np.load(entry / "masks.npy", mmap_mode="r", allow_pickle=False)
-        if (entry / VALID).exists():
-            valid = np.load(entry / VALID, mmap_mode="r", allow_pickle=False)
-        else:
-            valid = _everywhere(np.array(record["present"]), image.shape)
-        scan_brain = np.load(entry / SCAN_BRAIN, mmap_mode="r", allow_pickle=False)
-        shaded = (entry / BIAS).exists()
-        bias = np.load(entry / BIAS, mmap_mode="r", allow_pickle=False) if shaded else None
-    except (OSError, ValueError) as error:
-        raise DataError("damaged cache entry", where=entry, got=str(error), mend="delete that folder") from error
+    """What is in an entry; of a damaged one the error is among :data:`DAMAGED`."""
+    record = json.loads((entry / "record.json").read_text())
+    image = np.load(entry / "image.npy", mmap_mode="r", allow_pickle=False)
+    masks = np.load(entry / "masks.npy", mmap_mode="r", allow_pickle=False)
+    if (entry / VALID).exists():
+        valid = np.load(entry / VALID, mmap_mode="r", allow_pickle=False)
+    else:
+        valid = _everywhere(np.array(record["present"]), image.shape)
+    scan_brain = np.load(entry / SCAN_BRAIN, mmap_mode="r", allow_pickle=False)
+    shaded = (entry / BIAS).exists()
+    bias = np.load(entry / BIAS, mmap_mode="r", allow_pickle=False) if shaded else None
     kind = Grid if "slice_axis" in record["grid"] else TemplateGrid
     grid = kind.from_json(record["grid"])
     return Prepared(
@@ -141,6 +148,7 @@ def _everywhere(present: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
 
 def _cache_key(case: Case, anatomy: Anatomy, direction: str | None) -> str:
     reference = case.reference_contrast(anatomy.contrasts)
+    case.check((*anatomy.contrasts, reference, *MASKS))
     digests: dict[str, str | None] = {}
     for name, path in {**dict(sorted(case.images.items())), **mask_files(case)}.items():
         try:

@@ -13,6 +13,7 @@ import numpy as np
 from nibabel.spatialimages import HeaderDataError
 
 from hybriduad.core.errors import DataError
+from hybriduad.scan.digests import unreadable
 
 MAX_BYTES = 4 * 2**30
 """A volume that declares more than this, on disk or as float32, is refused."""
@@ -26,10 +27,8 @@ UNREADABLE = (OSError, EOFError, zlib.error, HeaderDataError, ValueError, KeyErr
 
 def damaged(path: Path, error: BaseException) -> DataError:
     """What is wrong with a file of which reading failed with ``error``, one of ``UNREADABLE``."""
-    if isinstance(error, FileNotFoundError):
-        return DataError("missing file", where=path)
-    if isinstance(error, IsADirectoryError | PermissionError):
-        return DataError("cannot read file", where=path, got=error.strerror)
+    if isinstance(error, OSError) and error.errno is not None:  # none of gzip's own
+        return unreadable(path, error)
     return DataError("damaged or truncated file", where=path, got=str(error), mend="copy or export it again")
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from hybriduad.config.runs import NATIVE, Anatomy
 from hybriduad.core.errors import DataError
 from hybriduad.core.types import Case
+from hybriduad.datasets._layout import MASKS
 from hybriduad.scan import native_space, template_space
 from hybriduad.scan.brain import find_brain, find_head
 from hybriduad.scan.brain_ways import outline_brain
@@ -101,12 +102,13 @@ def prepare(case: Case, anatomy: Anatomy, direction: str | None = None) -> Prepa
     ``direction`` (sagittal, coronal or axial) is the acquisition direction that a bundle was trained on.
 
     Raises:
-        DataError: the case has none of the contrasts, was acquired in another direction, a mask is on none of its
-            grids, no brain is found, or a file cannot be used (:mod:`hybriduad.scan.volumes`,
-            :mod:`hybriduad.scan.refusals`).
+        DataError: the case has a fault in one of the contrasts or in a mask, has none of the contrasts, was acquired in
+            another direction, a mask is on none of its grids, no brain is found, or a file cannot be used
+            (:mod:`hybriduad.scan.volumes`, :mod:`hybriduad.scan.refusals`).
         ConfigError: what is to find the brain is not installed.
     """
     names = anatomy.contrasts
+    case.check((*names, case.reference, *MASKS))
     if not any(name in case.images for name in names):
         needed = f"one of {list(names)}"
         raise DataError("no contrast that the bundle knows", where=case.name, got=sorted(case.images), expected=needed)
@@ -123,16 +125,23 @@ def prepare(case: Case, anatomy: Anatomy, direction: str | None = None) -> Prepa
             "another acquisition direction", where=case.name, got=DIRECTIONS[axis], expected=direction, mend=mend
         )
     other_scans = {n: _read_scan(case.images[n]) for n in names if n in case.images and n != reference}
+    headers, moved_mm = {name: scan.grid for name, scan in other_scans.items()}, {}
     if not native:
-        other_scans = {name: template_space.aligned(scan, image) for name, scan in other_scans.items()}
+        pairs = {name: template_space.aligned(scan, image) for name, scan in other_scans.items()}
+        other_scans = {name: scan for name, (scan, _) in pairs.items()}
+        moved_mm = {name: round(apart, 2) for name, (_, apart) in pairs.items() if apart}
     scans = {reference: image} | other_scans
     slices = {name: to_slices(_on_grid(scan, image.grid, linear=True), axis) for name, scan in scans.items()}
     fields = {name: to_slices(_coverage(scan, image.grid), axis) for name, scan in other_scans.items()}
     covered = {name: field for name, field in fields.items() if not field.all()}
-    masks = {
-        kind: to_slices(_on_grid(_read_mask(path, case, kind), image.grid, linear=False), axis) > 0.5
-        for kind, path in mask_files(case).items()
-    }
+    masks = {}
+    for kind, path in mask_files(case).items():
+        mask = _read_mask(path, case, kind)
+        if not same_grid(mask.grid, image.grid):  # drawn on another contrast, it goes where that goes
+            drawn_on = next((name for name, grid in headers.items() if same_grid(mask.grid, grid)), "")
+            if drawn_on in moved_mm:
+                mask = template_space.along(mask, headers[drawn_on], other_scans[drawn_on].grid)
+        masks[kind] = to_slices(_on_grid(mask, image.grid, linear=False), axis) > 0.5
     head = find_head(slices[reference])
     brain, method = _brain(image, axis, head, masks.get("brain"), case, anatomy)
     head |= brain
@@ -157,6 +166,7 @@ def prepare(case: Case, anatomy: Anatomy, direction: str | None = None) -> Prepa
         )
         placed = template_space.place(volumes, covers, solids, image.grid, anatomy, reference, case.name)
         notes["template"] = placed.about
+        notes["moved_mm"] = moved_mm
     grid = placed.grid
     notes["intensity_median"] = {name: m for name, m in zip(names, grid.median, strict=True) if name in slices}
     return Prepared(

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
-from hybriduad.core.errors import DataError
+from hybriduad.core.errors import DataError, ToolError
 from hybriduad.scan.volumes import read_volume, to_ras
 
 MARGIN_MM = 4.0
@@ -55,7 +55,7 @@ def template() -> Template:
     """Read the template, once a process.
 
     Raises:
-        DataError: this version of nilearn does not carry it.
+        ToolError: this version of nilearn does not carry it.
     """
     image, affine = read_map("t1")
     return Template(image.astype(np.float32), ndimage.binary_fill_holes(image > 0), affine)
@@ -65,7 +65,7 @@ def read_map(name: str) -> tuple[np.ndarray, np.ndarray]:
     """A map of the template, ``t1``, ``gm`` or ``wm``: (X, Y, Z) in RAS with a maximum of 1, and its (4, 4) affine.
 
     Raises:
-        DataError: this version of nilearn does not carry the map.
+        ToolError: this version of nilearn does not carry the map.
     """
     folder = importlib.resources.files("nilearn") / "datasets" / "data"
     with importlib.resources.as_file(folder / f"mni_icbm152_{name}_tal_nlin_sym_09a_converted.nii.gz") as path:
@@ -73,5 +73,5 @@ def read_map(name: str) -> tuple[np.ndarray, np.ndarray]:
             data, affine, _ = to_ras(read_volume(path))
         except DataError as error:
             mend = "install the nilearn version of requirements.lock"
-            raise DataError("no usable ICBM 2009a map in nilearn", where=path, got=str(error), mend=mend) from error
+            raise ToolError("no usable ICBM 2009a map in nilearn", where=path, got=str(error), mend=mend) from error
     return data / data.max(), affine

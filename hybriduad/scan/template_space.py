@@ -20,8 +20,9 @@ from hybriduad.scan.template import Template, template
 from hybriduad.scan.template_grid import TemplateGrid, rows
 from hybriduad.scan.volumes import Image, VolumeGrid, spacing_of, to_ras
 
-FORMAT = 2
-"""Part of the cache's key in template space: raised whenever :func:`place` or :func:`aligned` give other numbers."""
+FORMAT = 3
+"""Part of the cache's key in template space: raised whenever :func:`place`, :func:`aligned` or :func:`along` give other
+numbers."""
 OVERLAP = 0.88
 """The least Dice of the outlines of a scan's brain and the template's, where the scan has voxels. Of real scans
 (healthy, MS, tumours, white-matter lesions, with a skull and without) it was 0.91 to 0.97, and 0.84 to 0.87 of one that
@@ -40,14 +41,22 @@ def registration_version(anatomy: Anatomy) -> dict[str, int]:
     return {} if anatomy.space == NATIVE else {"registration": FORMAT}
 
 
-def aligned(scan: Image, reference: Image) -> Image:
-    """Another contrast of the same head with the header that brings it onto the reference, its voxels as they are."""
+def aligned(scan: Image, reference: Image) -> tuple[Image, float]:
+    """Another contrast of the same head with the header that brings it onto the reference, its voxels as they are, and
+    by how many millimetres that moves the head on average: 0 where the scan stays as it is."""
     moving, fixed = _head(scan), _head(reference)
     matrix = rigid(moving, fixed)
     places = np.argwhere(fixed.inside)[::101] @ fixed.affine[:3, :3].T + fixed.affine[:3, 3]
-    if displacement_mm(matrix, np.eye(4), places).mean() < MOVED_MM:
-        return scan
-    return Image(scan.data, VolumeGrid.make(scan.grid.shape, np.linalg.inv(matrix) @ scan.grid.affine))
+    moved_mm = float(displacement_mm(matrix, np.eye(4), places).mean())
+    if moved_mm < MOVED_MM:
+        return scan, 0.0
+    return Image(scan.data, VolumeGrid.make(scan.grid.shape, np.linalg.inv(matrix) @ scan.grid.affine)), moved_mm
+
+
+def along(mask: Image, before: VolumeGrid, after: VolumeGrid) -> Image:
+    """A mask that was drawn on a scan, moved with it: the grids are those of the scan ``before`` and ``after``."""
+    change = after.affine @ np.linalg.inv(before.affine)
+    return Image(mask.data, VolumeGrid.make(mask.grid.shape, change @ mask.grid.affine))
 
 
 def _head(scan: Image) -> Field:

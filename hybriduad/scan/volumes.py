@@ -22,7 +22,7 @@ import numpy as np
 from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation
 from numpy.typing import DTypeLike
 
-from hybriduad.core.errors import DataError
+from hybriduad.core.errors import DataError, ToolError
 from hybriduad.core.stopwatch import step
 from hybriduad.core.types import Case
 from hybriduad.scan.nifti import (
@@ -322,6 +322,8 @@ def readable_grids(images: Mapping[str, Path]) -> dict[str, VolumeGrid]:
     for name, path in images.items():
         try:
             grids[name] = read_grid(path)
+        except ToolError:  # a mask may be on the grid of this image
+            raise
         except DataError:
             continue
     return grids

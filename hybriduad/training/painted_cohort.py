@@ -88,6 +88,7 @@ def paint_cohort(
         began = time.perf_counter()
         chosen = tuple(name for name in contrasts or case.images if name in case.images)
         try:
+            case.check(contrasts or case.faults)
             record = painter.record(case, chosen)
             if record is None:
                 record = painter.paint(case, chosen, contrasts or tuple(case.images))

@@ -58,6 +58,25 @@ class TestPredict:
         assert entry["result"]["seconds"]["network"] > 0
         assert log.log.handlers == [handler for handler in log.log.handlers if not hasattr(handler, "baseFilename")]
 
+    def test_the_log_may_lie_in_the_folder_and_nothing_else(
+        self, tiny_cohort: Path, tiny_detector: Path, tmp_path: Path
+    ) -> None:
+        out = tmp_path / "out"
+        arguments = ("predict", tiny_detector, tiny_cohort, "--out", out, "--device", "cpu", "--shard", "3/3")
+        arguments = (*arguments, "--log-json", out / "logs" / "3.jsonl")
+        (out / "logs").mkdir(parents=True)
+        (out / "logs" / "3.jsonl").touch()
+        (out / ".DS_Store").touch()
+        (out / "thesis.txt").touch()
+        for more in (("--dry-run",), ()):
+            result = run(*arguments, *more)
+            assert (result.exit_code, "output folder holds something else" in result.stderr) == (2, True), more
+        (out / "thesis.txt").unlink()
+        assert run(*arguments, "--dry-run").exit_code == 0
+        result = run(*arguments)
+        assert result.exit_code == 0, result.output
+        assert "sub-03 done in" in (out / "logs" / "3.jsonl").read_text()
+
     @pytest.mark.parametrize(
         ("options", "sentence"),
         [
@@ -127,6 +146,33 @@ class TestBidsApp:
         assert rows[1] == ["sub-01_ses-2", "sub-01", "ses-2", "n/a", "done"]
         assert rows[2] == ["sub-02_ses-1", "sub-02", "ses-1", "n/a", "failed"]
         assert bids_issues(out)[0] == []  # the failed case, the tables and the pages included
+
+    def test_a_case_that_cannot_be_read_stops_no_other(
+        self, data_set: Path, tiny_detector: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """sub-01_ses-2 has two FLAIR, and of sub-02 one is a link to content that was not fetched."""
+        root, out = Path(shutil.copytree(data_set, tmp_path / "raw")), tmp_path / "out"
+        (root / "sub-02/ses-1/anat/sub-02_ses-1_FLAIR.nii.gz").unlink()
+        (root / "sub-02/ses-1/anat/sub-02_ses-1_FLAIR.nii.gz").symlink_to(root / ".git/annex/objects/x")
+        common = ("--bundle", tiny_detector, "--device", "cpu", "--skip-bids-validation")
+        one = ("--participant-label", "01", "--session-label", "1")
+        assert app_run(root, out, "participant", *common, *one) == 0
+        assert "1 done, 0 kept, 0 failed" in capsys.readouterr().out
+        planned = run("predict", tiny_detector, root, "--out", out, "--dry-run")
+        assert planned.exit_code == 3
+        assert "sub-01_ses-1: done" in planned.stdout
+        assert "sub-01_ses-2: wrong: several files for FLAIR of one case" in planned.stdout
+        assert "sub-02_ses-1: wrong: link to nothing in" in planned.stdout
+        assert app_run(root, out, "participant", *common) == 3
+        said = capsys.readouterr()
+        assert "0 done, 1 kept, 2 failed" in said.out
+        failed = said.err.splitlines()[-2:]
+        assert failed[0].startswith("failed: sub-01_ses-2: several files for FLAIR of one case: got ")
+        assert failed[0].endswith("or in a manifest CSV.")
+        assert failed[1].startswith("failed: sub-02_ses-1: link to nothing in")
+        (tmp_path / "filter.json").write_text('{"flair": {"acquisition": [null, "slow"]}}')
+        again = ("--participant-label", "01", "--bids-filter-file", tmp_path / "filter.json")
+        assert app_run(root, out, "participant", *common, *again) == 0
 
     def test_a_data_set_that_is_not_valid_is_refused_unless_told(self, data_set: Path, tmp_path: Path) -> None:
         assert bids_issues(data_set)[0] == []
@@ -211,6 +257,9 @@ class TestBidsApp:
         assert not wanted({"sub": "1", "ses": "02"}, "T1w")
         assert not wanted({"sub": "1", "ses": "01", "acq": "fast"}, "T1w")
         assert wanted({"sub": "1", "run": "2"}, "FLAIR")
+        assert wanted({"sub": "1", "run": "02"}, "FLAIR")  # a number in BIDS
+        assert not wanted({"sub": "1", "run": "20"}, "FLAIR")
+        assert not wanted({"sub": "1", "ses": "1"}, "T1w")  # none
         assert wanted({"sub": "1"}, "T2w")
         for content, sentence in (("[1]", "bad filter file"), ('{"t1w": {"colour": "red"}}', "unknown entities")):
             path.write_text(content)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import gzip
+import os
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -30,6 +31,17 @@ def complaint(path: Path, **options: Path) -> str:
     with pytest.raises(DataError) as error:
         manifest.read_manifest(path, **options)
     return str(error.value)
+
+
+def test_a_file_name_that_is_no_utf_8_is_a_sentence(tmp_path: Path) -> None:
+    folder = tmp_path / os.fsdecode(b"Jos" + bytes([0xE9]))
+    case = Case("d", "1", {"FLAIR": folder / "a.nii.gz"})
+    with pytest.raises(DataError, match=r"file name that is no UTF-8 .*got a row with .*Jos\\udce9.*; rename those"):
+        manifest.write_manifest([case], tmp_path / "cohort.csv")
+    assert list(tmp_path.iterdir()) == []
+    folder.mkdir()
+    manifest.write_manifest([case], folder / "cohort.csv")
+    assert "a.nii.gz" in (folder / "cohort.csv").read_text()
 
 
 class TestReading:

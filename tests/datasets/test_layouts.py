@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
+from strangers import as_another_user, folder_for_all
 
-from hybriduad.cohort.manifest import index, read_manifest
+from hybriduad.cohort.leakage import identity_digests
+from hybriduad.cohort.manifest import index, read_manifest, write_manifest
+from hybriduad.cohort.truth import has_truth, read_truth
+from hybriduad.config.runs import Anatomy
 from hybriduad.core import plugins
 from hybriduad.core.errors import DataError
 from hybriduad.core.types import Case
+from hybriduad.evaluation.case import truth_key
+from hybriduad.evaluation.real_lesions import _measured
+from hybriduad.scan.cache import PreparedCache
+from hybriduad.scan.digests import file_digest
+from hybriduad.scan.preparation import prepare
+from hybriduad.scan.volumes import VolumeGrid, read_grid
 
 ATLAS = "R001/sub-r001s001/ses-1/anat/sub-r001s001_ses-1_space-MNI152NLin2009aSym"
+CUBE = VolumeGrid.make((2, 2, 2), np.eye(4))
 BRATS23 = "BraTS-GLI-00000-001/BraTS-GLI-00000-001"
 
 
@@ -268,10 +282,49 @@ def test_mask_without_a_scan(tmp_path: Path) -> None:
 
 
 def test_links_to_nothing_are_named(tmp_path: Path) -> None:
-    link = grow(tmp_path, ["sub-01/anat/sub-01_T1w.nii.gz"]) / "sub-01/anat/sub-01_FLAIR.nii.gz"
+    link = grow(tmp_path, ["patient01/T1W.nii.gz"]) / "patient01/FLAIR.nii.gz"
     link.symlink_to(tmp_path / "annex")
-    with pytest.raises(DataError, match=r"links to nothing.*sub-01_FLAIR"):
-        bids(tmp_path)
+    with pytest.raises(DataError, match=r"links to nothing.*FLAIR"):
+        list(plugins.load("datasets", "mslub").cases(tmp_path))
+
+
+@pytest.mark.parametrize("layout", ["bids", "mslub"])
+def test_a_folder_that_cannot_be_read_is_no_empty_one(layout: str) -> None:
+    plugin = plugins.load("datasets", layout)
+    with folder_for_all() as folder:
+        root = grow(folder / "tree", TREES[layout][0])
+        shut = root / ("sub-02" if layout == "bids" else "patient02")
+        shut.chmod(0)
+        with as_another_user():
+            sentence = f"cannot read folder in {shut}: got Permission denied"
+            if layout == "bids":
+                first, second = plugin.cases(root)
+                assert (first.name, second.name, first.faults) == ("sub-01", "sub-02", {})
+                assert second.faults[""].startswith(sentence)
+            else:
+                with pytest.raises(DataError, match=sentence):
+                    list(plugin.cases(root))
+
+
+@pytest.mark.parametrize(
+    ("part", "use"),
+    [
+        ("lesion", lambda case, _: truth_key(case)),
+        ("ignore", lambda case, _: read_truth(case, np.ones((2, 2, 2), bool), CUBE)),
+        ("lesion", lambda case, _: _measured(case, (), "axial", np.ones(3), CUBE, None)),
+        ("T1w", lambda case, _: identity_digests(case)),
+        ("", lambda case, _: identity_digests(case, ["T2w"])),
+        ("brain", lambda case, _: prepare(case, Anatomy(contrasts=("FLAIR",)))),
+        ("FLAIR", lambda case, folder: PreparedCache(folder).get(case, Anatomy(contrasts=("FLAIR", "T2w")))),
+        ("FLAIR", lambda case, folder: write_manifest([case], folder / "cohort.csv")),
+    ],
+)
+def test_whoever_needs_a_part_with_a_fault_says_so(
+    part: str, use: Callable[[Case, Path], object], tmp_path: Path
+) -> None:
+    with pytest.raises(DataError, match=r"^two of a kind\.$"):
+        use(Case("d", "1", {}, health="healthy", faults={part: "two of a kind"}), tmp_path)
+    assert identity_digests(Case("d", "1", {}, faults={"T1w": "two of a kind"}), ["FLAIR"])["voxels"] == []
 
 
 def bids(root: Path, *names: str) -> list[Case]:
@@ -343,17 +396,42 @@ class TestBids:
     def test_manual_masks_come_first_and_two_equals_are_an_error(self, tmp_path: Path) -> None:
         names = ["sub-01/anat/sub-01_FLAIR.nii.gz"]
         names += [f"derivatives/{who}/sub-01/anat/sub-01_label-lesion_mask.nii.gz" for who in ("a", "b")]
+        (case,) = bids(tmp_path, *names)
+        assert (case.lesion, case.health) == (None, "lesion")
+        assert has_truth(case)  # so that nobody passes over it
         with pytest.raises(DataError, match="several files for lesion"):
-            bids(tmp_path, *names)
+            case.check(["lesion"])
         (case,) = bids(tmp_path, "derivatives/manual/sub-01/anat/sub-01_label-lesion_mask.nii.gz")
         assert case.lesion is not None
         assert "manual" in case.lesion.parts
 
-    def test_two_acquisitions_are_an_error_unless_one_is_plain(self, tmp_path: Path) -> None:
-        with pytest.raises(DataError, match="several files for T1w"):
-            bids(tmp_path, *(f"sub-01/anat/sub-01_acq-{acq}_T1w.nii.gz" for acq in ("thick", "thin")))
+    def test_two_acquisitions_are_a_fault_of_their_case_unless_one_is_plain(
+        self, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        names = [f"sub-01/anat/sub-01_acq-{acq}_T1w.nii.gz" for acq in ("thick", "thin")]
+        first, second = bids(tmp_path, *names, "sub-01/anat/sub-01_FLAIR.nii.gz", "sub-02/anat/sub-02_T1w.nii.gz")
+        assert (list(first.images), list(second.images)) == (["FLAIR"], ["T1w"])
+        assert "1 of 2 cases have files that cannot be used, as sub-01: several files for T1w" in caplog.text
+        first.check(["FLAIR"])
+        with pytest.raises(DataError, match=r"several files for T1w.*choose one of them by .*--bids-filter-file"):
+            first.check(["FLAIR", "T1w"])
+        with pytest.raises(DataError, match=r"several files for T1w.*\.$"):
+            index("bids", tmp_path, tmp_path / "cohort.csv")
+        (tmp_path / "sub-02/anat/sub-02_T1w.nii.gz").unlink()
         (case,) = bids(tmp_path, "sub-01/anat/sub-01_T1w.nii.gz")
         assert case.images["T1w"].name == "sub-01_T1w.nii.gz"
+
+    def test_a_link_to_nothing_is_a_matter_of_its_case(self, tmp_path: Path) -> None:
+        grow(tmp_path, ["sub-02/anat/sub-02_FLAIR.nii.gz"])
+        link = grow(tmp_path, ["sub-01/anat/sub-01_T1w.nii.gz"]) / "sub-01/anat/sub-01_FLAIR.nii.gz"
+        link.symlink_to(tmp_path / "annex")
+        first, second = bids(tmp_path)
+        assert (first.images["FLAIR"], second.name) == (link, "sub-02")
+        for read in (read_grid, file_digest):
+            with pytest.raises(DataError, match=r"links? to nothing in .*fetch"):
+                read(link)
+        with pytest.raises(DataError, match=r"links to nothing.*sub-01_FLAIR"):
+            index("bids", tmp_path, tmp_path / "cohort.csv")
 
     def test_participants_and_name(self, tmp_path: Path) -> None:
         (tmp_path / "dataset_description.json").write_text('{"Name": "Site B"}')
@@ -373,6 +451,11 @@ class TestBids:
         )
         with pytest.raises(DataError, match=r"row 2: health is 'well'.*row 3: split is 'holdout'.*row 4: part"):
             bids(tmp_path, "sub-01/anat/sub-01_FLAIR.nii.gz")
+
+    def test_a_folder_whose_name_is_no_utf_8(self, tmp_path: Path) -> None:
+        root = tmp_path / os.fsdecode(b"Jos" + bytes([0xE9]))
+        (case,) = bids(root, "sub-01/anat/sub-01_FLAIR.nii.gz")
+        assert case.dataset == "Jos\N{REPLACEMENT CHARACTER}"
 
     def test_damaged_description(self, tmp_path: Path) -> None:
         (tmp_path / "dataset_description.json").write_text("{")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -133,7 +135,7 @@ def test_the_user_has_the_last_word(folder: Path, tmp_path: Path) -> None:
 def test_patients_and_studies_are_numbered_and_a_subject_can_be_added(tmp_path: Path) -> None:
     write_series(tmp_path / "in" / "x", head(1), study="2")
     write_series(tmp_path / "in" / "y", head(2), study="1")
-    write_series(tmp_path / "in" / "z", head(3), patient="Other^One")
+    write_series(tmp_path / "in" / "z", head(3), patient="Other^One", PatientID="2")
     with pytest.raises(ConfigError, match="several patients under one name: got 2 patients"):
         import_dicom(tmp_path / "in", out=tmp_path / "out", subject="A")
     import_dicom(tmp_path / "in", out=tmp_path / "out")
@@ -142,6 +144,117 @@ def test_patients_and_studies_are_numbered_and_a_subject_can_be_added(tmp_path: 
     assert names == ["sub-01_ses-01", "sub-01_ses-02", "sub-02", "sub-A"]
     oldest = nib.load(tmp_path / "out/sub-01/ses-01/anat/sub-01_ses-01_FLAIR.nii.gz")
     assert sorted(np.asarray(oldest.dataobj).ravel()) == sorted(head(2).ravel())
+
+
+def test_who_is_one_patient(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """By number, else by name, else by study; and nobody is named in the log."""
+
+    def patients(**headers: dict[str, str]) -> list[int]:
+        caplog.clear()
+        for name, header in headers.items():
+            write_series(tmp_path / str(len(headers)) / name, head(), study=name[-1], **header)
+        return [series.patient for series in find_series(tmp_path / str(len(headers)))]
+
+    alike = {f"s{i}": {"patient": name} for i, name in enumerate(("Doe^John", "Doe^John^^^", "DOE^JOHN "))}
+    assert patients(**alike) == [1, 1, 1]
+    assert caplog.text == ""
+    unnumbered = [{"patient": name, "PatientID": ""} for name in ("Doe^John", "DOE^JOHN^^^", "Roe^Jane", "Doe^John")]
+    assert patients(**{f"s{i}": header for i, header in enumerate(unnumbered)}) == [1, 1, 1, 2]
+    assert caplog.text == ""
+    nobody = {f"s{i}": {"patient": "", "PatientID": ""} for i in (1, 2)}
+    assert patients(**nobody) == [1, 2]
+    assert "2 studies name no patient: each counts as a patient of its own" in caplog.text
+    renamed = {f"s{i}": {"patient": name} for i, name in enumerate(("Doe^Jane", "Roe^Jane", "Roe^Jane", "Roe", ""))}
+    assert patients(**renamed) == [1, 1, 1, 1, 1]
+    assert "one PatientID and several names count as one each: 1" in caplog.text
+
+
+def test_overwriting_a_subject_leaves_the_others_and_their_masks(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    for number, name in enumerate("AB"):
+        import_dicom(write_series(tmp_path / name, head(number)), out=out, subject=name)
+    other, mask = out / "sub-A/anat/sub-A_FLAIR.nii.gz", out / "derivatives/manual/sub-A/anat/drawn_mask.nii.gz"
+    mask.parent.mkdir(parents=True)
+    mask.write_bytes(b"by hand")
+    (out / "participants.tsv").write_text("participant_id\tage\nsub-A\t40\nsub-B\t50\n")
+    before = other.read_bytes()
+    again = write_series(tmp_path / "again", head(7), description="t1_se_tra", **T1)
+    import_dicom(again, out=out, subject="B", overwrite=True)
+    assert (other.read_bytes(), mask.read_bytes()) == (before, b"by hand")
+    cases = read_manifest(out / "cohort.csv")
+    assert [(case.subject, list(case.images), case.attributes["age"]) for case in cases] == [
+        ("A", ["FLAIR"], "40"),
+        ("B", ["T1w"], "50"),
+    ]
+    assert [path.name for path in sorted((out / "sub-B/anat").iterdir())] == ["sub-B_T1w.json", "sub-B_T1w.nii.gz"]
+    rows = [line.split("\t") for line in (out / "series.tsv").read_text().splitlines()[1:]]
+    assert [(row[0], row[4]) for row in rows] == [("A", "FLAIR"), ("B", "T1w")]
+    roi = out / "sub-B/anat/sub-B_T1w_label-lesion_roi.nii.gz"
+    roi.write_bytes(b"by hand")
+    with pytest.raises(ConfigError, match=r"what no import wrote among the scans .*sub-B_T1w_label-lesion_roi.nii.gz;"):
+        import_dicom(again, out=out, subject="B", overwrite=True)
+    assert roi.read_bytes() == b"by hand"
+
+
+def test_overwriting_all_takes_nothing_but_imported_scans(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    first, second = (write_series(tmp_path / str(number), head(number)) for number in (1, 2))
+    import_dicom(first, out=out, subject="A")
+    (out / "participants.tsv").write_text("participant_id\nsub-A\n")
+    with pytest.raises(ConfigError, match=r"got participants.tsv; move that away first, .* one patient .*--subject"):
+        import_dicom(second, out=out, overwrite=True)
+    assert (out / "sub-A/anat/sub-A_FLAIR.nii.gz").is_file()
+    (out / "participants.tsv").unlink()
+    (out / ".DS_Store").touch()
+    import_dicom(second, out=out, overwrite=True)
+    assert [case.name for case in read_manifest(out / "cohort.csv")] == ["sub-01"]
+    assert sorted(path.name for path in out.glob("sub-*")) == ["sub-01"]
+
+
+def test_what_fails_or_is_killed_leaves_the_scans_there(tmp_path: Path) -> None:
+    out, scan = tmp_path / "out", tmp_path / "out/sub-A/anat/sub-A_FLAIR.nii.gz"
+    good, bad = write_series(tmp_path / "good", head(1)), write_series(tmp_path / "bad", head(2), description="scout")
+    import_dicom(good, out=out, subject="A")
+    with pytest.raises(DataError, match="no usable scan"):
+        import_dicom(bad, out=out, subject="A", overwrite=True)
+    assert scan.is_file()
+    code = (
+        "import os, sys; from hybriduad.exchange import dicom_import;"
+        "dicom_import.convert_series = lambda *_: os._exit(9);"
+        "dicom_import.import_dicom(sys.argv[1], out=sys.argv[2], subject='B')"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(good), str(out)], timeout=300, check=False)
+    assert done.returncode == 9
+    (left,) = out.glob(".import-*")
+    assert (scan.is_file(), (out / "sub-B").exists()) == (True, False)
+    living = out / left.name.replace(left.name.split("-")[2], str(os.getpid()))
+    living.mkdir()
+    import_dicom(good, out=out, subject="B")
+    assert list(out.glob(".import-*")) == [living]
+    assert [case.subject for case in read_manifest(out / "cohort.csv")] == ["A", "B"]
+
+
+@pytest.mark.parametrize("subject", ["A", None])
+def test_an_exchange_that_is_stopped_is_undone_and_can_be_done_again(
+    subject: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, series = tmp_path / "out", write_series(tmp_path / "in", head(1))
+    import_dicom(series, out=out, subject="A")
+    rename = os.rename
+
+    def killed(source: Path, target: Path) -> None:
+        if source.parent.name == "bids":
+            raise KeyboardInterrupt
+        rename(source, target)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "rename", killed)
+        with pytest.raises(KeyboardInterrupt):
+            import_dicom(series, out=out, subject=subject, overwrite=True)
+    assert (out / "sub-A/anat/sub-A_FLAIR.nii.gz").is_file()
+    import_dicom(series, out=out, subject=subject, overwrite=True)
+    assert [case.subject for case in read_manifest(out / "cohort.csv")] == [subject or "01"]
+    assert len((out / "series.tsv").read_text().splitlines()) == 2
 
 
 def test_nothing_usable_and_no_dicom_are_one_sentence(tmp_path: Path) -> None:
@@ -178,8 +291,14 @@ def test_without_the_extra_one_sentence_names_it(folder: Path, tmp_path: Path, m
     assert not (tmp_path / "out").exists()
 
 
-def series(description: str, *, kind: tuple[str, ...] = ("ORIGINAL", "PRIMARY"), agent: bool = False) -> DicomSeries:
-    return DicomSeries(1, 1, "1", description, "", "MR", kind, agent, 30, ())
+def series(
+    description: str,
+    *,
+    kind: tuple[str, ...] = ("ORIGINAL", "PRIMARY"),
+    agent: bool = False,
+    protocol: str = "",
+) -> DicomSeries:
+    return DicomSeries(1, 1, "1", description, protocol, "MR", kind, agent, 30, ())
 
 
 @pytest.mark.parametrize(
@@ -213,6 +332,50 @@ def test_a_contradiction_and_an_agent_are_said() -> None:
     times = {"EchoTime": 0.1, "RepetitionTime": 4.0}
     assert guess_contrast(series("T1 SE"), times).why == "called 'T1 SE', though TE 100 ms, TR 4000 ms would be T2w"
     assert guess_contrast(series("T1 SE", agent=True), {}).contrast == "T1wCE"
+
+
+@pytest.mark.parametrize(
+    "description",
+    [
+        *("AX T1 W/O CONTRAST", "SAG T1 WO CONTRAST", "T1 AX PRE-CONTRAST", "T1 precontrast", "T1 non-contrast"),
+        *("T1 PRE GD", "AX T1 PRE GAD", "T1 w/o Gd", "T1 ohne KM", "t1_se_tra_vor_KM", "T1 unenhanced"),
+        *("T1 W/WO CONTRAST", "T1 with and without contrast", "T1 W & W/O CONTRAST", "T1 post-op", "T1 W/O FS"),
+    ],
+)
+def test_no_contrast_agent_by_the_name(description: str) -> None:
+    assert guess_contrast(series(description), {}).contrast == "T1w"
+
+
+@pytest.mark.parametrize(
+    "description",
+    ["AX T1 W CONTRAST", "T1 POST W/O FS", "T1 FS +C", "T1 pre-op post contrast", "T1 nach KM", "T1 MPRAGE Gd"],
+)
+def test_a_contrast_agent_by_the_name(description: str) -> None:
+    assert guess_contrast(series(description), {}).contrast == "T1wCE"
+
+
+def test_the_name_says_more_of_the_agent_than_the_header() -> None:
+    guess = guess_contrast(series("T1 pre Gd", agent=True), {})
+    assert guess.contrast == "T1w"
+    assert guess.why == "called 'T1 pre Gd', without contrast agent by its name, though one is stated"
+    assert guess_contrast(series("T1 w/wo contrast", agent=True), {}).contrast == "T1wCE"
+
+
+@pytest.mark.parametrize(
+    ("description", "protocol", "contrast"),
+    [
+        ("SAG T1 SE", "BRAIN W/WO CONTRAST", "T1w"),
+        ("AX T2 FLAIR", "BRAIN + MRA", "FLAIR"),
+        ("AX T1", "HEAD AND NECK", "T1w"),
+        ("Ax T2 FSE", "ROUTINE BRAIN FLAIR T2", "T2w"),
+        ("", "t1_mprage", "T1w"),
+        (WITHHELD, "t2_flair", "FLAIR"),
+    ],
+)
+def test_the_protocol_of_an_examination_names_no_series(description: str, protocol: str, contrast: str) -> None:
+    named = series(description, protocol=protocol)
+    assert no_anatomy(named) == ""
+    assert guess_contrast(named, {}).contrast == contrast
 
 
 def test_what_is_no_anatomy() -> None:

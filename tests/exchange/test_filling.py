@@ -127,6 +127,19 @@ def test_the_mask_for_fmriprep_lies_on_the_t1w(predicted: tuple[Path, Path], tmp
     assert [path.name for path in (tmp_path / "sub-03/anat").glob("*roi*")] == []
 
 
+def test_a_lesion_that_is_gone_leaves_no_mask_for_fmriprep(predicted: tuple[Path, Path], tmp_path: Path) -> None:
+    source, out = Path(shutil.copytree(predicted[0], tmp_path / "p")), tmp_path / "out"
+    fill_cohort(source, predicted[1], out=out)
+    roi = out / "sub-01/anat/sub-01_T1w_label-lesion_roi.nii.gz"
+    assert roi.is_file()
+    path = source / "sub-01/anat/sub-01_label-lesion_desc-anomaly_mask.nii.gz"
+    mask = nib.load(path)
+    nib.save(nib.Nifti1Image(np.zeros(mask.shape, np.uint8), mask.affine), path)
+    assert fill_cohort(source, predicted[1], out=out, overwrite=True).done == ["sub-01", "sub-03"]
+    assert not roi.exists()
+    assert record(out)["roi"] is None
+
+
 def test_the_official_validator_finds_no_error(predicted: tuple[Path, Path], tmp_path: Path) -> None:
     """In the derivative, and in raw data with the mask for fMRIPrep and the line that it needs there."""
     fill_cohort(*predicted, out=tmp_path / "out")

@@ -10,7 +10,7 @@ import pytest
 import torch
 from scipy import interpolate, ndimage, optimize
 
-from hybriduad.core.errors import ConfigError, DataError
+from hybriduad.core.errors import ConfigError, ToolError
 from hybriduad.phantom.anatomy import draw_anatomy, template
 from hybriduad.phantom.lattice import (
     FIELD_OF_VIEW_MM,
@@ -85,7 +85,7 @@ def test_the_template_needs_no_network(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_nilearn_without_the_maps_is_a_sentence(monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:
     monkeypatch.setattr(importlib.resources, "files", lambda _: tmp_path)
-    with pytest.raises(DataError, match="no usable ICBM 2009a map in nilearn"):
+    with pytest.raises(ToolError, match="no usable ICBM 2009a map in nilearn"):
         template.__wrapped__()
 
 

@@ -385,6 +385,19 @@ class TestCohort:
         (traceback,) = [record for record in caplog.records if "Traceback" in record.message]
         assert (traceback.levelname, "in faulty" in traceback.message) == ("DEBUG", True)
 
+    def test_a_case_that_fails_anew_leaves_nothing_of_before(
+        self, predicted: Path, cases: list[Case], tiny_detector: Path, tmp_path: Path
+    ) -> None:
+        out = Path(shutil.copytree(predicted, tmp_path / "out"))
+        (out / "sub-02/anat/sub-02_run-1_desc-brain_mask.nii.gz").touch()  # of another case
+        damaged = tmp_path / "flair.nii.gz"
+        damaged.write_bytes(cases[1].images["FLAIR"].read_bytes()[:3000])
+        now = [cases[0], replace(cases[1], images={"FLAIR": damaged})]
+        outcome = predict_cohort(tiny_detector, now, out=out, maps=("all",), device="cpu", overwrite=True)
+        assert (outcome.done, list(outcome.failed)) == (["sub-01"], ["sub-02"])
+        assert [path.name for path in (out / "sub-02/anat").iterdir()] == ["sub-02_run-1_desc-brain_mask.nii.gz"]
+        assert part(out, "sub-03", "mask").is_file()
+
     def test_a_stopped_run_redoes_the_case_without_a_record(
         self, predicted: Path, cases: list[Case], tiny_detector: Path, tiny_cohort: Path, tmp_path: Path
     ) -> None:

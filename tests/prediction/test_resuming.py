@@ -115,6 +115,14 @@ class TestGroupTable:
         assert (failed["status"], failed["lesions"]) == ("failed", "n/a")
         assert failed["reason"] == table(done / "failures.tsv")["sub-09"]["reason"]
 
+    def test_a_reason_with_a_file_name_that_is_no_utf_8(self, tmp_path: Path) -> None:
+        reason = f"damaged file in {os.fsdecode(b'Jos' + bytes([0xE9]))}."
+        failures.remember(tmp_path, Case("tiny", "09", {}), reason, lies_in_files=False)
+        (row,) = write_group_tables(tmp_path)
+        assert row["reason"] == reason
+        for name in ("desc-anomaly_cases.tsv", "failures.tsv"):
+            assert table(tmp_path / name)["sub-09"]["reason"] == "damaged file in Jos\\udce9."
+
     def test_flags_of_quality_and_the_predicted_dice_are_listed(self, done: Path, tmp_path: Path) -> None:
         out = Path(shutil.copytree(done, tmp_path / "out"))
         path = out / "sub-02/anat/sub-02_desc-anomaly_probseg.json"

@@ -13,11 +13,12 @@ from typing import Any
 import pytest
 
 from hybriduad.cohort.manifest import read_cohort
-from hybriduad.core.errors import BundleError, ConfigError
+from hybriduad.core.errors import BundleError, ConfigError, DataError
 from hybriduad.core.types import Case
 from hybriduad.prediction.cohort import predict_cohort
 from hybriduad.prediction.runners import processes
-from hybriduad.prediction.work import Result
+from hybriduad.prediction.runners.cluster import _Actor
+from hybriduad.prediction.work import Request, Result
 
 COSTS = ("seconds", "memory_mb")
 
@@ -112,6 +113,11 @@ def test_a_worker_that_cannot_start_is_one_sentence(
     cases: list[Case], tiny_detector: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     arguments: dict[str, Any] = {"out": tmp_path / "out", "device": "cpu", "engine": "processes", "nprocs": 2}
+    (tmp_path / "file").touch()
+    with pytest.raises(DataError, match=r"cannot read or write in .*file/c: got Not a directory"):
+        predict_cohort(tiny_detector, cases, **arguments, cache=tmp_path / "file" / "c")
+    actor = _Actor(Request(tiny_detector, tmp_path, ("score",), device="cpu", cache=tmp_path / "file/c"), (), 1)
+    assert str(actor({"place": [0]})["result"][0]).startswith("cannot read or write in")
     monkeypatch.setattr(processes, "_serve", dying)
     with pytest.raises(ConfigError, match=r"a worker could not start.*exit code 3.*__main__"):
         predict_cohort(tiny_detector, cases, **arguments)

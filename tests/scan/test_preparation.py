@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
+from strangers import as_another_user, folder_for_all
 from threadpoolctl import threadpool_limits
 
 from hybriduad.config.runs import Anatomy
@@ -522,7 +523,7 @@ def test_cache_is_equal_read_only_and_keyed_by_content(tmp_path, monkeypatch):
     assert not [p.name for p in (tmp_path / "cache").iterdir() if p.name.startswith(".")]
 
 
-def test_cache_with_a_faster_process_and_a_damaged_entry(tmp_path, monkeypatch):
+def test_cache_with_a_faster_process_and_a_damaged_entry(tmp_path, monkeypatch, caplog):
     shape, affine = (60, 70, 10), centred((60, 70, 10), (2.7, 2.7, 6.0))
     case = case_of(tmp_path, {"FLAIR": (stripped_brain(shape, affine), affine)})
     cache, rival = PreparedCache(tmp_path / "cache"), PreparedCache(tmp_path / "cache")
@@ -535,9 +536,40 @@ def test_cache_with_a_faster_process_and_a_damaged_entry(tmp_path, monkeypatch):
     monkeypatch.setattr(prepared_cache, "prepare", slow)
     assert cache.get(case, FLAIR).image.shape == (1, 64, 64, 10)
     (entry,) = (tmp_path / "cache").iterdir()
-    (entry / "image.npy").write_bytes(b"half")
-    with pytest.raises(DataError, match="delete that folder"):
-        cache.get(case, FLAIR)
+    before = np.array(cache.get(case, FLAIR).image)
+    for name, content in (("image.npy", b"half"), ("masks.npy", b""), ("record.json", b"{}"), ("record.json", b"")):
+        (entry / name).write_bytes(content)
+        caplog.clear()
+        np.testing.assert_array_equal(cache.get(case, FLAIR).image, before)
+        assert f"damaged cache entry {entry} is made anew" in caplog.text
+        assert list((tmp_path / "cache").iterdir()) == [entry]
+
+
+def test_a_cache_of_another_user_is_read_or_done_without(caplog):
+    shape, affine = (60, 70, 10), centred((60, 70, 10), (2.7, 2.7, 6.0))
+    with folder_for_all() as folder:
+        case = case_of(folder, {"FLAIR": (stripped_brain(shape, affine), affine)})
+        for path in folder.iterdir():
+            path.chmod(0o644)
+        umask = os.umask(0o022)
+        cache = PreparedCache(folder / "cache")
+        made = np.array(cache.get(case, FLAIR).image)
+        os.umask(umask)
+        (entry,) = cache.folder.iterdir()
+        assert entry.stat().st_mode & 0o777 == 0o755
+        cache.folder.chmod(0o555)
+        with as_another_user():
+            theirs = PreparedCache(cache.folder)
+            assert isinstance(theirs.get(case, FLAIR).image, np.memmap)
+            assert caplog.text == ""
+            for _ in range(2):
+                other = theirs.get(case, FLAIR.model_copy(update={"size": 32}))
+                assert other.image.shape[1] == 32
+        assert caplog.text.count("scans are prepared without the cache") == 1
+        entry.chmod(0)
+        with as_another_user():
+            np.testing.assert_array_equal(PreparedCache(cache.folder).get(case, FLAIR).image, made)
+        assert caplog.text.count("scans are prepared without the cache") == 2
 
 
 def test_what_a_killed_process_left_half_built_is_removed_and_nothing_else(tmp_path):

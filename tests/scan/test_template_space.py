@@ -145,7 +145,7 @@ def test_thick_slices_of_a_head_register_with_a_brain_mask_that_is_too_wide():
 
 def test_a_contrast_with_another_header_is_brought_onto_the_reference_and_one_in_place_is_left(oblique):
     reference, other = (read_volume(oblique.images[name]) for name in ("FLAIR", "T1w"))
-    corrected = aligned(other, reference)
+    corrected, moved_mm = aligned(other, reference)
     corners = np.array([[20, 20, 8], [60, 20, 8], [20, 60, 30], [60, 60, 30]])
     points = corners @ reference.affine[:3, :3].T + reference.affine[:3, 3]
     apart = displacement_mm(corrected.affine @ np.linalg.inv(reference.affine), np.eye(4), points)
@@ -153,7 +153,25 @@ def test_a_contrast_with_another_header_is_brought_onto_the_reference_and_one_in
     assert before.mean() > 3.5
     assert apart.mean() < 1.5
     assert corrected.data is other.data
-    assert aligned(reference, reference) is reference
+    assert 3.5 < moved_mm < 12
+    same, unmoved_mm = aligned(reference, reference)
+    assert same is reference
+    assert unmoved_mm == 0
+
+
+def test_a_mask_that_was_drawn_on_a_contrast_moves_with_it(oblique, placed, tmp_path):
+    """The same brain and lesion, stated where the T1w says that they are, and stored in another order of axes."""
+    paths = {}
+    for kind in ("brain", "lesion"):
+        drawn = nib.load(getattr(oblique, kind))
+        moved = nib.Nifti1Image(np.asarray(drawn.dataobj), nib.load(oblique.images["T1w"]).affine)
+        paths[kind] = tmp_path / f"{kind}.nii.gz"
+        nib.save(nib.as_closest_canonical(moved), paths[kind])
+    found = prepare(replace(oblique, **paths), Anatomy(contrasts=("FLAIR", "T1w"), space=MNI))
+    truth = nib.load(oblique.brain).get_fdata() > 0
+    assert dice(found.scan_brain, truth) > 0.97
+    assert dice(found.lesion, placed.lesion) > 0.7
+    assert 3.5 < found.notes["moved_mm"]["T1w"] < 12
 
 
 def test_a_5_mm_lesion_survives_the_round_trip_to_an_oblique_grid(placed, oblique):

@@ -1,17 +1,21 @@
 """NIfTI in and out: against nibabel itself, in every orientation, and every way in which a file can be wrong."""
 
+import errno
 import gzip
 import itertools
+import os
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
 
-from hybriduad.core.errors import DataError
+from hybriduad.core.errors import DataError, ToolError
+from hybriduad.scan.digests import file_digest
 from hybriduad.scan.volumes import (
     Image,
     VolumeGrid,
+    check_mask_grid,
     from_ras,
     read_grid,
     read_mask,
@@ -196,6 +200,25 @@ def test_wrong_files_are_refused_in_a_sentence_without_allocating(tmp_path):
         read_volume(tmp_path / "no.nii.gz")
     with pytest.raises(DataError, match="cannot read file"):
         read_grid(tmp_path)
+
+
+@pytest.mark.parametrize("number", [errno.ESTALE, errno.EIO, errno.ETIMEDOUT])
+def test_a_disk_that_fails_is_no_fault_of_the_file(
+    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scan = tmp_path / "scan.nii.gz"
+    nib.save(nib.Nifti1Image(np.arange(64, dtype=np.float32).reshape(4, 4, 4), np.eye(4)), scan)
+    mask = read_grid(scan)
+
+    def fail(path: Path, *_: object) -> None:
+        raise OSError(number, os.strerror(number), str(path))
+
+    monkeypatch.setattr(Path, "open", fail)
+    for read in (read_grid, read_volume, file_digest):
+        with pytest.raises(ToolError, match=f"cannot read file in {scan}: got {os.strerror(number)}"):
+            read(scan)
+    with pytest.raises(ToolError):  # and not that the mask is on no grid of the case
+        check_mask_grid(scan, mask, {"FLAIR": scan}, "brain")
 
 
 @pytest.mark.parametrize("size_mm", [0.05, 30.0])

@@ -19,6 +19,7 @@ from hybriduad.core.types import Case
 from hybriduad.datasets._layout import contrast_of, entities
 from hybriduad.phantom.cohort import write_cohort
 from hybriduad.scan.volumes import read_mask, read_volume
+from hybriduad.training import painted_cohort
 from hybriduad.training.painted_cohort import paint_cohort
 from hybriduad.training.painted_files import scan_path
 
@@ -139,6 +140,16 @@ def test_a_case_that_fails_never_ends_the_others_and_is_done_when_it_is_mended(c
     assert "1 done, 2 kept, 0 failed" in result.stdout
     assert {path: path.stat().st_mtime_ns for path in before} == before
     assert [case.attributes["pathology"] for case in read_cohort(tmp_path / "out")] == ["painted"] * 3
+
+
+def test_a_case_of_which_a_contrast_has_a_fault_is_not_painted_in_part(
+    cohort: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, _, third = read_cohort(cohort)[:3]
+    faulty = replace(first, images={"FLAIR": first.images["FLAIR"]}, faults={"T1w": "two of a kind"})
+    monkeypatch.setattr(painted_cohort, "read_cohort", lambda _: [faulty, third])
+    outcome = paint_cohort("synthetic", cohort, out=tmp_path / "out", overrides=ANOMALIES)
+    assert (outcome.done, outcome.failed) == (["sub-0003"], {"sub-0001": "two of a kind."})
 
 
 def test_the_same_request_gives_the_same_files_and_another_is_refused(cohort: Path, tmp_path: Path) -> None:

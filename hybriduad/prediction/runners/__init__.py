@@ -44,6 +44,7 @@ def results(
     Raises:
         BundleError: an unusable bundle.
         ConfigError: a worker that cannot start, an unusable device, no cluster at ``address``.
+        DataError: an unusable atlas or cache.
     """
     runner = importlib.import_module(f"hybriduad.prediction.runners.{MODULES[engine]}")
     found: Iterator[Result] = runner.run(request, cases, nprocs, address)

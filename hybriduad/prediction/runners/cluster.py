@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from hybriduad.core.errors import ConfigError, HybridUADError
+from hybriduad.core.errors import ConfigError, HybridUADError, unusable
 from hybriduad.core.processes import limit_threads, usable_cores
 from hybriduad.core.types import Case
 from hybriduad.prediction.files import FAILURES
@@ -110,8 +110,8 @@ class _Actor:
         self.fault: HybridUADError | None = None
         try:
             self.worker = Worker(request)
-        except HybridUADError as error:
-            self.fault = error
+        except (HybridUADError, OSError) as error:
+            self.fault = error if isinstance(error, HybridUADError) else unusable(error)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[Any]]:
         (place,) = (int(number) for number in batch["place"])

@@ -19,7 +19,7 @@ from multiprocessing import connection
 from multiprocessing.connection import Connection
 from typing import Any
 
-from hybriduad.core.errors import ConfigError, HybridUADError
+from hybriduad.core.errors import ConfigError, HybridUADError, unusable
 from hybriduad.core.processes import clean_start, end_with_parent, limit_threads, usable_cores
 from hybriduad.core.types import Case
 from hybriduad.detector.bundle import verify
@@ -163,8 +163,9 @@ def _serve(link: Connection, request: Request) -> None:
     with warnings_collected() as collected, ThreadPoolExecutor(1, initializer=limit_threads) as preparer:
         try:
             worker = Worker(request)
-        except HybridUADError as error:
-            link.send(error)
+        except (HybridUADError, OSError) as error:
+            with suppress(OSError):  # another worker has said so, and the pool is closed
+                link.send(error if isinstance(error, HybridUADError) else unusable(error))
             return
         queue: deque[tuple[Case, Future[Ahead | None]]] = deque()
         try:
