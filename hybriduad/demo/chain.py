@@ -154,9 +154,9 @@ def run_demo(
         _predict(out, device, overwrite)
     with steps.measured("evaluate"):
         evaluation = _evaluate(out, overwrite)
+    patients, healthy = read_subjects(out / "scores")
     with steps.measured("pictures"):
         draw_overview(out / OVERVIEW, cohort, out / "predictions", out / "scores")
-    patients, healthy = read_subjects(out / "scores")
     outlined = {figure.system for figure in evaluation.figures if figure.figure == "dice"}  # what could be calibrated
     outcome = Outcome(
         figures={system: evaluation.value(system, "auprc") for system in SYSTEMS},

@@ -90,6 +90,7 @@ def test_the_shipped_plan() -> None:
 def plan(tmp_path_factory: pytest.TempPathFactory) -> Plan:
     folder = tmp_path_factory.mktemp("configs")
     few = {name: value for name, value in DETECTOR.items() if name != "segmenter"} | {"mix": {"labelled": 1.0}}
+    few["fusion"] = {"form": "product", "weight": 0.5, "floor": 0.05, "intensity": 1.0}  # two steps rank no lesion
     for name, run in (("reconstructor", RECONSTRUCTOR), ("detector", DETECTOR), ("few", few)):
         (folder / f"{name}.yaml").write_text(yaml.safe_dump(run))
     return Plan(

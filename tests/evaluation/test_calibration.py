@@ -106,9 +106,9 @@ class TestCalibrate:
     def test_the_ill_without_a_lesion_to_be_found_are_no_controls(
         self, tiny_detector: Path, tiny_cohort: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
     ) -> None:
-        """Of the third person, whose mask is empty, the manifest says ill."""
-        cases = read_cohort(tiny_cohort)
-        write_manifest([cases[0], replace(cases[2], health="lesion")], tmp_path / "cohort.csv")
+        """All that is marked of the second person is ignored."""
+        cases = [case for case in read_cohort(tiny_cohort) if case.health == "lesion"]
+        write_manifest([cases[0], replace(cases[1], ignore=cases[1].lesion)], tmp_path / "cohort.csv")
         with pytest.raises(DataError, match="no healthy control to calibrate on: got 2 cases"):
             calibrate(
                 tiny_detector,
@@ -117,7 +117,7 @@ class TestCalibrate:
                 rules=("conformal-lesions:alpha=0.5",),
                 device="cpu",
             )
-        assert caplog.text.count("1 cases have no lesion to be found, but are no healthy controls") == 1
+        assert caplog.text.count("no healthy controls either, as all that is marked is ignored: 1;") == 1
 
     def test_same_request_returns_it_and_another_is_refused(
         self, calibrated: Bundle, tiny_detector: Path, tiny_cohort: Path, monkeypatch: pytest.MonkeyPatch
