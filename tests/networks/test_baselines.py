@@ -257,8 +257,8 @@ def test_brightness_beyond_tissue_is_a_step(contrast: str, side: int) -> None:
     image[0, 1:6, 3] = (2 / 2.5 * (1 + side * shares) - 1)[:, None]
     step = departure_map(image, np.ones(image.shape, bool), brain, (contrast,), 0.25)
     logistic = 1 / (1 + np.exp(-2 * (shares / 0.25 - 1)))
-    np.testing.assert_allclose(step[1:6, 3, 0], logistic, rtol=1e-4)
-    assert step[3, 3, 0] == pytest.approx(0.5)
+    np.testing.assert_allclose(step[1:6, 3, 0], 0.1 + 0.9 * logistic, rtol=1e-4)
+    assert step[3, 3, 0] == pytest.approx(0.55)
     assert not step[~brain].any()
 
 
