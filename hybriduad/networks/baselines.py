@@ -16,7 +16,7 @@ from hybriduad.networks.scoring import median_filter_volume
 from hybriduad.networks.symmetry import FEWEST_VOXELS, find_plane
 
 STEEPNESS, LEAST = 2.0, 0.1
-"""Of the step of :func:`departure_map`, and what is left below it: the middle of a glioma may be no brighter than tissue."""
+"""Of the step of :func:`departure_map`; ``LEAST`` is left below it, as the middle of a glioma may be like tissue."""
 
 
 def baseline_maps(
@@ -70,9 +70,9 @@ def departure_map(
 ) -> np.ndarray:
     """How surely a voxel is brighter than tissue, or darker on contrasts of dark lesions, as a step that is not sharp.
 
-    From .1 to 1 by the logistic function of how far the voxel departs from the brain's median to the side of lesions: .21
-    at the median, .55 at ``share`` of the median away from it, .89 at twice that. Unlike plain intensity it hardly ranks
-    healthy tissue by its brightness, or lesions by theirs. The result is (H, W, S) float32 in [0, 1], the mean over
+    From .1 to 1 by the logistic function of how far the voxel departs from the brain's median to the side of lesions:
+    .21 at the median, .55 at ``share`` of the median away from it, .89 at twice that. Unlike plain intensity it hardly
+    ranks healthy tissue by its brightness, or lesions by theirs. The result is (H, W, S) float32 in [0, 1], the mean over
     the contrasts that cover a voxel, 0 outside the brain, without a filter. Other arguments and errors are those of
     :func:`intensity_map`.
     """
