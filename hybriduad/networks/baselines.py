@@ -72,9 +72,9 @@ def departure_map(
 
     From .1 to 1 by the logistic function of how far the voxel departs from the brain's median to the side of lesions:
     .21 at the median, .55 at ``share`` of the median away from it, .89 at twice that. Unlike plain intensity it hardly
-    ranks healthy tissue by its brightness, or lesions by theirs. The result is (H, W, S) float32 in [0, 1], the mean over
-    the contrasts that cover a voxel, 0 outside the brain, without a filter. Other arguments and errors are those of
-    :func:`intensity_map`.
+    ranks healthy tissue by its brightness, or lesions by theirs. The result is (H, W, S) float32 in [0, 1], the mean
+    over the contrasts that cover a voxel, 0 outside the brain, without a filter. Other arguments and errors are those
+    of :func:`intensity_map`.
     """
     _check("departure_map", image, valid, contrasts)
     step = np.float32(share / WHITE)
