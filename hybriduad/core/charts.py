@@ -15,6 +15,8 @@ COLOURS = ("#000000", "#e69f00", "#0072b2", "#009e73", "#d55e00", "#cc79a7", "#5
 MARKERS, DASHES = ("o", "s", "^"), ("-", "--", ":")
 """Of the first seven names, the next seven, and those after them."""
 ACROSS = 3
+NAME_IN = 0.17
+"""Inches that a name takes in the list beside the panels."""
 ROOM = 1.5
 """Factor beside the points of a logarithmic axis: so there is always a labelled tick, at 1, 2, 3 or 5."""
 
@@ -55,7 +57,8 @@ def charts(
     """
     across = min(ACROSS, len(panels))
     down = -(-len(panels) // across)
-    figure = new_figure(3.1 * across + 0.5, 2.8 * down + 0.3)
+    drawn = {series.name for panel in panels for series in panel.series}
+    figure = new_figure(3.1 * across + 0.5, max(2.8 * down + 0.3, NAME_IN * len(drawn) + 0.3))
     axes = figure.subplots(down, across, squeeze=False, sharex=True, sharey=True).ravel()
     handles: dict[str, Any] = {}
     along = [value for panel in panels for series in panel.series for value in series.x] or [1.0]

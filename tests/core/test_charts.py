@@ -63,3 +63,14 @@ def test_bars_of_a_name_share_a_line_also_where_another_is_missing(tmp_path: Pat
     assert len(right)
     assert left[:, 0].min() > right[:, 0].min() + 0.1  # a's line is empty there
     assert abs(left[:, 0].max() - right[:, 0].max()) < 0.02
+
+
+def test_every_name_has_its_place_however_many(tmp_path: Path) -> None:
+    def height(count: int) -> int:
+        names = [f"system {number}" for number in range(count)]
+        panel = Panel("a", [Series(name, [0.0, 1.0], [0.2, 0.8]) for name in names])
+        charts(tmp_path / "c.png", [panel], x="x", y="y", names=names)
+        return int(imread(tmp_path / "c.png").shape[0])
+
+    few, many = height(3), height(40)
+    assert many > 1.5 * few
