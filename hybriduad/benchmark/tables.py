@@ -95,17 +95,20 @@ def write_tables(out: Path, run: BenchmarkRun, entries: Entries, costs: Mapping[
 
 
 def _differences(run: BenchmarkRun, chosen: Entries) -> list[Difference]:
-    """Of every system from the one it is compared with, over the subjects that both have, as they stand under the same
-    folds."""
+    """Of every system from the one it is compared with, over the folds that both have, and the subjects in them."""
     rows = {row.system: row for row, done in chosen.items() if done}
     listed = []
     for system, row in rows.items():
         reference = run.systems[system].against or run.reference
         if system == reference or reference not in rows:
             continue
-        first = rows[reference]
+        pair_of_rows = row, rows[reference]
+        folds = set.intersection(*({entry.fold for entry in chosen[each]} for each in pair_of_rows))
         for name in COMPARED:
-            a, b = subject_figures(row, chosen[row], name), subject_figures(first, chosen[first], name)
+            a, b = (
+                subject_figures(each, [entry for entry in chosen[each] if entry.fold in folds], name)
+                for each in pair_of_rows
+            )
             people = sorted(a.keys() & b.keys())
             if not people:  # so far they stand under different folds
                 continue

@@ -14,10 +14,9 @@ import numpy as np
 from hybriduad.cohort.manifest import read_cohort
 from hybriduad.core.drawing import MASK_COLOUR, TRUTH_COLOUR, Panel, panel_sheet
 from hybriduad.core.errors import DataError
-from hybriduad.core.types import Case, Split
+from hybriduad.core.types import WHITE, Case, Split
 from hybriduad.evaluation.case import RECORD_END
 from hybriduad.evaluation.figures import Figure
-from hybriduad.scan.grid import WHITE
 from hybriduad.scan.volumes import read_mask, read_volume
 
 TELL = {

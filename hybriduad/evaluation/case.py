@@ -15,7 +15,7 @@ import torch
 
 from hybriduad.cohort.truth import Truth, read_truth
 from hybriduad.core.errors import DataError
-from hybriduad.core.types import Case
+from hybriduad.core.types import WHITE, Case
 from hybriduad.datasets._layout import LESION_FREE
 from hybriduad.detector.thresholds import PARTS, Cutoff, encoded, scan_mask
 from hybriduad.evaluation.histograms import read_histograms, write_histograms
@@ -24,7 +24,6 @@ from hybriduad.metrics import ScoreHistogram, match_lesions, scan_score
 from hybriduad.networks.scoring import SSIM_RADIUS, ssim_map
 from hybriduad.prediction.files import SUFFIXES
 from hybriduad.scan.digests import file_digest
-from hybriduad.scan.grid import WHITE
 from hybriduad.scan.preparation import scan_on_grid
 from hybriduad.scan.volumes import (
     read_mask,

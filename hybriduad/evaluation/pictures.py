@@ -11,10 +11,9 @@ import numpy as np
 
 from hybriduad.cohort.truth import read_truth
 from hybriduad.core.drawing import slice_grid
-from hybriduad.core.types import Case
+from hybriduad.core.types import WHITE, Case
 from hybriduad.detector.thresholds import Cutoff, scan_mask
 from hybriduad.evaluation.case import CaseScores
-from hybriduad.scan.grid import WHITE
 from hybriduad.scan.preparation import scan_on_grid
 from hybriduad.scan.volumes import read_mask, read_volume
 

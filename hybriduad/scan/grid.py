@@ -9,8 +9,7 @@ import numpy as np
 from scipy import ndimage, sparse
 
 from hybriduad.core.errors import DataError
-from hybriduad.core.types import BACKGROUND
-from hybriduad.core.types import WHITE as WHITE
+from hybriduad.core.types import BACKGROUND, WHITE
 from hybriduad.scan.template_grid import TemplateGrid
 from hybriduad.scan.volumes import VolumeGrid, from_ras, spacing_of
 

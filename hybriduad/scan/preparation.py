@@ -19,7 +19,6 @@ from hybriduad.scan.brain_ways import outline_brain
 from hybriduad.scan.digests import mask_files
 from hybriduad.scan.grid import (
     DIRECTIONS,
-    WHITE,
     Grid,
     ModelGrid,
     find_slice_axis,
@@ -42,7 +41,6 @@ from hybriduad.scan.volumes import (
 )
 
 __all__ = [
-    "WHITE",
     "Grid",
     "Prepared",
     "intensity_from_model",

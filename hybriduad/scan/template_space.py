@@ -9,10 +9,10 @@ from scipy import ndimage
 
 from hybriduad.config.runs import NATIVE, Anatomy
 from hybriduad.core.errors import DataError
-from hybriduad.core.types import BACKGROUND
+from hybriduad.core.types import BACKGROUND, WHITE
 from hybriduad.scan.bias_field import bias_field
 from hybriduad.scan.brain import find_head
-from hybriduad.scan.grid import WHITE, find_slice_axis, to_slices
+from hybriduad.scan.grid import find_slice_axis, to_slices
 from hybriduad.scan.placed import Placed
 from hybriduad.scan.registration import Field, displacement_mm, register, rigid
 from hybriduad.scan.resampling import through_affine

@@ -14,8 +14,8 @@ from scipy import ndimage
 
 from hybriduad.config.runs import Anatomy
 from hybriduad.core.errors import DataError
-from hybriduad.core.types import BACKGROUND, Case, Corruption
-from hybriduad.scan.preparation import WHITE, prepare, resampled
+from hybriduad.core.types import BACKGROUND, WHITE, Case, Corruption
+from hybriduad.scan.preparation import prepare, resampled
 from hybriduad.scan.volumes import Image, VolumeGrid, from_ras, read_grid, read_volume, spacing_of, to_ras
 
 

@@ -5,16 +5,19 @@ from __future__ import annotations
 import csv
 import re
 import shutil
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 from tiny import DETECTOR, RECONSTRUCTOR
 
 from hybriduad.benchmark import run as running
 from hybriduad.benchmark import tables
-from hybriduad.benchmark.plan import Fit, rows_of
+from hybriduad.benchmark.figures import Entry
+from hybriduad.benchmark.plan import Fit, Row, rows_of
 from hybriduad.benchmark.run import Bench, Outcome, run_benchmark
 from hybriduad.config import files as configs
 from hybriduad.core.errors import ConfigError, DataError
@@ -139,11 +142,28 @@ def test_rows_of_different_folds_have_no_difference(
 ) -> None:
     """As while a benchmark runs: so far one row stands under the first fold, another under the second."""
     run = configs.load(finished[0], [], kind="benchmark")
-    chosen = {row: [object()] for row in rows_of(run) if (row.trained_on, row.tested_on) == ("glioma", "glioma")}
+    here = [row for row in rows_of(run) if (row.trained_on, row.tested_on) == ("glioma", "glioma")]
+    chosen = {row: [Entry(1, ())] for row in here}
     monkeypatch.setattr(tables, "subject_figures", lambda row, done, name: {("set", row.system): 0.5})
-    assert tables._differences(run, chosen) == []  # type: ignore[arg-type]
+    assert tables._differences(run, chosen) == []
     monkeypatch.setattr(tables, "subject_figures", lambda row, done, name: {("set", str(n)): 0.5 for n in range(3)})
-    assert tables._differences(run, chosen)  # type: ignore[arg-type]
+    assert tables._differences(run, chosen)
+
+
+def test_a_difference_is_over_the_folds_that_both_rows_have(
+    finished: tuple[Path, Outcome], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a whole cohort every fold has all subjects, and some folds are better than others."""
+    run = configs.load(finished[0], [], kind="benchmark")
+    here = [row for row in rows_of(run) if (row.trained_on, row.tested_on) == ("glioma", "stroke")]
+    chosen = {row: [Entry(fold, ()) for fold in ((1, 2, 3) if row.system == "fused" else (1,))] for row in here}
+
+    def by_fold(row: Row, done: Sequence[Entry], name: str) -> dict[tuple[str, str], float]:
+        return {("set", str(n)): float(np.mean([entry.fold for entry in done])) for n in range(3)}
+
+    monkeypatch.setattr(tables, "subject_figures", by_fold)
+    differences = tables._differences(run, chosen)
+    assert {difference.interval.value for difference in differences} == {0.0}
 
 
 def test_results_are_continued_from_without_models(
