@@ -106,7 +106,7 @@ def scans(predictions: Path, cohort: Path, split: Split | None) -> list[Scan]:
         if not {"brain", "score", *WITNESSES} <= parts.keys():
             continue
         brain = read_mask(predictions / parts["brain"])
-        truth = read_truth(case, brain.data, brain.grid, content["notes"].get("direction"))
+        truth = read_truth(case, brain.data, brain.grid, content["notes"])
         if not truth.lesion.any():
             continue
         maps = {

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from scipy import ndimage
@@ -103,11 +105,12 @@ def has_truth(case: Case) -> bool:
     return case.lesion is not None or case.health == "healthy" or "lesion" in case.faults
 
 
-def read_truth(case: Case, brain: np.ndarray, grid: VolumeGrid, direction: str | None = None) -> Truth:
+def read_truth(case: Case, brain: np.ndarray, grid: VolumeGrid, notes: Mapping[str, Any]) -> Truth:
     """The truth of a case on ``grid``, on which ``brain`` (X, Y, Z) bool lies in the orientation of its file.
 
-    ``direction`` is that of acquisition (sagittal, coronal, axial), by default the axis with the largest spacing. A
-    mask on the grid of another of the case's contrasts is resampled to the nearest voxel.
+    ``notes`` are those of the prediction: the ``direction`` of acquisition (sagittal, coronal, axial), by default the
+    axis with the largest spacing, and the contrasts that were ``moved``. A mask on the grid of another of the case's
+    contrasts goes with it and is resampled to the nearest voxel.
 
     Raises:
         DataError: no truth, a mask that cannot be read or is on none of the case's grids, or an empty brain.
@@ -116,9 +119,10 @@ def read_truth(case: Case, brain: np.ndarray, grid: VolumeGrid, direction: str |
         raise DataError("case without truth", where=case.name, expected="a lesion mask, or health 'healthy'")
     case.check(("lesion", "ignore"))
     spacing = spacing_of(grid.affine_ras)
+    direction = notes.get("direction")
     axis = DIRECTIONS.index(direction) if direction in DIRECTIONS else find_slice_axis(spacing)
-    marked = _slices(_mask(case, case.lesion, grid, "lesion"), grid, axis)
-    ignore = _slices(_mask(case, case.ignore, grid, "ignore"), grid, axis)
+    marked = _slices(_mask(case, case.lesion, grid, "lesion", notes), grid, axis)
+    ignore = _slices(_mask(case, case.ignore, grid, "ignore", notes), grid, axis)
     inside = _slices(brain, grid, axis)
     lesion = marked & ~ignore
     region = (inside | marked) & ~ignore
@@ -162,6 +166,6 @@ def _slices(data: np.ndarray, grid: VolumeGrid, axis: int) -> np.ndarray:
     return to_slices(to_ras(Image(data, grid))[0], axis)
 
 
-def _mask(case: Case, path: Path | None, grid: VolumeGrid, kind: str) -> np.ndarray:
+def _mask(case: Case, path: Path | None, grid: VolumeGrid, kind: str, notes: Mapping[str, Any]) -> np.ndarray:
     """(X, Y, Z) bool on ``grid``, in the orientation of its file; all False where the case has no such mask."""
-    return np.zeros(grid.shape, dtype=bool) if path is None else mask_on_grid(path, case, kind, grid)
+    return np.zeros(grid.shape, dtype=bool) if path is None else mask_on_grid(path, case, kind, grid, notes)

@@ -270,7 +270,7 @@ class _Trial:
         own = np.zeros(clean.brain.shape, bool)
         for kind, path in (("lesion", case.lesion), ("ignore", case.ignore)):
             if path is not None:
-                own |= mask_on_grid(path, case, kind, clean.grid)
+                own |= mask_on_grid(path, case, kind, clean.grid, clean.notes)
         return own
 
 

@@ -223,7 +223,7 @@ def _observed(
     """The observation of a case, predicted now or read from an earlier call that was stopped."""
     if not path.is_file():
         prediction = predict_case(detector, case, cache=store)
-        truth = read_truth(case, prediction.brain, prediction.grid, prediction.notes["direction"])
+        truth = read_truth(case, prediction.brain, prediction.grid, prediction.notes)
         histograms, peaks = {}, {}
         for part in PARTS:
             if (values := getattr(prediction, part)) is not None:

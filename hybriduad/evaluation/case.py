@@ -138,7 +138,7 @@ def evaluate_case(folder: Path, record: Mapping[str, Any], case: Case, cutoffs: 
     if "brain" not in parts:
         raise DataError("prediction without its brain mask", where=case.name, mend="predict with --maps all")
     brain = read_mask(folder / parts["brain"])
-    truth = read_truth(case, brain.data, brain.grid, record["notes"].get("direction"))
+    truth = read_truth(case, brain.data, brain.grid, record["notes"])
     systems, histograms, coverage = {}, {}, {}
     for part in PARTS:
         if part not in parts:
@@ -210,14 +210,16 @@ def _reconstruction(folder: Path, record: Mapping[str, Any], case: Case, truth: 
         """(H, W, S) in [0, 1]."""
         return truth.crop(np.clip(values / np.float32(WHITE * median), 0, 1))
 
-    def acquired(path: Path) -> np.ndarray:
+    def acquired(images: Mapping[str, Path]) -> np.ndarray:
         """As :func:`unit`; only the reference must lie on the grid of the prediction."""
-        return unit(_on_grid(path, truth) if contrast == reference else scan_on_grid(path, truth.grid))
+        if contrast == reference:
+            return unit(_on_grid(images[contrast], truth))
+        return unit(scan_on_grid(images, contrast, truth.grid, notes))
 
     tissue, lesion = truth.brain & truth.region & ~truth.lesion, truth.brain & truth.lesion
     reconstruction = unit(_on_grid(folder / record["parts"]["reconstruction"], truth))
-    scan = acquired(case.images[contrast])
-    twin = acquired(case.lesion_free[contrast]) if contrast in case.lesion_free else None
+    scan = acquired(case.images)
+    twin = acquired(case.lesion_free) if contrast in case.lesion_free else None
     figures: dict[str, float] = {}
     for name, other in (("l1", scan), ("error", twin)):
         difference = np.full(scan.shape, NAN) if other is None else np.abs(other - reconstruction)

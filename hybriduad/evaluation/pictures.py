@@ -64,7 +64,7 @@ def draw_case(
     """
     parts, notes = record["parts"], record["notes"]
     brain = read_mask(folder / parts["brain"])
-    truth = read_truth(case, brain.data, brain.grid, notes.get("direction"))
+    truth = read_truth(case, brain.data, brain.grid, notes)
     contrast = notes.get("shown", notes.get("reference", ""))
     white = WHITE * notes.get("intensity_median", {}).get(contrast, 1.0)
     empty = np.zeros(truth.region.shape, dtype=bool)
@@ -81,7 +81,7 @@ def draw_case(
     # A product of several witnesses is small everywhere: what counts is where its threshold lies.
     shown = score if threshold is None or not 0 < threshold < 1 else score / (score + threshold)
     columns = (
-        intensity(scan_on_grid(case.images[contrast], truth.grid)) if contrast in case.images else empty,
+        intensity(scan_on_grid(case.images, contrast, truth.grid, notes)) if contrast in case.images else empty,
         intensity(read_volume(folder / reconstruction, constant_ok=True).data) if reconstruction else empty,
         shown.astype(np.float64),  # in colour
         mask,

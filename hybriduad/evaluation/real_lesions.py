@@ -81,7 +81,7 @@ def lesion_looks(
     def lesions_of(case: Case) -> list[dict[str, Any]]:
         brain = prepare(case, native).scan_brain
         grid = read_grid(case.images[case.reference_contrast(anatomy.contrasts)])
-        return [what for what, _ in _measured(case, anatomy.contrasts, direction, brain, grid, None)]
+        return [what for what, _ in _measured(case, anatomy.contrasts, direction, brain, grid, {}, None)]
 
     def key_of(case: Case) -> str:
         return " ".join([str(FORMAT), *anatomy.contrasts, direction, cohort_digest([case]), *brain_key(anatomy)])
@@ -130,16 +130,18 @@ def _measured(
     direction: str,
     brain: np.ndarray,
     grid: VolumeGrid,
+    notes: Mapping[str, Any],
     mask: np.ndarray | None,
 ) -> list[tuple[dict[str, Any], np.ndarray]]:
     """Each lesion of a case of at least the smallest painted size: size and looks, and where it is (X, Y, Z) bool.
 
-    ``brain`` and ``mask``, the predicted one, are (X, Y, Z) bool on ``grid``, that of the reference scan.
+    ``brain`` and ``mask``, the predicted one, are (X, Y, Z) bool on ``grid``, that of the reference scan; ``notes`` are
+    those of the prediction.
     """
     case.check(("lesion", "ignore"))
     assert case.lesion is not None  # as of all cases here that have no fault
-    truth = mask_on_grid(case.lesion, case, "lesion", grid)
-    ignore = np.zeros_like(truth) if case.ignore is None else mask_on_grid(case.ignore, case, "ignore", grid)
+    truth = mask_on_grid(case.lesion, case, "lesion", grid, notes)
+    ignore = np.zeros_like(truth) if case.ignore is None else mask_on_grid(case.ignore, case, "ignore", grid, notes)
     truth &= ~ignore
     voxel_ml = math.prod(spacing_of(grid.affine)) / 1000
     labels, sizes = labelled(truth)
@@ -160,7 +162,7 @@ def _lesions(detector: Detector, case: Case, rule: str | None) -> list[dict[str,
     if prediction.score is None:
         raise DataError("no score", where=case.name)
     contrasts, grid = detector.anatomy.contrasts, prediction.grid
-    measured = _measured(case, contrasts, detector.direction, prediction.brain, grid, prediction.mask)
+    measured = _measured(case, contrasts, detector.direction, prediction.brain, grid, prediction.notes, prediction.mask)
     masks = [mask for _, mask in measured]
     voxels = least_voxels(LEAST_ML, math.prod(spacing_of(grid.affine)) / 1000)
     reached, _ = heights(prediction.score, prediction.brain, masks, voxels)

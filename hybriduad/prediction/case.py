@@ -128,7 +128,7 @@ def _pseudo_healthy(
         return None
     contrasts = detector.anatomy.contrasts
     shown = case.shown_contrast(contrasts)
-    outside = {shown: scan_on_grid(case.images[shown], prepared.grid.volume)}
+    outside = {shown: scan_on_grid(case.images, shown, prepared.grid.volume, prepared.notes)}
     result = np.zeros((len(contrasts), *brain.shape), dtype=np.float32)
     for index, name in enumerate(contrasts):
         if not prepared.present[index]:

@@ -157,7 +157,7 @@ def _scan(record: Record, case: Case, grid: VolumeGrid) -> np.ndarray:
             expected=f"{str(stated)[:12]} as in its record",
             mend="name the cohort that was predicted, or predict again",
         )
-    return scan_on_grid(path, grid)
+    return scan_on_grid(case.images, contrast, grid, record.content["notes"])
 
 
 def _factors(spacing: np.ndarray, brain_voxels: int) -> tuple[int, int, int]:

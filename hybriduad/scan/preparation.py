@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -34,6 +35,7 @@ from hybriduad.scan.volumes import (
     check_mask_grid,
     from_ras,
     read_case_mask,
+    read_grid,
     read_volume,
     same_grid,
     spacing_of,
@@ -123,22 +125,19 @@ def prepare(case: Case, anatomy: Anatomy, direction: str | None = None) -> Prepa
             "another acquisition direction", where=case.name, got=DIRECTIONS[axis], expected=direction, mend=mend
         )
     other_scans = {n: _read_scan(case.images[n]) for n in names if n in case.images and n != reference}
-    headers, moved_mm = {name: scan.grid for name, scan in other_scans.items()}, {}
-    if not native:
-        pairs = {name: template_space.aligned(scan, image) for name, scan in other_scans.items()}
-        other_scans = {name: scan for name, (scan, _) in pairs.items()}
-        moved_mm = {name: round(apart, 2) for name, (_, apart) in pairs.items() if apart}
+    moved: dict[str, dict[str, Any]] = {}
+    for name, scan in ({} if native else dict(other_scans)).items():
+        change, apart_mm = template_space.aligned(scan, image)
+        if change is not None:
+            moved[name] = {"mm": round(apart_mm, 2), "matrix": change.tolist()}
+            other_scans[name] = template_space.along(scan, change)
     scans = {reference: image} | other_scans
     slices = {name: to_slices(_on_grid(scan, image.grid, linear=True), axis) for name, scan in scans.items()}
     fields = {name: to_slices(_coverage(scan, image.grid), axis) for name, scan in other_scans.items()}
     covered = {name: field for name, field in fields.items() if not field.all()}
     masks = {}
     for kind, path in mask_files(case).items():
-        mask = _read_mask(path, case, kind)
-        if not same_grid(mask.grid, image.grid):  # drawn on another contrast, it goes where that goes
-            drawn_on = next((name for name, grid in headers.items() if same_grid(mask.grid, grid)), "")
-            if drawn_on in moved_mm:
-                mask = template_space.along(mask, headers[drawn_on], other_scans[drawn_on].grid)
+        mask = _read_mask(path, case, kind, image.grid, moved)
         masks[kind] = to_slices(_on_grid(mask, image.grid, linear=False), axis) > 0.5
     head = find_head(slices[reference])
     brain, method = _brain(image, axis, head, masks.get("brain"), case, anatomy)
@@ -164,7 +163,7 @@ def prepare(case: Case, anatomy: Anatomy, direction: str | None = None) -> Prepa
         )
         placed = template_space.place(volumes, covers, solids, image.grid, anatomy, reference, case.name)
         notes["template"] = placed.about
-        notes["moved_mm"] = moved_mm
+        notes["moved"] = moved
     grid = placed.grid
     notes["intensity_median"] = {name: m for name, m in zip(names, grid.median, strict=True) if name in slices}
     return Prepared(
@@ -183,13 +182,18 @@ def prepare(case: Case, anatomy: Anatomy, direction: str | None = None) -> Prepa
     )
 
 
-def scan_on_grid(path: Path, target: VolumeGrid) -> np.ndarray:
-    """(X, Y, Z) float32 of a scan, on the grid and in the orientation of another file, resampled as for the model.
+def scan_on_grid(images: Mapping[str, Path], contrast: str, target: VolumeGrid, notes: Mapping[str, Any]) -> np.ndarray:
+    """(X, Y, Z) float32 of a case's scan, on the grid and in the orientation of another file, as it is for the model.
+
+    ``notes`` are those of the case's :class:`Prepared`: they say where the contrast was moved to, if it was.
 
     Raises:
         DataError: as :func:`hybriduad.scan.volumes.read_volume`.
     """
-    return resampled(read_volume(path), target, linear=True)
+    scan, moved = read_volume(images[contrast]), notes.get("moved", {})
+    if contrast in moved:
+        scan = template_space.along(scan, np.array(moved[contrast]["matrix"]))
+    return resampled(scan, target, linear=True)
 
 
 def resampled(image: Image, target: VolumeGrid, *, linear: bool) -> np.ndarray:
@@ -198,15 +202,18 @@ def resampled(image: Image, target: VolumeGrid, *, linear: bool) -> np.ndarray:
     return from_ras(_on_grid(image, target, linear=linear), target.orientation)
 
 
-def mask_on_grid(path: Path, case: Case, kind: str, target: VolumeGrid) -> np.ndarray:
+def mask_on_grid(
+    path: Path, case: Case, kind: str, target: VolumeGrid, notes: Mapping[str, Any] | None = None
+) -> np.ndarray:
     """(X, Y, Z) bool of a mask of ``case``, on the grid and in the orientation of another file, by nearest voxels.
+
+    ``notes`` are those of the case's :class:`Prepared`: a mask that was drawn on a contrast which was moved onto the
+    reference, whose grid ``target`` is, goes with it.
 
     Raises:
         DataError: as :func:`hybriduad.scan.volumes.read_case_mask`, or on the grid of no scan of the case.
     """
-    mask = read_case_mask(path, case, kind)
-    if not same_grid(mask.grid, target):
-        check_mask_grid(path, mask.grid, case.images, kind)
+    mask = _read_mask(path, case, kind, target, {} if notes is None else notes.get("moved", {}))
     return resampled(mask, target, linear=False) > 0.5
 
 
@@ -216,9 +223,15 @@ def _read_scan(path: Path) -> Image:
     return image
 
 
-def _read_mask(path: Path, case: Case, kind: str) -> Image:
+def _read_mask(path: Path, case: Case, kind: str, target: VolumeGrid, moved: Mapping[str, Mapping[str, Any]]) -> Image:
+    """A mask; unless it lies on ``target``, where the first of the moved contrasts went on whose grid it was drawn."""
     mask = read_case_mask(path, case, kind)
+    if same_grid(mask.grid, target):
+        return mask
     check_mask_grid(path, mask.grid, case.images, kind)
+    for name in sorted(moved):
+        if same_grid(mask.grid, read_grid(case.images[name])):
+            return template_space.along(mask, np.array(moved[name]["matrix"]))
     return mask
 
 

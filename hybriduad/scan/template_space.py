@@ -20,7 +20,7 @@ from hybriduad.scan.template import Template, template
 from hybriduad.scan.template_grid import TemplateGrid, rows
 from hybriduad.scan.volumes import Image, VolumeGrid, spacing_of, to_ras
 
-FORMAT = 3
+FORMAT = 4
 """Part of the cache's key in template space: raised whenever :func:`place`, :func:`aligned` or :func:`along` give other
 numbers."""
 OVERLAP = 0.88
@@ -41,22 +41,21 @@ def registration_version(anatomy: Anatomy) -> dict[str, int]:
     return {} if anatomy.space == NATIVE else {"registration": FORMAT}
 
 
-def aligned(scan: Image, reference: Image) -> tuple[Image, float]:
-    """Another contrast of the same head with the header that brings it onto the reference, its voxels as they are, and
-    by how many millimetres that moves the head on average: 0 where the scan stays as it is."""
+def aligned(scan: Image, reference: Image) -> tuple[np.ndarray | None, float]:
+    """How another contrast of the same head comes onto the reference: (4, 4) in RAS millimetres, see :func:`along`, and
+    by how many millimetres that moves the head on average; None and less than :data:`MOVED_MM` where it stays."""
     moving, fixed = _head(scan), _head(reference)
     matrix = rigid(moving, fixed)
     places = np.argwhere(fixed.inside)[::101] @ fixed.affine[:3, :3].T + fixed.affine[:3, 3]
     moved_mm = float(displacement_mm(matrix, np.eye(4), places).mean())
     if moved_mm < MOVED_MM:
-        return scan, 0.0
-    return Image(scan.data, VolumeGrid.make(scan.grid.shape, np.linalg.inv(matrix) @ scan.grid.affine)), moved_mm
+        return None, moved_mm
+    return np.asarray(np.linalg.inv(matrix)), moved_mm
 
 
-def along(mask: Image, before: VolumeGrid, after: VolumeGrid) -> Image:
-    """A mask that was drawn on a scan, moved with it: the grids are those of the scan ``before`` and ``after``."""
-    change = after.affine @ np.linalg.inv(before.affine)
-    return Image(mask.data, VolumeGrid.make(mask.grid.shape, change @ mask.grid.affine))
+def along(image: Image, change: np.ndarray) -> Image:
+    """A scan, or a mask that was drawn on it, moved by ``change`` (4, 4) in RAS millimetres, its voxels as they are."""
+    return Image(image.data, VolumeGrid.make(image.grid.shape, change @ image.grid.affine))
 
 
 def _head(scan: Image) -> Field:

@@ -310,8 +310,8 @@ def test_a_folder_that_cannot_be_read_is_no_empty_one(layout: str) -> None:
     ("part", "use"),
     [
         ("lesion", lambda case, _: truth_key(case)),
-        ("ignore", lambda case, _: read_truth(case, np.ones((2, 2, 2), bool), CUBE)),
-        ("lesion", lambda case, _: _measured(case, (), "axial", np.ones(3), CUBE, None)),
+        ("ignore", lambda case, _: read_truth(case, np.ones((2, 2, 2), bool), CUBE, {})),
+        ("lesion", lambda case, _: _measured(case, (), "axial", np.ones(3), CUBE, {}, None)),
         ("T1w", lambda case, _: identity_digests(case)),
         ("", lambda case, _: identity_digests(case, ["T2w"])),
         ("brain", lambda case, _: prepare(case, Anatomy(contrasts=("FLAIR",)))),

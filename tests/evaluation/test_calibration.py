@@ -61,7 +61,7 @@ class TestCalibrate:
         figures = []
         for case in read_cohort(tiny_cohort)[:2]:
             prediction = predict_case(detector, case, rule="best-dice")
-            truth = calibration.read_truth(case, prediction.brain, prediction.grid)
+            truth = calibration.read_truth(case, prediction.brain, prediction.grid, prediction.notes)
             mask, region = truth.crop(prediction.mask), truth.region
             figures.append(2 * (mask & truth.lesion & region).sum() / ((mask & region).sum() + truth.lesion.sum()))
         assert np.mean(figures) == pytest.approx(entry["reached"]["score"], abs=1e-9)

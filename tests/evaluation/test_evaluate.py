@@ -35,6 +35,7 @@ from hybriduad.scan.volumes import VolumeGrid, write_volume
 SHAPE = (16, 14, 12)
 SPACING_MM = (4.0, 4.0, 5.0)
 GRID = VolumeGrid.make(SHAPE, np.diag([*SPACING_MM, 1.0]))
+AXIAL = {"direction": "axial"}
 VOXEL_ML = 0.08
 THRESHOLDS = {"score": 0.5, "probability": 0.6, "map": 0.4, "intensity": 0.7, "asymmetry": 0.8}
 QUALITY = {"score": 2.0, "probability": 1.5, "map": 1.0, "intensity": 0.3, "asymmetry": 0.4}
@@ -813,18 +814,18 @@ class TestTruth:
         write_volume(files["fine"], lesion.repeat(2, 0).repeat(2, 1).repeat(2, 2), fine, np.uint8)
         images = {"FLAIR": files["FLAIR"], "T1w": files["T1w"]}
         for name in ("turned", "fine"):
-            truth = read_truth(Case("d", "1", images, lesion=files[name]), brain_mask(), GRID, "axial")
+            truth = read_truth(Case("d", "1", images, lesion=files[name]), brain_mask(), GRID, AXIAL)
             assert np.array_equal(truth.lesion, lesion[truth.box])
         alone = Case("d", "1", {"FLAIR": files["FLAIR"]}, lesion=files["fine"])
         with pytest.raises(DataError, match="lesion mask on none of the case's grids"):
-            read_truth(alone, brain_mask(), GRID, "axial")
+            read_truth(alone, brain_mask(), GRID, AXIAL)
 
     def test_a_slice_that_is_not_judged_is_no_lesion_free_slice(self, tmp_path: Path) -> None:
         brain = brain_mask()
         brain[8:, :, 10] = False  # 9.6 cm2 are left of 19
         path = tmp_path / "FLAIR.nii.gz"
         write_volume(path, np.arange(math.prod(SHAPE)).reshape(SHAPE), GRID)
-        truth = read_truth(Case("d", "1", {"FLAIR": path}, health="healthy"), brain, GRID, "axial")
+        truth = read_truth(Case("d", "1", {"FLAIR": path}, health="healthy"), brain, GRID, AXIAL)
         assert truth.clear.tolist() == [True] * 9 + [False]
 
     def test_who_is_a_control(self, tmp_path: Path) -> None:
@@ -836,7 +837,7 @@ class TestTruth:
         def control(health: str, lesion: str | None, *, ignored: bool = False) -> bool:
             masks = {"lesion": lesion and files[lesion], "ignore": files["lesion"] if ignored else None}
             case = Case("d", "1", {"FLAIR": files["FLAIR"]}, health=health, **masks)
-            return read_truth(case, brain_mask(), GRID, "axial").control
+            return read_truth(case, brain_mask(), GRID, AXIAL).control
 
         assert control("healthy", None)
         assert control("healthy", "empty")

@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 
 from hybriduad.cli.app import app
 from hybriduad.cohort.manifest import read_cohort, write_manifest
+from hybriduad.cohort.truth import read_truth
 from hybriduad.config.runs import TEMPLATE_BRAIN_MM, Anatomy
 from hybriduad.config.strict import checked
 from hybriduad.core.errors import ConfigError, DataError
@@ -35,7 +36,7 @@ from hybriduad.scan.quality import register_measure
 from hybriduad.scan.registration import Field, displacement_mm, register, to_template
 from hybriduad.scan.resampling import through_affine
 from hybriduad.scan.template import template
-from hybriduad.scan.template_space import APART_MM, _lesion, aligned
+from hybriduad.scan.template_space import APART_MM, MOVED_MM, _lesion, aligned, along
 from hybriduad.scan.volumes import read_grid, read_volume
 from hybriduad.training.fitting import fit_reconstructor
 
@@ -145,7 +146,8 @@ def test_thick_slices_of_a_head_register_with_a_brain_mask_that_is_too_wide():
 
 def test_a_contrast_with_another_header_is_brought_onto_the_reference_and_one_in_place_is_left(oblique):
     reference, other = (read_volume(oblique.images[name]) for name in ("FLAIR", "T1w"))
-    corrected, moved_mm = aligned(other, reference)
+    change, moved_mm = aligned(other, reference)
+    corrected = along(other, change)
     corners = np.array([[20, 20, 8], [60, 20, 8], [20, 60, 30], [60, 60, 30]])
     points = corners @ reference.affine[:3, :3].T + reference.affine[:3, 3]
     apart = displacement_mm(corrected.affine @ np.linalg.inv(reference.affine), np.eye(4), points)
@@ -154,9 +156,9 @@ def test_a_contrast_with_another_header_is_brought_onto_the_reference_and_one_in
     assert apart.mean() < 1.5
     assert corrected.data is other.data
     assert 3.5 < moved_mm < 12
-    same, unmoved_mm = aligned(reference, reference)
-    assert same is reference
-    assert unmoved_mm == 0
+    unchanged, unmoved_mm = aligned(reference, reference)
+    assert unchanged is None
+    assert unmoved_mm < MOVED_MM
 
 
 def test_a_mask_that_was_drawn_on_a_contrast_moves_with_it(oblique, placed, tmp_path):
@@ -167,11 +169,19 @@ def test_a_mask_that_was_drawn_on_a_contrast_moves_with_it(oblique, placed, tmp_
         moved = nib.Nifti1Image(np.asarray(drawn.dataobj), nib.load(oblique.images["T1w"]).affine)
         paths[kind] = tmp_path / f"{kind}.nii.gz"
         nib.save(nib.as_closest_canonical(moved), paths[kind])
-    found = prepare(replace(oblique, **paths), Anatomy(contrasts=("FLAIR", "T1w"), space=MNI))
+    case = replace(oblique, **paths)
+    found = prepare(case, Anatomy(contrasts=("FLAIR", "T1w"), space=MNI))
     truth = nib.load(oblique.brain).get_fdata() > 0
     assert dice(found.scan_brain, truth) > 0.97
     assert dice(found.lesion, placed.lesion) > 0.7
-    assert 3.5 < found.notes["moved_mm"]["T1w"] < 12
+    assert 3.5 < found.notes["moved"]["T1w"]["mm"] < 12
+    drawn = nib.load(oblique.lesion).get_fdata() > 0
+    grid = read_grid(oblique.images["FLAIR"])
+    stored = json.loads(json.dumps(found.notes))
+    evaluated = read_truth(case, truth, grid, stored)
+    assert dice(evaluated.lesion, evaluated.crop(drawn)) > 0.7
+    unmoved = read_truth(case, truth, grid, {})
+    assert dice(unmoved.lesion, unmoved.crop(drawn)) < 0.3
 
 
 def test_a_5_mm_lesion_survives_the_round_trip_to_an_oblique_grid(placed, oblique):
