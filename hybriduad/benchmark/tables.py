@@ -15,7 +15,7 @@ from hybriduad.benchmark.plan import HEALTHY_RULE, Row, has_healthy_rule
 from hybriduad.benchmark.plots import write_plots
 from hybriduad.benchmark.results import HEALTHY_DICE
 from hybriduad.config.benchmarks import BenchmarkRun
-from hybriduad.evaluation.figures import MEAN, POOLED
+from hybriduad.evaluation.figures import EQUAL_ALARM_RECALL, MEAN, POOLED
 from hybriduad.evaluation.tables import LABELS, SIZE_NAMES, number, write_table
 from hybriduad.metrics.comparisons import holm, paired_p_value
 from hybriduad.metrics.intervals import Interval, paired_difference
@@ -40,6 +40,7 @@ SECOND: tuple[tuple[str, str, str], ...] = (
     ("lesion_precision", MEAN, "precision"),
     *((f"lesion_precision_{size}", POOLED, f"precision {said}") for size, said in SIZE_NAMES.items()),
     *((f"lesion_f1_{size}", POOLED, f"F1 {said}") for size, said in SIZE_NAMES.items()),
+    *((f"{EQUAL_ALARM_RECALL}_{size}", POOLED, f"recall {said} at 1 ml") for size, said in SIZE_NAMES.items()),
     ("false_positive_ml_per_lesion_free_scan", MEAN, "ml a healthy scan"),
     ("false_lesions_per_lesion_free_scan", MEAN, "outlines a healthy scan"),
     ("lesion_free_scans_with_alarm", MEAN, "healthy scans with an alarm"),
@@ -130,7 +131,8 @@ def _heading(run: BenchmarkRun) -> str:
         "table. Where the two cohorts of a table differ, nothing of the tested one was seen. Below it the other "
         "figures: pooled over all voxels of the subjects with a lesion (AUPRC, within 0.005, of each trial, and the "
         "mean of the trials by their subjects with a lesion: scores of models trained apart share no scale), lesions "
-        "and outlines by their own size pooled over all of them, scans ranked by the value that 0.1 ml of them reach; "
+        "and outlines by their own size pooled over all of them (at 1 ml: where that much of each scan is false "
+        "positives, whatever the rule), scans ranked by the value that 0.1 ml of them reach; "
         "HD95 with the number of subjects that have a mask at all, whom alone it is of; intervals, but for the pooled "
         "AUPRC, are in table.csv. Research use only.\n"
     )

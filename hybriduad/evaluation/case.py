@@ -19,7 +19,7 @@ from hybriduad.core.types import WHITE, Case
 from hybriduad.datasets._layout import LESION_FREE
 from hybriduad.detector.thresholds import PARTS, Cutoff, encoded, scan_mask
 from hybriduad.evaluation.histograms import read_histograms, write_histograms
-from hybriduad.evaluation.outlines import outline_figures
+from hybriduad.evaluation.outlines import equal_alarm_figures, outline_figures
 from hybriduad.metrics import ScoreHistogram, match_lesions, scan_score
 from hybriduad.networks.scoring import SSIM_RADIUS, ssim_map
 from hybriduad.prediction.files import SUFFIXES
@@ -32,7 +32,7 @@ from hybriduad.scan.volumes import (
     write_atomically,
 )
 
-FORMAT = 8
+FORMAT = 9
 """Part of a case's key: raised whenever :func:`evaluate_case` gives other numbers or refuses other files."""
 RECORD_END = f"_{SUFFIXES['score']}.json"
 """How the record of a predicted case ends, see :mod:`hybriduad.prediction.cohort`."""
@@ -147,6 +147,7 @@ def evaluate_case(folder: Path, record: Mapping[str, Any], case: Case, cutoffs: 
         scores = truth.scores(values)
         histograms[part] = truth.histogram(scores)
         systems[part] = _ranked(histograms[part]) | {"scan_score": scan_score(scores[truth.region], truth.voxel_ml)}
+        systems[part] |= equal_alarm_figures(scores, histograms[part], truth)
         if (cutoff := cutoffs.get(part)) is not None:
             whole, threshold = scan_mask(cutoff, values, brain.data, truth.voxel_ml)
             mask = truth.crop(whole) & truth.region

@@ -11,6 +11,7 @@ import numpy as np
 from hybriduad.core.errors import ConfigError
 from hybriduad.detector.thresholds import PARTS
 from hybriduad.evaluation.case import RECONSTRUCTION, CaseScores
+from hybriduad.evaluation.outlines import EQUAL_ALARM_HITS
 from hybriduad.metrics import (
     SIZES,
     Interval,
@@ -47,12 +48,18 @@ OUTLINED = (
     "hd95",
     *(f"{figure}_{size}" for size in SIZES for figure in ("lesion_recall", "lesion_precision", "lesion_f1")),
 )
+EQUAL_ALARM_RECALL = "lesion_recall_at_1ml"
+"""Before the name of a size: :func:`hybriduad.evaluation.outlines.equal_alarm_figures`, pooled."""
 POOLED_RANKED: Mapping[str, PooledStatistic] = {
     "auprc": "average_precision",
     "auroc": "auroc",
     "best_dice": "best_dice",
 }
-SHARES = ("lesion_free_scans_with_alarm", "lesion_recall", *(f"lesion_recall_{size}" for size in SIZES))
+SHARES = (
+    "lesion_free_scans_with_alarm",
+    "lesion_recall",
+    *(f"{name}_{size}" for size in SIZES for name in ("lesion_recall", EQUAL_ALARM_RECALL)),
+)
 """Figures that are shares of scans or lesions, whose intervals are those of shares."""
 PAIRED = ("auprc", "best_dice", "dice")
 LEVEL = 0.05
@@ -231,6 +238,14 @@ POOLED_OUTLINED: Mapping[str, tuple[tuple[str, ...], Callable[..., float], bool]
             ("lesion_precision", lesion_precision),
             ("lesion_f1", lesion_f1),
         )
+    },
+    **{
+        f"{EQUAL_ALARM_RECALL}_{size}": (
+            (f"lesions_{size}", f"{EQUAL_ALARM_HITS}_{size}"),
+            lambda lesions, hit: ratio(hit, lesions),
+            False,
+        )
+        for size in SIZES
     },
 }
 """Figure -> the columns that are summed, what is made of the sums, and whether lesion-free cases enter."""

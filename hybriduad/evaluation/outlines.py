@@ -10,12 +10,14 @@ from hybriduad.cohort.truth import Truth
 from hybriduad.metrics import (
     Detection,
     LesionCounts,
+    ScoreHistogram,
     confusion,
     dice,
     false_positive_rate,
     lesion_f1,
     lesion_precision,
     lesion_recall,
+    match_lesions,
     precision,
     sensitivity,
     surface_figures,
@@ -23,6 +25,10 @@ from hybriduad.metrics import (
 from hybriduad.metrics.voxels import ratio
 
 NAN = math.nan
+EQUAL_ALARM_ML = 1.0
+"""The volume of false positives in each scan at which systems are compared by the lesions that they find."""
+EQUAL_ALARM_HITS = "lesions_hit_at_1ml"
+"""Before the name of a size: how many lesions of it are found there."""
 
 
 def outline_figures(mask: np.ndarray, detection: Detection, truth: Truth, threshold: float) -> dict[str, float]:
@@ -70,6 +76,21 @@ def outline_figures(mask: np.ndarray, detection: Detection, truth: Truth, thresh
             f"false_components_{size}": of_size.false,
         }
     return figures
+
+
+def equal_alarm_figures(scores: np.ndarray, histogram: ScoreHistogram, truth: Truth) -> dict[str, float]:
+    """Lesions of each size, and those found where :data:`EQUAL_ALARM_ML` of the scan are false positives or less.
+
+    ``scores`` (H, W, S) are those of the region, which ``histogram`` counts. The threshold is that of the scan and its
+    truth: it compares rankings at one price, as a point of an FROC curve does, and is no rule.
+    """
+    threshold = histogram.threshold_of(EQUAL_ALARM_ML / truth.voxel_ml)
+    found = match_lesions((scores >= threshold) & truth.region, truth.lesion).counts_by_size(truth.voxel_ml)
+    return {
+        f"{name}_{size}": float(value)
+        for size, counts in found.items()
+        for name, value in (("lesions", counts.lesions), (EQUAL_ALARM_HITS, counts.hit))
+    }
 
 
 def _lesion_wise(counts: LesionCounts, sick: bool) -> dict[str, float]:

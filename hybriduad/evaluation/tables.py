@@ -13,6 +13,7 @@ from typing import Any
 
 from hybriduad.evaluation.case import RECONSTRUCTION, CaseScores
 from hybriduad.evaluation.figures import (
+    EQUAL_ALARM_RECALL,
     LEVEL,
     MEAN,
     POOLED,
@@ -58,6 +59,7 @@ LABELS = {
     "error_healthy": "error on healthy tissue",
     "error_lesion": "error inside lesions",
     "error_ratio": "ratio of errors",
+    **{f"{EQUAL_ALARM_RECALL}_{size}": f"recall, {said}" for size, said in SIZE_NAMES.items()},
     **{
         f"lesion_{figure}_{size}": f"{title}, {said}"
         for size, said in SIZE_NAMES.items()
@@ -73,6 +75,7 @@ _FALSE = (
     "fpr",
 )
 _BY_SIZE = tuple(f"{figure}_{size}" for size in SIZES for figure in _LESION_WISE)
+_EQUAL_ALARM = tuple(f"{EQUAL_ALARM_RECALL}_{size}" for size in SIZES)
 _TABLES = (
     ("Primary: mean over subjects with a lesion", MEAN, ("auprc", "best_dice", "dice", "auroc")),
     ("Beside it: pooled over the voxels of all cases with a lesion", POOLED, ("auprc", "best_dice", "dice", "auroc")),
@@ -80,6 +83,7 @@ _TABLES = (
     ("Lesions (26-connected, hit from 10 % overlap), mean over subjects with a lesion", MEAN, _LESION_WISE),
     ("Lesions, pooled", POOLED, _LESION_WISE),
     ("Lesions by their size, and outlines by theirs, pooled", POOLED, _BY_SIZE),
+    ("Lesions found where 1 ml of each scan is false positives, pooled", POOLED, _EQUAL_ALARM),
     ("Outline, mean over subjects with a lesion (HD95: and a mask)", MEAN, ("surface_dice", "hd95")),
     ("Scans, by the value that 0.1 ml of the region reach", POOLED, ("scan_auroc",)),
     ("False positives, mean over subjects", MEAN, _FALSE),

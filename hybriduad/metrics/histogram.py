@@ -195,6 +195,13 @@ class ScoreHistogram:
         tp, fp = (int(counts[above].sum(dtype=np.int64)) for counts in (self._positives, self._negatives))
         return 2 * tp / (tp + fp + self.positives)
 
+    def threshold_of(self, negatives: float) -> float:
+        """The lowest threshold that at most so many healthy voxels reach; infinity where any reached one is passed by
+        more, and 0 where all healthy voxels are no more than that."""
+        keys, _, healthy = self.descending()
+        kept = int(np.searchsorted(np.cumsum(healthy), negatives, side="right"))
+        return float(key_edges(keys[kept - 1 : kept])[0]) if kept else math.inf
+
     def best_dice(self) -> tuple[float, float]:
         """The largest Dice over all thresholds, and the highest threshold that gives it; nan, nan without lesion.
 

@@ -286,6 +286,24 @@ class TestFigures:
         assert stated == pytest.approx(1 - small / components)
         assert "< 1 ml" in (study.root / "scores" / "summary.md").read_text()
 
+    def test_systems_are_compared_by_the_lesions_they_find_at_one_volume_of_false_positives(self, study: Study) -> None:
+        """12 voxels of 0.08 ml are 1 ml: whatever the thresholds of the bundle, and without any."""
+        result = study.evaluate()
+        for part in THRESHOLDS:
+            lesions = hit = 0
+            for number in (1, 2, 3):
+                truth, values = region_of(study, f"sub-0{number}", part)
+                allowed = [at for at in np.unique(values) if ((values >= at) & ~truth).sum() <= 12]
+                mask = brain_mask() & (study.maps[f"sub-0{number}"][part] >= min(allowed))
+                labels, count = ndimage.label(lesion_mask(number), structure=np.ones((3, 3, 3)))
+                lesions += count
+                hit += sum(mask[labels == each].mean() >= 0.1 for each in range(1, count + 1))
+            figure = result.value(part, "lesion_recall_at_1ml_1_to_10ml", "pooled")
+            assert figure.value == pytest.approx(hit / lesions)
+            assert figure.subjects == 3
+            assert math.isnan(result.value(part, "lesion_recall_at_1ml_under_1ml", "pooled").value)
+        assert "where 1 ml of each scan is false positives" in (study.root / "scores" / "summary.md").read_text()
+
     def test_scans_are_ranked_by_what_a_tenth_of_a_millilitre_reaches(self, study: Study) -> None:
         result = study.evaluate()
         scores = {}

@@ -142,6 +142,18 @@ def test_dice_at_a_threshold_is_that_of_the_mask():
     assert math.isnan(filled(scores, np.zeros_like(truth)).dice_at(0.5))
 
 
+def test_the_threshold_of_a_volume_of_false_positives_is_the_lowest_that_keeps_to_it():
+    scores = np.array([0.9, 0.8, 0.8, 0.5, 0.5, 0.25, 0.0, 0.0], np.float32)
+    truth = np.array([1, 0, 1, 0, 0, 1, 0, 0], bool)
+    histogram = filled(scores, truth)
+    for allowed, expected in ((0, 0.9), (1, 0.8), (2, 0.8), (3, 0.25), (4, 0.25), (5, 0.0)):
+        threshold = histogram.threshold_of(allowed)
+        assert threshold == pytest.approx(expected, abs=2e-4)
+        assert ((scores >= threshold) & ~truth).sum() <= allowed
+    assert filled(scores, np.zeros(8, bool)).threshold_of(0) == math.inf
+    assert histogram.threshold_of(0.5) == histogram.threshold_of(0)
+
+
 def test_a_pooled_figure_notices_that_scores_were_rescaled_per_scan():
     """Published mistake 6: after min-max per volume a healthy scan alarms as loudly as a sick one."""
     rng = np.random.default_rng(0)
