@@ -4,10 +4,10 @@
 Each scan is registered as it is, and again after its header was moved by affine maps drawn from keyed seeds: rotations
 of up to 15 degrees about each axis, up to 10 % of scale along each, and 20 mm of shift along each. The brain is found
 and shading taken out anew each time. What a map moves the second registration has to move back: the displacement
-between the two, in millimetres of the scan, averaged over its brain. "refused" counts the starts that would fail the case,
-"unsure" those of the others that would carry the flag "registration", "missed" those that are neither refused nor
-unsure nor back within 1.5 mm. A table goes to standard output, a picture of each scan on the template beside it with
---pictures.
+between the two, in millimetres of the scan, averaged over its brain. "refused" counts the starts that would
+fail the case, "unsure" those of the others that would carry the flag "registration", "missed" those that are neither
+refused nor unsure nor back within 1.5 mm. A table goes to standard output, with --pictures
+also a picture of each scan on the template.
 
     scripts/check_registration.py [--starts 20] [--pictures DIR] SCAN...
 """
