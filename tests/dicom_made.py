@@ -153,3 +153,23 @@ def enhance(series: Path, path: Path, *, per_frame: bool, order: Sequence[int] |
     path.parent.mkdir(parents=True, exist_ok=True)
     pydicom.dcmwrite(path, data, enforce_file_format=True)
     return path
+
+
+def enhance_each(series: Path, folder: Path, *, per_frame: bool) -> Path:
+    """Write each image of the classic series in the folder ``series`` as an Enhanced MR image of one frame, as archives
+    do that split multi-frame images."""
+    import pydicom
+
+    for file in sorted(series.iterdir()):
+        image = pydicom.dcmread(file)
+        alone = folder.parent / f"{folder.name}_alone" / file.stem
+        alone.mkdir(parents=True)
+        image.save_as(alone / file.name)
+        number = int(image.InstanceNumber)
+        path = enhance(alone, folder / file.name, per_frame=per_frame, InstanceNumber=number)
+        split = pydicom.dcmread(path)
+        content = split.PerFrameFunctionalGroupsSequence[0].FrameContentSequence[0]
+        content.InStackPositionNumber, content.DimensionIndexValues = number, [number]
+        split.SOPInstanceUID = split.file_meta.MediaStorageSOPInstanceUID = image.SOPInstanceUID
+        split.save_as(path)
+    return folder

@@ -1,6 +1,7 @@
 """The grid of a DICOM series as that of a NIfTI file: which voxel of the one is which of the other.
 
-A series is many images of a slice each, or one multi-frame ("enhanced") image whose frames are the slices.
+A series is many images of a slice each, or one multi-frame ("enhanced") image whose frames are the slices. Some
+archives split the latter: then each image has one frame, but says where it lies as a multi-frame image does.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ TOLERANCE_MM = 0.1
 NEEDED = ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "Rows", "Columns", "SeriesInstanceUID")
 ENHANCED = ("1.2.840.10008.5.1.4.1.1.4.1", "1.2.840.10008.5.1.4.1.1.4.4")
 """Classes of multi-frame images: Enhanced MR, and Legacy Converted Enhanced MR."""
+PLACES = ("PlanePositionSequence", "PlaneOrientationSequence", "PixelMeasuresSequence")
+"""The functional groups that say where a frame lies and how large its voxels are."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,7 @@ class SliceSeries:
 
 
 def read_series(folder: str | Path) -> dict[str, SliceSeries]:
-    """The series below ``folder`` by their number, "601"; a multi-frame image is a series of its own.
+    """The series below ``folder`` by their number, "601"; an image with several frames is a series of its own.
 
     Files that are no DICOM images with a place in the patient are passed over.
 
@@ -75,6 +78,8 @@ def read_series(folder: str | Path) -> dict[str, SliceSeries]:
             header = pydicom.dcmread(path, stop_before_pixels=True)
         except (pydicom.errors.InvalidDicomError, OSError, ValueError, KeyError, NotImplementedError):
             continue
+        if header.get("SOPClassUID") in ENHANCED and header.get("NumberOfFrames") == 1:
+            _place_of_the_frame(header)
         if all(header.get(name) is not None for name in NEEDED):
             by_uid[str(header.SeriesInstanceUID), ""].append(header)
         elif header.get("SOPClassUID") in ENHANCED and header.get("SeriesInstanceUID"):
@@ -89,6 +94,15 @@ def read_series(folder: str | Path) -> dict[str, SliceSeries]:
         again = (f"{number}.{k}" for k in range(2, len(series) + 2))
         named[next(name for name in (number, *again) if name not in named)] = candidate
     return named
+
+
+def _place_of_the_frame(image: Any) -> None:
+    """Say in the header itself, as an image that knows no frames does, where the only frame of ``image`` lies."""
+    for name in PLACES:
+        for groups in ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"):
+            for frame in image.get(groups) or ():
+                for place in frame.get(name) or ():
+                    image.update(place)
 
 
 def _series(images: Sequence[Any]) -> SliceSeries | None:
@@ -132,7 +146,7 @@ def _frames(image: Any) -> tuple[Any, list[Plane]]:
         )
         for frame in frames
     ]
-    for name in ("PlaneOrientationSequence", "PixelMeasuresSequence"):
+    for name in PLACES[1:]:
         if name not in shared:
             setattr(shared, name, deepcopy(frames[0][name].value))
     return image, planes

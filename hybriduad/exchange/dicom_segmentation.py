@@ -13,7 +13,7 @@ import numpy as np
 from hybriduad import __version__
 from hybriduad.core.errors import ConfigError, DataError
 from hybriduad.exchange.dicom_extra import dicom_module, quiet
-from hybriduad.exchange.dicom_geometry import SliceSeries, read_series, series_grid
+from hybriduad.exchange.dicom_geometry import ENHANCED, SliceSeries, read_series, series_grid
 from hybriduad.prediction.files import SUFFIXES
 from hybriduad.scan.preparation import resampled
 from hybriduad.scan.volumes import Image, VolumeGrid, read_mask, same_grid, write_atomically
@@ -21,6 +21,8 @@ from hybriduad.scan.volumes import Image, VolumeGrid, read_mask, same_grid, writ
 USE = "Research use only: not a medical device, not for diagnosis"
 """The content description, at most 64 characters as DICOM wants."""
 SEXES = ("M", "F", "O", "")
+SLICES = "1.2.840.10008.5.1.4.1.1.4"
+"""The class MR Image, of a slice each."""
 SERIES_OFFSET = 9000
 """Added to the number of the source series, so that the mask is listed after the scans of a study."""
 
@@ -43,8 +45,8 @@ def write_dicom_seg(
     Args:
         predictions: a folder made by ``predict``.
         case: its name, ``sub-X[_ses-Y][_run-Z]``.
-        series: folder with the DICOM files of the reference scan, one a slice or one multi-frame ("enhanced") image of
-            all; others beside it are told by their grid.
+        series: folder with the DICOM files of the reference scan, one a slice (of either class, MR or Enhanced MR) or
+            one multi-frame ("enhanced") image of all; others beside it are told by their grid.
         out: the file, .dcm.
         number: the series number, where several of the folder lie on the mask's grid.
         overwrite: replace ``out``.
@@ -158,11 +160,19 @@ def _segmentation(source: SliceSeries, frames: np.ndarray, bundle: str) -> Any:
         tracking_id="lesion",
         anatomic_regions=[codes.SCT.Brain],
     )
+    classes = {image.get("SOPInstanceUID"): image.get("SOPClassUID") for image in images}
     for image in images:  # headers of our own reading: anonymised scans hold what the standard does not know
         if image.get("PatientSex") not in (*SEXES, None):
             image.PatientSex = ""
+        if image.get("SOPClassUID") in ENHANCED and not source.enhanced:  # highdicom refers to one multi-frame image
+            image.SOPClassUID = SLICES
+
+    def name_the_class(item: Any, element: Any) -> None:
+        if element.keyword == "ReferencedSOPClassUID":
+            element.value = classes.get(item.get("ReferencedSOPInstanceUID"), element.value)
+
     try:
-        return hd.seg.Segmentation(
+        segmentation = hd.seg.Segmentation(
             source_images=list(images),
             pixel_array=frames,
             segmentation_type=hd.seg.SegmentationTypeValues.BINARY,
@@ -180,6 +190,8 @@ def _segmentation(source: SliceSeries, frames: np.ndarray, bundle: str) -> Any:
             series_description="hybriduad lesions (research use only)",
             omit_empty_frames=bool(frames.any()),
         )
+        segmentation.walk(name_the_class)
+        return segmentation
     except (AttributeError, ValueError, TypeError, KeyError) as error:
         # By the type alone: the text may hold values of the header.
         got = f"highdicom's {type(error).__name__}"

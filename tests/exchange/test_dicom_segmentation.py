@@ -20,7 +20,7 @@ from hybriduad.exchange.dicom_segmentation import write_dicom_seg
 pydicom = pytest.importorskip("pydicom")
 highdicom = pytest.importorskip("highdicom")
 pytest.importorskip("dcm2niix")
-from dicom_made import NAME, enhance, head, write_series  # noqa: E402
+from dicom_made import NAME, enhance, enhance_each, head, write_series  # noqa: E402
 
 BUNDLE = "ab" * 32
 
@@ -130,6 +130,37 @@ def test_an_image_of_frames_comes_in_and_its_mask_goes_back(folder: Path, tmp_pa
     assert count == pydicom.dcmread(tmp_path / "mask.dcm").pixel_array.sum() > 500
     (tmp_path / "mask.dcm").rename(tmp_path / "dicom" / "mask.dcm")  # it has frames too, but is no scan
     write_dicom_seg(folder / "predictions", "sub-01", tmp_path / "dicom", out=tmp_path / "mask.dcm")
+
+
+@pytest.mark.parametrize("per_frame", [False, True])
+def test_an_image_of_frames_that_was_split_comes_in_and_its_mask_goes_back(
+    per_frame: bool, folder: Path, tmp_path: Path
+) -> None:
+    """Enhanced MR of one frame a file: the scan and the frames of the classic series, referring to the class it has."""
+    classic = write_series(tmp_path / "classic", head(2), number=2)
+    source = enhance_each(classic, tmp_path / "dicom", per_frame=per_frame)
+    import_dicom(source, out=tmp_path / "bids")
+    scan, known = (nib.load(root / "bids/sub-01/anat/sub-01_FLAIR.nii.gz") for root in (tmp_path, folder))
+    np.testing.assert_array_equal(np.asarray(scan.dataobj), np.asarray(known.dataobj))
+    np.testing.assert_allclose(scan.affine, known.affine, atol=1e-4)
+    write_dicom_seg(folder / "predictions", "sub-01", classic, out=tmp_path / "classic.dcm")
+    count = write_dicom_seg(folder / "predictions", "sub-01", source, out=tmp_path / "split.dcm")
+    before, seg = (pydicom.dcmread(tmp_path / f"{name}.dcm") for name in ("classic", "split"))
+    assert count == before.pixel_array.sum()
+    expected, frames = by_place(before), by_place(seg)
+    assert sorted(frames) == sorted(expected)
+    assert all(np.array_equal(frames[place], expected[place]) for place in frames)
+    images = {image.SOPInstanceUID: image for image in map(pydicom.dcmread, sorted(source.iterdir()))}
+    for place in seg.PerFrameFunctionalGroupsSequence:
+        (reference,) = place.DerivationImageSequence[0].SourceImageSequence
+        (frame,) = images[reference.ReferencedSOPInstanceUID].PerFrameFunctionalGroupsSequence
+        position = place.PlanePositionSequence[0].ImagePositionPatient
+        assert frame.PlanePositionSequence[0].ImagePositionPatient == position
+    said = {str(element.value) for element in seg.iterall() if element.keyword == "ReferencedSOPClassUID"}
+    assert said == {"1.2.840.10008.5.1.4.1.1.4.1"}
+    of_all, of_classic = (file.SharedFunctionalGroupsSequence[0] for file in (seg, before))
+    assert of_all.PixelMeasuresSequence == of_classic.PixelMeasuresSequence
+    assert of_all.PlaneOrientationSequence == of_classic.PlaneOrientationSequence
 
 
 def test_frames_without_a_place_or_several_at_one_are_refused(folder: Path, tmp_path: Path) -> None:
