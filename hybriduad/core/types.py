@@ -43,8 +43,9 @@ class Case:
     whose grid outputs and masks use, known to the bundle or not; "" means the first of the bundle's contrasts that the
     case has. A missing lesion mask never means "healthy": that is what ``health`` is for. ``attributes`` carries every
     other manifest column. ``lesion_free`` maps a contrast to a scan of the same brain without its lesion, as only
-    phantoms have: a truth that nothing is learnt from. ``faults`` says of a contrast or mask ("lesion"), or with "" of
-    the whole case, why it cannot be used: :meth:`check` raises it where it is needed, so that no other case is stopped.
+    phantoms have: a truth that nothing is learnt from. ``faults`` says of a contrast or mask ("lesion": the truth), or
+    with "" of the whole case, why it cannot be used: :meth:`check` raises it where it is needed, so that no other case
+    is stopped.
     """
 
     dataset: str

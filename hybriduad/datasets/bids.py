@@ -3,7 +3,8 @@
 Layout: ``sub-X[/ses-Y]/anat/sub-X[_ses-Y][_ce-L][_run-N]_{FLAIR,T1w,T2w,PDw,T2starw}.nii[.gz]`` and
 ``derivatives/<any>/sub-X[/ses-Y]/anat/sub-X[_...]_label-{lesion,brain,ignore}_mask.nii[.gz]``, or ``desc-`` for
 ``label-``; the same brain without its lesion as ``..._desc-lesionfree_{FLAIR,...}.nii[.gz]`` there; columns of
-``participants.tsv`` become attributes, but ``health`` and ``split``, fields of the case.
+``participants.tsv`` become attributes, but ``health`` and ``split``, fields of the case. A row that cannot be used is a
+fault of the truth of its cases.
 Where, licence: as the data set at hand says; OpenNeuro holds many.
 Traps: ``ce-gad_T1w`` is another contrast (T1wCE) than ``T1w``; a scan without run belongs to every run of its
 session; of two files that fit a case equally well none is taken, and its fault says so; masks in another space
@@ -16,14 +17,13 @@ rebuilt), lists ``sourcedata`` among the raw scans, and ends in an AttributeErro
 
 from __future__ import annotations
 
-import csv
 import logging
 import os
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import cast, get_args
+from typing import cast
 
 from hybriduad.core.errors import DataError
 from hybriduad.core.types import Case, Health, Split
@@ -36,9 +36,9 @@ from hybriduad.datasets._layout import (
     dataset_name,
     entities,
     files,
-    is_column,
     listing,
 )
+from hybriduad.datasets._participants import Participants, read_participants
 
 log = logging.getLogger(__name__)
 LAYOUT = "sub-X[/ses-Y]/anat/sub-X[_ses-Y]_{FLAIR,T1w,T2w,PDw}.nii.gz"
@@ -60,20 +60,27 @@ def cases(root: str | Path, wanted: Callable[[dict[str, str], str], bool] | None
     """One case a subject, session and run; ``health`` is "lesion" where there is a lesion mask and nothing is stated.
 
     ``wanted`` leaves scans out by the labels and the suffix of their file names. Where two files fit one contrast or
-    mask of a case equally well, or a folder of it cannot be read, the case has a fault.
+    mask of a case equally well, a folder of it cannot be read, or what ``participants.tsv`` says of it cannot be used,
+    the case has a fault.
 
     Raises:
-        DataError: no scan of this layout, or bad ``participants.tsv``.
+        DataError: no scan of this layout.
     """
     root = Path(root)
-    read = sorted(_read(root, wanted), key=lambda case: (case.subject, case.session, case.run))
+    participants = read_participants(root)
+    read = sorted(_read(root, wanted, participants), key=lambda case: (case.subject, case.session, case.run))
     if faulty := {case.name: next(iter(case.faults.values())) for case in read if case.faults}:
         name, fault = next(iter(faulty.items()))
         log.warning("%d of %d cases have files that cannot be used, as %s: %s", len(faulty), len(read), name, fault)
-    yield from read
+    if participants.warning:
+        log.warning("%s", participants.warning)
+    for case in read:
+        yield replace(case, faults={**participants.faults_of(case.subject), **case.faults})
 
 
-def _read(root: Path, wanted: Callable[[dict[str, str], str], bool] | None) -> Iterator[Case]:
+def _read(
+    root: Path, wanted: Callable[[dict[str, str], str], bool] | None, participants: Participants
+) -> Iterator[Case]:
     image_paths = [path for path in files(root, *_anat("")) if wanted is None or _wanted(path, wanted)]
     scans = _grouped(file for path in image_paths if (file := _image(path)))
     unread = _unread(root)
@@ -82,7 +89,7 @@ def _read(root: Path, wanted: Callable[[dict[str, str], str], bool] | None) -> I
     if strangers := [path.name for path in image_paths if _image(path) is None]:
         known = ", ".join(CONTRASTS)
         log.warning("%d images are none of %s and left out: %s", len(strangers), known, listing(strangers))
-    derived, people, name = _grouped(_derived(root)), _participants(root), dataset_name(root)
+    derived, name = _grouped(_derived(root)), dataset_name(root)
     for (subject, session), fault in unread.items():
         yield Case(name, subject, {}, session, faults={"": fault})
     sessions = Counter(subject for subject, _ in scans)
@@ -98,7 +105,7 @@ def _read(root: Path, wanted: Callable[[dict[str, str], str], bool] | None) -> I
             chosen = {contrast: path for contrast in CONTRASTS if (path := _best(images, contrast, run, faults))}
             brain, lesion, ignore = (_best(of_run, kind, run, faults) for kind in MASKS)
             twins = {c: path for c in chosen if (path := _best(of_run, LESION_FREE[c], run, faults))}
-            attributes = dict(people.get(subject, {}))
+            attributes = dict(participants.people.get(subject, {}))
             health = attributes.pop("health", "lesion" if lesion or "lesion" in faults else "unknown")
             split = attributes.pop("split", "")
             yield Case(
@@ -201,34 +208,3 @@ def _best(candidates: Sequence[_File], kind: str, run: str, faults: dict[str, st
         faults[kind] = str(error).removesuffix(".")
         return None
     return best[0] if best else None
-
-
-def _participants(root: Path) -> dict[str, dict[str, str]]:
-    """``participants.tsv`` by subject, without empty values; names that a manifest uses otherwise get a prefix."""
-    path = root / "participants.tsv"
-    if not path.is_file():
-        return {}
-    try:
-        rows = list(
-            csv.DictReader(path.read_text(encoding="utf-8-sig").splitlines(), delimiter="\t", quoting=csv.QUOTE_NONE)
-        )
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise DataError("cannot read participants", where=path, got=error, expected="tab-separated UTF-8") from error
-    allowed = {"health": get_args(Health), "split": get_args(Split)}
-    people, problems = {}, []
-    for number, row in enumerate(rows, start=2):
-        facts = {str(key).strip(): value.strip() for key, value in row.items() if key and isinstance(value, str)}
-        facts = {key: value for key, value in facts.items() if key and value not in ("", "n/a")}
-        subject = facts.pop("participant_id", "").removeprefix("sub-")
-        if not subject or subject in people:
-            problems.append(f"row {number}: {'participant twice' if subject else 'no participant_id'}")
-        for key, values in allowed.items():
-            if facts.get(key, values[0]) not in values:
-                problems.append(f"row {number}: {key} is {facts[key]!r}, not one of {[v for v in values if v]}")
-        people[subject] = {
-            f"participant_{key}" if is_column(key) and key not in allowed else key: value
-            for key, value in facts.items()
-        }
-    if problems:
-        raise DataError(f"{len(problems)} bad entries", where=path, mend="; ".join(problems))
-    return people

@@ -267,6 +267,7 @@ class _Trial:
 
     def _own_lesions(self, case: Case, clean: Prediction) -> np.ndarray:
         """The lesions that a control has already, (X, Y, Z) bool on its scan: none of healthy people."""
+        case.check(("lesion", "ignore"))
         own = np.zeros(clean.brain.shape, bool)
         for kind, path in (("lesion", case.lesion), ("ignore", case.ignore)):
             if path is not None:

@@ -150,8 +150,10 @@ class TestBidsApp:
     def test_a_case_that_cannot_be_read_stops_no_other(
         self, data_set: Path, tiny_detector: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        """sub-01_ses-2 has two FLAIR, and of sub-02 one is a link to content that was not fetched."""
+        """sub-01_ses-2 has two FLAIR, and of sub-02 one is a link to content that was not fetched; what the table of
+        participants says cannot be used, and is not needed."""
         root, out = Path(shutil.copytree(data_set, tmp_path / "raw")), tmp_path / "out"
+        (root / "participants.tsv").write_text("participant_id\thealth\nsub-01\twell\n")
         (root / "sub-02/ses-1/anat/sub-02_ses-1_FLAIR.nii.gz").unlink()
         (root / "sub-02/ses-1/anat/sub-02_ses-1_FLAIR.nii.gz").symlink_to(root / ".git/annex/objects/x")
         common = ("--bundle", tiny_detector, "--device", "cpu", "--skip-bids-validation")

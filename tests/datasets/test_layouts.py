@@ -17,6 +17,7 @@ from hybriduad.config.runs import Anatomy
 from hybriduad.core import plugins
 from hybriduad.core.errors import DataError
 from hybriduad.core.types import Case
+from hybriduad.evaluation.blind_spots import _Trial
 from hybriduad.evaluation.case import truth_key
 from hybriduad.evaluation.real_lesions import _measured
 from hybriduad.scan.cache import PreparedCache
@@ -311,6 +312,7 @@ def test_a_folder_that_cannot_be_read_is_no_empty_one(layout: str) -> None:
     [
         ("lesion", lambda case, _: truth_key(case)),
         ("ignore", lambda case, _: read_truth(case, np.ones((2, 2, 2), bool), CUBE, {})),
+        ("lesion", lambda case, _: _Trial._own_lesions(None, case, None)),
         ("lesion", lambda case, _: _measured(case, (), "axial", np.ones(3), CUBE, {}, None)),
         ("T1w", lambda case, _: identity_digests(case)),
         ("", lambda case, _: identity_digests(case, ["T2w"])),
@@ -445,12 +447,81 @@ class TestBids:
         assert first.attributes == {"age": "61", "site": 'B "old"', "participant_lesion": "no"}
         assert (second.health, second.split, second.attributes) == ("unknown", "", {"site": "B"})
 
-    def test_every_bad_participant_is_named(self, tmp_path: Path) -> None:
-        (tmp_path / "participants.tsv").write_text(
-            "participant_id\thealth\tsplit\nsub-01\twell\ttest\nsub-02\t\tholdout\nsub-01\t\t\n"
+    @pytest.mark.parametrize(
+        ("rows", "sentence"),
+        [
+            (b"sub-02\twell\ttest\t61", "row 3: health is 'well', not one of ['healthy', 'lesion', 'unknown']"),
+            (b"sub-02\thealthy\tholdout\t61", "row 3: split is 'holdout', not one of ['train', 'validation', 'test']"),
+            (b"sub-02\thealthy\t61", "row 3: 3 cells, but the header has 4"),
+            (b"sub-02\thealthy\t\t61\tx", "row 3: 5 cells, but the header has 4"),
+            (b"02\thealthy\t\t61\n\nsub-02\thealthy\t\t62", "row 5: another is row 3"),
+            (b"sub-02\thealthy\t\tJos\xe9", "row 3: no UTF-8"),
+        ],
+    )
+    def test_a_bad_row_is_a_matter_of_its_participant(
+        self, rows: bytes, sentence: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """It can be predicted, but has no truth; the others go on, and the log names it."""
+        content = b"participant_id\thealth\tsplit\tage\nsub-01\thealthy\ttrain\t50\n" + rows + b"\n"
+        (tmp_path / "participants.tsv").write_bytes(content)
+        good, bad = bids(tmp_path, "sub-01/anat/sub-01_FLAIR.nii.gz", "sub-02/anat/sub-02_FLAIR.nii.gz")
+        assert (good.health, good.split, good.attributes, good.faults) == ("healthy", "train", {"age": "50"}, {})
+        fault = f"bad row of a participant in {tmp_path / 'participants.tsv'}: got {sentence}; correct it"
+        assert bad.faults == {"lesion": fault}
+        (line,) = caplog.messages
+        assert line == (
+            f"bad rows in {tmp_path / 'participants.tsv'}, whose participants can be predicted, "
+            f"but not learnt from or evaluated: sub-02 ({sentence})"
         )
-        with pytest.raises(DataError, match=r"row 2: health is 'well'.*row 3: split is 'holdout'.*row 4: part"):
-            bids(tmp_path, "sub-01/anat/sub-01_FLAIR.nii.gz")
+        bad.check(["FLAIR", "brain"])
+        assert has_truth(bad)  # so that nobody passes over it
+        with pytest.raises(DataError, match="bad row of a participant"):
+            truth_key(bad)
+        with pytest.raises(DataError, match="bad row of a participant"):
+            index("bids", tmp_path, tmp_path / "cohort.csv")
+
+    def test_rows_that_do_no_harm(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+        """Empty ones, repeated ones, cells that are empty beyond the header, and a row of nobody, which is said."""
+        (tmp_path / "participants.tsv").write_text(
+            "participant_id\thealth\nsub-01\thealthy\t\n\t\n01\thealthy\nn/a\thealthy\nsub-99\tlesion\n"
+        )
+        (case,) = bids(tmp_path, "sub-01/anat/sub-01_FLAIR.nii.gz")
+        assert (case.health, case.faults) == ("healthy", {})
+        (line,) = caplog.messages
+        assert line.endswith("row 5: no participant_id")
+
+    def test_labels_of_masks_in_a_bad_row(self, tmp_path: Path) -> None:
+        """Which values of its brain mask count is not known, so the case cannot be predicted by it."""
+        (tmp_path / "participants.tsv").write_text("participant_id\tbrain_labels\nsub-01\t1\nsub-01\t2\n")
+        (case,) = bids(tmp_path, "sub-01/anat/sub-01_FLAIR.nii.gz")
+        assert sorted(case.faults) == ["brain", "lesion"]
+
+    @pytest.mark.parametrize(
+        ("content", "got"),
+        [
+            ("participant_id\tage\nsub-01\t50\n".encode("utf-16"), "columns "),
+            (b"subject\tage\nsub-01\t50\n", "columns 'subject', 'age'"),
+            (b"participant_id\tGr\xf6\xdfe\nsub-01\t50\n", "columns 'participant_id', 'Gr\\udcf6\\udcdfe'"),
+            (b"participant_id\tage\nsub-01\t" + b"5" * 140_000 + b"\n", "field larger than field limit"),
+            (None, "No such file or directory"),
+        ],
+    )
+    def test_a_table_that_cannot_be_read(
+        self, content: bytes | None, got: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        if content is None:
+            (tmp_path / "participants.tsv").symlink_to(tmp_path / "annex")
+        else:
+            (tmp_path / "participants.tsv").write_bytes(content)
+        names = [f"sub-0{k}/anat/sub-0{k}_FLAIR.nii.gz" for k in (1, 2)]
+        cases = bids(tmp_path, *names, "derivatives/manual/sub-01/anat/sub-01_label-lesion_mask.nii.gz")
+        assert [case.health for case in cases] == ["lesion", "unknown"]
+        (line,) = caplog.messages
+        sentence = f"unreadable participants in {tmp_path / 'participants.tsv'}: got {got}"
+        for case in cases:
+            case.check(["FLAIR", "brain"])
+            assert case.faults["lesion"].startswith(sentence)
+        assert f"can be predicted, but not learnt from or evaluated: {sentence}" in line
 
     def test_a_folder_whose_name_is_no_utf_8(self, tmp_path: Path) -> None:
         root = tmp_path / os.fsdecode(b"Jos" + bytes([0xE9]))
