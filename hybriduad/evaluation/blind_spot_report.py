@@ -16,6 +16,7 @@ from hybriduad.evaluation.recall_comparison import comparison_rows, comparison_w
 from hybriduad.evaluation.recall_map import write_recall_map
 from hybriduad.evaluation.tables import write_json
 from hybriduad.evaluation.threshold_curve import LEAST_ML, Curve, curve_of
+from hybriduad.scan.places import PLACES, place_at
 from hybriduad.scan.volumes import write_atomically
 from hybriduad.training.planned_lesions import CONTRASTS, FRONT, HEIGHT, SIZES_ML
 
@@ -23,6 +24,8 @@ REPORT, CURVE, RECALL, LESIONS = "blind-spots.md", "curve", "recall", "lesions.t
 COMPARED = "painted-real.tsv"
 SIZES = tuple(f"{low:g}-{high:g}" for low, high in SIZES_ML)
 KEYS = ("size_ml", "contrast", "front", "height", "side")
+PLACE = "coarse_place"
+"""Further key in template space, where a painted lesion has one of :data:`~hybriduad.scan.places.PLACES`."""
 GROUPS: tuple[tuple[str, ...], ...] = (
     (),
     ("size_ml",),
@@ -34,7 +37,8 @@ GROUPS: tuple[tuple[str, ...], ...] = (
     ("front", "height"),
     ("size_ml", "front", "height"),
 )
-"""What recall is counted by."""
+"""What recall is counted by, and in template space by :data:`PLACES_GROUPS` too."""
+PLACES_GROUPS: tuple[tuple[str, ...], ...] = ((PLACE,), ("size_ml", PLACE))
 ALMOST_NOTHING = 0.1
 """A recall under this is said loudly."""
 FEWEST = 5
@@ -68,7 +72,7 @@ def write_report(
     curve = curve_of(records)
     found, marked, where, false, at = _at_threshold(records, curve, rule)
     lesions = [
-        {"case": record["case"], **lesion, "found": bool(hit), "marked_before": bool(before)}
+        {"case": record["case"], **lesion, **_place(lesion), "found": bool(hit), "marked_before": bool(before)}
         for (record, lesion), hit, before in zip(
             ((record, lesion) for record in records for lesion in record["lesions"]), found, marked, strict=True
         )
@@ -103,6 +107,11 @@ def write_report(
     return text
 
 
+def _place(lesion: Mapping[str, Any]) -> dict[str, str]:
+    """The coarse place of a lesion's centroid, nothing in native space."""
+    return {PLACE: place_at(np.array(lesion["template_mm"]))} if "template_mm" in lesion else {}
+
+
 def _flat(lesion: Mapping[str, Any]) -> dict[str, Any]:
     """A lesion for a line of the table: without its sections, and places in three columns."""
     line = {name: value for name, value in lesion.items() if not isinstance(value, list)}
@@ -114,10 +123,13 @@ def _flat(lesion: Mapping[str, Any]) -> dict[str, Any]:
 def recall_rows(lesions: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """A row for each group of :data:`GROUPS` that has lesions: how many are ``found``, and a 95 % interval.
 
-    The interval is Wilson's; it takes lesions as independent, though those of a scan are not quite.
+    The interval is Wilson's; it takes lesions as independent, though those of a scan are not quite. Where all lesions
+    have a :data:`PLACE`, rows have that key too.
     """
+    placed = all(PLACE in lesion for lesion in lesions)
+    named = (*KEYS, PLACE) if placed else KEYS
     rows = []
-    for keys in GROUPS:
+    for keys in GROUPS + (PLACES_GROUPS if placed else ()):
         counted: dict[tuple[str, ...], list[bool]] = {}
         for lesion in lesions:
             counted.setdefault(tuple(str(lesion[key]) for key in keys), []).append(bool(lesion["found"]))
@@ -127,12 +139,12 @@ def recall_rows(lesions: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
             group = dict(zip(keys, names, strict=True))
             figures = {"lesions": total, "found": hits, "recall": round(hits / total, 4)}
             bounds = {"low": round(float(interval.low), 4), "high": round(float(interval.high), 4)}
-            rows.append({**{key: group.get(key, "all") for key in KEYS}, **figures, **bounds})
+            rows.append({**{key: group.get(key, "all") for key in named}, **figures, **bounds})
     return rows
 
 
 def _rank(name: str) -> int:
-    order = (*SIZES, *CONTRASTS, *FRONT, *HEIGHT, "left", "both", "right")
+    order = (*SIZES, *CONTRASTS, *FRONT, *HEIGHT, "left", "both", "right", *PLACES)
     return order.index(name)
 
 
@@ -180,7 +192,7 @@ def _sentences(
     rows: Sequence[Mapping[str, Any]], where: str, false: float, controls: int, lesions: Sequence[Mapping[str, Any]]
 ) -> list[str]:
     def chosen(*keys: str) -> list[Mapping[str, Any]]:
-        return [row for row in rows if {key for key in KEYS if row[key] != "all"} == set(keys)]
+        return [row for row in rows if {key for key in (*KEYS, PLACE) if row.get(key, "all") != "all"} == set(keys)]
 
     (total,) = chosen()
     scans = "scans" if controls > 1 else "scan"
@@ -196,19 +208,31 @@ def _sentences(
         loud = "**Almost none found.** " if row["recall"] < ALMOST_NOTHING <= total["recall"] else ""
         said.append(f"{loud}{row['size_ml']} ml: {_share(row)}; {listed}.")
     usual = {row["size_ml"]: row["recall"] for row in chosen("size_ml")}
+    placed = any(PLACE in row for row in rows)
     places = [
         row
-        for row in chosen("size_ml", "front", "height")
+        for row in (chosen("size_ml", PLACE) if placed else chosen("size_ml", "front", "height"))
         if row["lesions"] >= FEWEST and row["recall"] < usual[row["size_ml"]] >= ALMOST_NOTHING
     ]
     said += [
-        f"At this threshold, {row['size_ml']} ml lesions in the {row['front']} {row['height']} third: {_share(row)}."
+        f"At this threshold, {row['size_ml']} ml lesions {_where(row)}: {_share(row)}."
         for row in sorted(places, key=lambda row: (row["recall"], -row["lesions"]))[:WORST]
     ]
+    if placed:
+        shares = ", ".join(f"{row[PLACE]} {_share(row)}" for row in chosen(PLACE))
+        said.append(f"By coarse place in the template: {shares}.")
     already = sum(bool(lesion["marked_before"]) for lesion in lesions)
     if already:
         said.append(f"{already} lesions lie where the mask was before they were painted; they count as not found.")
     return [*said, NOT_REAL]
+
+
+def _where(row: Mapping[str, Any]) -> str:
+    """Where the lesions of a row lie: a coarse place of the template, else thirds of the box around the brain."""
+    if row.get(PLACE, "all") == "all":
+        return f"in the {row['front']} {row['height']} third"
+    name = str(row[PLACE])
+    return name if name == "periventricular" else f"in the {name}"
 
 
 def _share(row: Mapping[str, Any]) -> str:

@@ -16,6 +16,7 @@ from scipy import ndimage
 
 from hybriduad.core.rng import numpy_rng
 from hybriduad.phantom.lattice import Grid, resample, smooth_field
+from hybriduad.scan.places import depth_mm, lateral_ventricles
 from hybriduad.scan.template import read_map
 
 DISPLACEMENT_MM = {4: 2.6, 8: 2.4, 16: 1.9, 32: 0.85}
@@ -77,7 +78,7 @@ def template() -> Template:
     middle = np.array([(inside[0] + inside[-1]) / 2 for inside in corners])
     origin = affine[:3, 3]
     step = (slice(None, None, PLACE_MM),) * 3
-    place = place_of(mask[step], _ventricles(mask[step], csf[step]))
+    place = place_of(mask[step], lateral_ventricles(mask[step], csf[step], PLACE_MM))
     return Template(torch.from_numpy(tissue), place, origin, origin + middle, sharpness=4.0)
 
 
@@ -87,19 +88,7 @@ def place_of(mask: np.ndarray, ventricle: np.ndarray) -> torch.Tensor:
     distance = distance - ndimage.distance_transform_edt(ventricle, sampling=PLACE_MM)
     smooth = ndimage.gaussian_filter(distance, 1.0)
     towards = [-slope * np.exp(-np.abs(smooth) / 12.0) for slope in np.gradient(smooth, PLACE_MM)]
-    return torch.from_numpy(np.stack([distance, _depth(mask), *towards]).astype(np.float32))
-
-
-def _depth(mask: np.ndarray) -> np.ndarray:
-    # The bottom of the template is cut: without the padding the cut face would count as deep inside.
-    return np.asarray(ndimage.distance_transform_edt(np.pad(mask, 1), sampling=PLACE_MM)[1:-1, 1:-1, 1:-1])
-
-
-def _ventricles(mask: np.ndarray, csf: np.ndarray) -> np.ndarray:
-    """The largest lake of CSF that lies deep in the brain."""
-    labels, count = ndimage.label((csf > 0.5) & (_depth(mask) > 30))
-    sizes = ndimage.sum_labels(mask, labels, np.arange(1, count + 1))
-    return np.asarray(labels == 1 + int(np.argmax(sizes)))
+    return torch.from_numpy(np.stack([distance, depth_mm(mask, PLACE_MM), *towards]).astype(np.float32))
 
 
 @dataclass(frozen=True)

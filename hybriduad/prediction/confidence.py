@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -11,18 +11,8 @@ import numpy as np
 from hybriduad.core.types import Prediction
 from hybriduad.detector.controls import controls_of
 from hybriduad.detector.dice_estimate import COVERAGE, DiceEstimate, mask_figures
-from hybriduad.metrics import component_table
-from hybriduad.metrics.clusters import labelled
-from hybriduad.metrics.conformal import false_discovery
 from hybriduad.metrics.histogram import key_edges, score_keys
-from hybriduad.scan.halves import left_half, side_of
-from hybriduad.scan.volumes import Image, VolumeGrid, from_ras, spacing_of, to_ras
-
-COLUMNS = ("number", "volume_ml", "x_mm", "y_mm", "z_mm", "mean_score", "maximum_score", "side", "p", "q")
-"""Of the table of lesions; ``p`` and ``q`` are n/a where the bundle has no controls to compare lesions with."""
-REGION_COLUMNS = ("region", "region_share")
-"""Further columns where the user named an atlas."""
-
+from hybriduad.scan.volumes import VolumeGrid, spacing_of
 
 ENTRY = "predicted_dice"
 """Of a rule in a bundle, and of the confidence in a record."""
@@ -100,51 +90,6 @@ def scan_distance(prediction: Prediction) -> float | None:
     notes = prediction.notes
     stated = (notes.get("quality") or notes).get("out_of_distribution")
     return None if not stated else float(stated["distance"]) / float(stated["limit"])
-
-
-def lesion_table(
-    thresholds: Mapping[str, Any],
-    mask: np.ndarray,
-    score: np.ndarray,
-    brain: np.ndarray,
-    grid: VolumeGrid,
-    region: Callable[[np.ndarray], tuple[str, float]] | None = None,
-) -> str:
-    """A line for each component of the mask (26 neighbours), the largest first, with :data:`COLUMNS`.
-
-    Arrays are (X, Y, Z) in the orientation of the file; centroids in the millimetres of the scan's affine. ``side``: of
-    the mid plane of the brain mask. ``p``: (1 + controls with a cluster as high) / (1 + controls), so that in a healthy
-    person the chance that any lesion has one of a or less is a at most. ``q``: Benjamini and Hochberg's over the
-    lesions of the scan; descriptive, since they share the person and the controls. ``region`` says of a lesion
-    (X, Y, Z) bool which region of an atlas holds the most of it, and which share, for :data:`REGION_COLUMNS`.
-
-    Raises:
-        BundleError: controls that cannot be read.
-    """
-    rows = component_table(mask, score, spacing_of(grid.affine))
-    controls = controls_of(thresholds, "score", ("lesion",))
-    p = controls.lesion_p("score", score, mask, _voxel_ml(grid)) if controls is not None else {}
-    q = false_discovery([p[row.label] for row in rows]) if p else []
-    left = _left_shares(mask, brain, grid) if rows else np.zeros(0)
-    labels = labelled(mask)[0]
-    lines = ["\t".join(COLUMNS if region is None else (*COLUMNS, *REGION_COLUMNS))]
-    for index, row in enumerate(rows):
-        place = grid.affine[:3, :3] @ (row.x, row.y, row.z) + grid.affine[:3, 3]
-        cells = [f"{row.number}", f"{row.volume_ml:.3f}", *(f"{value:.1f}" for value in place)]
-        cells += [f"{row.mean_score:.4f}", f"{row.maximum_score:.4f}", side_of(left[row.label - 1])]
-        cells += [f"{p[row.label]:.4f}", f"{q[index]:.4f}"] if p else ["n/a", "n/a"]
-        if region is not None:
-            name, share = region(labels == row.label)
-            cells += [name, f"{share:.2f}"]
-        lines.append("\t".join(cells))
-    return "\n".join(lines) + "\n"
-
-
-def _left_shares(mask: np.ndarray, brain: np.ndarray, grid: VolumeGrid) -> np.ndarray:
-    """(components,) the share of the voxels of each in the left half of the brain."""
-    left = from_ras(left_half(to_ras(Image(brain, grid))[0]), grid.orientation)
-    labels, sizes = labelled(mask)
-    return np.asarray(np.bincount(labels[left], minlength=len(sizes) + 1)[1:] / sizes)
 
 
 def _voxel_ml(grid: VolumeGrid) -> float:

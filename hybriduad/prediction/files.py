@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import os
 import re
@@ -21,17 +20,19 @@ from hybriduad.core.processes import peak_mb
 from hybriduad.core.requests import difference, refuse_strangers
 from hybriduad.core.types import Case, Prediction
 from hybriduad.detector.bundle import Bundle, versions
-from hybriduad.prediction.confidence import confidence_of, lesion_table
+from hybriduad.prediction.confidence import confidence_of
+from hybriduad.prediction.lesion_table import lesion_table
 from hybriduad.scan.atlas import Atlas
 from hybriduad.scan.digests import file_digest
 from hybriduad.scan.template_space import registration_version
 from hybriduad.scan.volumes import VolumeGrid, write_atomically, write_json, write_volume
 
-FORMAT = 3
+FORMAT = 4
 """Part of a folder's request and of every record: raised whenever a prediction would hold other numbers or files, so
 that a folder never mixes predictions of two versions."""
-READABLE = (1, 2, FORMAT)
-"""Formats that can be evaluated: the first has no asymmetry, and the first two do not say how far to trust them."""
+READABLE = (1, 2, 3, FORMAT)
+"""Formats that can be evaluated: the first has no asymmetry, the first two do not say how far to trust them, and those
+before the last do not flag the volume of a brain."""
 SUFFIXES = {
     "score": "desc-anomaly_probseg",
     "probability": "desc-segmenter_probseg",
@@ -69,15 +70,13 @@ what the threshold promises, how unusual the scan is among healthy controls (`sc
 expected to have if the scan has a lesion (`predicted_dice`). All cases in a table: `desc-anomaly_cases.tsv`; those that
 failed and why: `failures.tsv`.
 
-`*_lesions.tsv` lists the components of the mask: centroids in millimetres of the scan's affine, the side of the mid
-plane of the brain mask, and, where the bundle has healthy controls, `p`: (1 + controls with a cluster as high) /
-(1 + controls). In a healthy person like the controls the chance that any lesion has a p of a or less is a at most. `q`
-(Benjamini and Hochberg's over the scan's lesions) is descriptive: the lesions share the person and the controls.
-Where an atlas was named, `region` holds most of a lesion, the share `region_share` of it.
+`*_lesions.tsv` lists the components of the mask: how large, where, and how sure; `desc-anomaly_lesions.json` says what
+its columns are, and what `p` promises. Where an atlas was named, `region` holds most of a lesion.
 """
 FAILURES = "failures"
 """Folder of what failed, a file each."""
-GROUP = "desc-*_cases.*"
+GROUP = "desc-anomaly_*.*"
+"""The tables of all cases, and what the columns of all tables are."""
 PAGES = "report"
 """Folder of the pages that may be written beside the predictions."""
 IGNORED = (MODEL, "*.html", f"*_{LESIONS}", f"{FAILURES}*", GROUP, PAGES)
@@ -336,11 +335,18 @@ def write_case(
             write_json(place / f"{case.name}_{suffix}.json", shared | content | ({"Type": kind} if kind else {}))
     thresholds = model.record["thresholds"]
     if "mask" in written and prediction.mask is not None and prediction.score is not None:
-        region = None
-        if atlas is not None:
-            matrix = np.array(prediction.notes["template"]["matrix"])
-            region = functools.partial(atlas.region, grid=grid, matrix=matrix)
-        table = lesion_table(thresholds, prediction.mask, prediction.score, prediction.brain, grid, region)
+        space = prediction.notes.get("template")
+        matrix = None if space is None else np.array(space["matrix"])
+        table = lesion_table(
+            thresholds,
+            prediction.mask,
+            prediction.score,
+            prediction.brain,
+            grid,
+            uncertainty=prediction.uncertainty,
+            matrix=matrix,
+            atlas=atlas,
+        )
         write_atomically(place / f"{case.name}_{LESIONS}", table.encode())
     write_json(
         record_of(folder, case),
@@ -355,6 +361,7 @@ def write_case(
             "parts": written,
             "threshold": prediction.threshold,
             "peak_score": None if prediction.score is None else round(float(prediction.score.max()), 4),
+            "mean_uncertainty": _mean(prediction.uncertainty, prediction.brain),
             "rule": rule or None,
             "confidence": confidence_of(thresholds, rule, prediction),
             "seconds": round(time.perf_counter() - began, 3),
@@ -366,6 +373,10 @@ def write_case(
         }
         | ({"space": prediction.notes["template"]} if "template" in prediction.notes else {}),
     )
+
+
+def _mean(values: np.ndarray | None, brain: np.ndarray) -> float | None:
+    return None if values is None or not brain.any() else round(float(values[brain].mean()), 4)
 
 
 def _inputs(case: Case, contrasts: tuple[str, ...]) -> dict[str, Any]:

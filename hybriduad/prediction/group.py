@@ -13,6 +13,8 @@ from typing import Any
 
 from hybriduad.prediction.failures import Failure, failures_in
 from hybriduad.prediction.files import LESIONS, SUFFIXES
+from hybriduad.prediction.flags import flags_of, out_of_distribution
+from hybriduad.prediction.lesion_table import DESCRIPTIONS
 from hybriduad.scan.volumes import write_atomically
 
 TABLE, FAILED = "desc-anomaly_cases.tsv", "failures.tsv"
@@ -28,24 +30,35 @@ COLUMNS = {
     "volume_ml": "Volume of the mask in millilitres",
     "peak_score": "Highest anomaly score in the brain, in [0, 1]",
     "brain_ml": "Volume of the brain in millilitres",
+    "brain_method": "How the brain was found",
     "threshold": "Score from which on a voxel is in the mask",
     "rule": "Calibrated rule that gave the threshold",
     "predicted_dice": "Dice that the mask may be expected to have if the scan has a lesion, in [0, 1]",
     "predicted_dice_low": "Lower end of its interval",
     "predicted_dice_high": "Upper end of its interval",
-    "flags": "Names of the quality flags of the scan, separated by commas",
+    "scan_p": "Conformal p of the scan among the bundle's healthy controls: of people like them at most a share of p "
+    "has one as low",
+    "out_of_distribution": "Distance of the scan from those of the training; above the limit it is flagged",
+    "out_of_distribution_limit": "Limit of that distance, set when the bundle was fitted",
+    "mean_uncertainty": "Mean over the brain of the standard deviation of the probability between the reconstructions, "
+    "in [0, 0.5]",
+    "flags": "Names of the flags of the scan, separated by commas: of its quality, of its distance from the training, "
+    "of what it lacks",
     "reason": "Why the case failed",
 }
 """Column of the table -> what it holds."""
 
 
 def write_group_tables(folder: Path) -> list[dict[str, str]]:
-    """Write :data:`TABLE`, its description and :data:`FAILED`; return the rows of the first, by the name of the case.
+    """Write :data:`TABLE` and :data:`FAILED`, and what the columns of the first and of the tables of lesions are.
+
+    Returns the rows of the first, by the name of the case.
 
     Runs at the same time may write them: each looks again after it has written, so that the last one left is complete.
     """
-    levels = {name: {"Description": what} for name, what in COLUMNS.items()}
-    write_atomically(folder / TABLE.replace(".tsv", ".json"), json.dumps(levels, indent=1).encode())
+    cases = {name: {"Description": what} for name, what in COLUMNS.items()}
+    for name, columns in ((TABLE, cases), (LESIONS, DESCRIPTIONS)):
+        write_atomically(folder / name.replace(".tsv", ".json"), json.dumps(columns, indent=1).encode())
     written: tuple[bytes, bytes] | None = None
     while True:
         failures = failures_in(folder)
@@ -80,14 +93,20 @@ def _identity(case: str) -> dict[str, str]:
 
 
 def _figures(folder: Path, path: Path, record: dict[str, Any]) -> dict[str, str]:
+    brain, confidence = record["notes"]["brain"], record.get("confidence") or {}
     figures: dict[str, Any] = {
         "peak_score": record.get("peak_score"),
-        "brain_ml": record["notes"]["brain"].get("volume_ml"),
+        "brain_ml": brain.get("volume_ml"),
+        "brain_method": brain.get("method"),
         "threshold": record["threshold"],
         "rule": record["rule"],
-        "flags": ",".join(flag["name"] for flag in (record.get("quality") or {}).get("flags", ())) or None,
+        "scan_p": confidence.get("scan_p"),
+        "mean_uncertainty": record.get("mean_uncertainty"),
+        "flags": ",".join(flag.name for flag in flags_of(record)) or None,
     }
-    dice = (record.get("confidence") or {}).get("predicted_dice") or {}
+    if measured := out_of_distribution(record):
+        figures["out_of_distribution"], figures["out_of_distribution_limit"] = measured
+    dice = confidence.get("predicted_dice") or {}
     if dice.get("interval"):
         figures["predicted_dice"] = dice["value"]
         figures["predicted_dice_low"], figures["predicted_dice_high"] = dice["interval"]

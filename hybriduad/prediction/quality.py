@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from hybriduad.core.types import Case, Prediction
-from hybriduad.scan.quality import case_measures, register_measure
+from hybriduad.scan.quality import brain_measure, case_measures, register_measure
 from hybriduad.scan.volumes import Image
 
 log = logging.getLogger(__name__)
@@ -25,6 +25,8 @@ def with_quality(prediction: Prediction, case: Case, contrasts: Sequence[str]) -
     """
     measures = case_measures(case, Image(prediction.brain, prediction.grid), contrasts)
     notes = dict(prediction.notes)
+    if case.brain is None:
+        measures.append(brain_measure(notes["brain"]))
     if "template" in notes:
         measures.append(register_measure(notes["template"]))
     flags = [measure.to_json() for measure in measures if measure.flagged] + notes.pop("appearance", [])

@@ -23,15 +23,14 @@ from hybriduad.detector.loading import load_detector
 from hybriduad.prediction import failures
 from hybriduad.prediction.case import predict_case, prepare_case
 from hybriduad.prediction.files import check_same_scan, record_of, remove_case, write_case
+from hybriduad.prediction.flags import LACKING
 from hybriduad.prediction.quality import with_quality
 from hybriduad.scan.atlas import read_atlas
-from hybriduad.scan.brain_ways import brain_name, chosen, is_plausible
+from hybriduad.scan.brain_ways import brain_name, chosen
 from hybriduad.scan.cache import PreparedCache
 from hybriduad.scan.preparation import Prepared
 
 log = logging.getLogger("hybriduad")
-LACKING = 0.03
-"""Share of the brain that a contrast may leave uncovered without a warning."""
 
 
 @dataclass(frozen=True)
@@ -208,9 +207,6 @@ def _warnings(case: Case, prediction: Prediction) -> tuple[str, ...]:
         warnings.append(f"{case.name} lacks {', '.join(parts)} of the brain: less sure there")
     if not notes["orientation_stated"]:
         warnings.append(f"{case.name} states no orientation in its header: taken as running left, forward, up")
-    brain = notes["brain"]
-    if case.brain is None and not is_plausible(brain["volume_ml"]):
-        warnings.append(f"{case.name} has a brain of {brain['volume_ml']:.0f} ml ({brain['method']}): look at it")
     if few := notes.get("slices_at_once"):
         warnings.append(f"{case.name} wanted memory: {few} slices at once")
     return tuple(warnings)

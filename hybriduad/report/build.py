@@ -16,6 +16,7 @@ from hybriduad.core.outcome import Outcome
 from hybriduad.core.requests import refuse_strangers
 from hybriduad.core.types import Case
 from hybriduad.prediction.files import MODEL
+from hybriduad.prediction.flags import flags_of, out_of_distribution
 from hybriduad.report import facts
 from hybriduad.report.embedding import Layers, encoded, read_layers
 from hybriduad.report.group import HEIGHT, WIDTH, Row, distribution
@@ -37,6 +38,7 @@ COLUMNS = {
     "brain_ml": "brain (ml)",
     "scan_p": "p of the scan",
     "predicted_dice": "predicted Dice",
+    "mean_uncertainty": "mean uncertainty",
     "distance": "distance from training",
     "dice": "Dice",
     "auprc": "AUPRC",
@@ -141,6 +143,7 @@ def case_content(
         },
         "columns": [(column, facts.heading(column)) for column in columns],
         "lesions": [{key: facts.number(value, 4) for key, value in row.items()} | {"_": row} for row in lesions],
+        "placed": "place" in columns,
         "has_mask": "mask" in layers.values,
         "total_ml": _total(lesions),
         "highest": layers.peak,
@@ -150,7 +153,7 @@ def case_content(
         "coarser": max(layers.factors) > 1,
         "brain": record.brain,
         "brain_written": record.part("brain") is not None,
-        "flags": facts.flags(record),
+        "flags": flags_of(record.content),
         "checked": isinstance(record.content.get("quality"), Mapping),
         "distance": facts.distance(record),
         "not_judged": record.notes.get("slices_not_judged"),
@@ -240,8 +243,7 @@ def _row(record: Record, layers: Layers, content: Mapping[str, Any], page: str, 
     _, lesions = record.lesions()
     volumes = [volume for row in lesions if (volume := _float(row.get("volume_ml"))) is not None]
     masked = content["has_mask"]
-    quality = record.content.get("quality")
-    strange = quality.get("out_of_distribution") if isinstance(quality, Mapping) else None
+    measured = out_of_distribution(record.content)
     values = {
         "lesions": float(len(lesions)) if masked else None,
         "volume_ml": sum(volumes) if masked else None,
@@ -251,7 +253,8 @@ def _row(record: Record, layers: Layers, content: Mapping[str, Any], page: str, 
         "brain_ml": _float(record.brain.get("volume_ml")),
         "scan_p": _float(content["confidence"].get("scan_p")),
         "predicted_dice": _float(content["dice"][0]) if content["dice"] else None,
-        "distance": _float(strange.get("distance")) if isinstance(strange, Mapping) else None,
+        "mean_uncertainty": _float(record.content.get("mean_uncertainty")),
+        "distance": None if measured is None else _float(measured[0]),
         "dice": _float(figures.get("dice")),
         "auprc": _float(figures.get("auprc")),
     }

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 from hybriduad.core.errors import BundleError
 from hybriduad.detector.thresholds import Calibration, cutoffs_of, said
-from hybriduad.prediction.work import LACKING
+from hybriduad.prediction.flags import out_of_distribution
 from hybriduad.report.records import SYSTEM, Record
 
 HEADINGS = {
@@ -19,6 +19,9 @@ HEADINGS = {
     "z_mm": "z (mm)",
     "mean_score": "mean score",
     "maximum_score": "highest score",
+    "mni_x": "MNI x (mm)",
+    "mni_y": "MNI y (mm)",
+    "mni_z": "MNI z (mm)",
 }
 FIGURES = {
     "auprc": "AUPRC",
@@ -33,13 +36,6 @@ FIGURES = {
     "hd95": "95 % Hausdorff distance (mm)",
 }
 """The figures of an evaluation that a case's page shows."""
-
-
-class Flag(NamedTuple):
-    """Something to know before a result is believed."""
-
-    name: str
-    sentence: str
 
 
 def number(value: Any, digits: int = 3) -> str:
@@ -68,36 +64,10 @@ def heading(column: str) -> str:
     return words
 
 
-def flags(record: Record) -> list[Flag]:
-    """Flags of the input checks, and what inference noted of the scan."""
-    quality, notes = record.content.get("quality"), record.notes
-    found = []
-    if isinstance(quality, Mapping):
-        stated = [flag for flag in quality.get("flags") or () if isinstance(flag, Mapping)]
-        found += [Flag(str(flag.get("name", "flag")), _sentence(flag)) for flag in stated]
-        strange = quality.get("out_of_distribution")
-        if isinstance(strange, Mapping) and (ratio := _ratio(strange)) is not None and ratio > 1:
-            text = f"Distance {number(strange['distance'])} from the training scans, limit {number(strange['limit'])}."
-            found.append(Flag("unlike the training scans", text))
-    if absent := notes.get("absent_contrasts"):
-        found.append(Flag("contrasts absent", f"{', '.join(map(str, absent))}: less sure, thresholds may not fit."))
-    lacking = notes.get("lacking")
-    for name, share in (lacking if isinstance(lacking, Mapping) else {}).items():
-        if isinstance(share, int | float) and share > LACKING:
-            found.append(Flag("contrast does not cover the brain", f"{name} lacks {share:.0%} of it."))
-    if notes.get("orientation_stated") is False:
-        text = "The header states none: voxels were taken as running left, forward, up."
-        found.append(Flag("orientation not stated", text))
-    return found
-
-
 def distance(record: Record) -> str:
     """How far the scan is from those of the training, against the limit; "" where that was not measured."""
-    quality = record.content.get("quality")
-    strange = quality.get("out_of_distribution") if isinstance(quality, Mapping) else None
-    if not isinstance(strange, Mapping) or _ratio(strange) is None:
-        return ""
-    return f"{number(strange['distance'])} (limit {number(strange['limit'])})"
+    measured = out_of_distribution(record.content)
+    return "" if measured is None else f"{number(measured[0])} (limit {number(measured[1])})"
 
 
 def predicted_dice(confidence: Any) -> tuple[float, str] | None:
@@ -109,19 +79,6 @@ def predicted_dice(confidence: Any) -> tuple[float, str] | None:
     except (KeyError, TypeError, ValueError):
         return None
     return value, f"{number(low, 2)} to {number(high, 2)} ({share:.0%} interval, {number(cases)} annotated cases)"
-
-
-def _ratio(strange: Mapping[str, Any]) -> float | None:
-    try:
-        return float(strange["distance"]) / float(strange["limit"])
-    except (KeyError, TypeError, ValueError, ZeroDivisionError):
-        return None
-
-
-def _sentence(flag: Mapping[str, Any]) -> str:
-    if flag.get("sentence"):
-        return str(flag["sentence"])
-    return f"{number(flag.get('value'))}, limit {number(flag.get('limit'))}."
 
 
 def rule_of(record: Record, thresholds: Any) -> Mapping[str, Any]:

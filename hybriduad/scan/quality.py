@@ -14,6 +14,7 @@ from scipy import ndimage
 
 from hybriduad.core.types import Case
 from hybriduad.scan.brain import find_head
+from hybriduad.scan.brain_ways import PLAUSIBLE_ML
 from hybriduad.scan.grid import find_slice_axis, to_slices
 from hybriduad.scan.preparation import resampled
 from hybriduad.scan.template_space import APART_MM
@@ -144,6 +145,23 @@ def register_measure(space: Mapping[str, Any]) -> Measure:
     apart = float(space["apart_mm"])
     sentence = f"two starts of the registration to the template end {apart:.1f} mm apart: look at where the maps lie"
     return Measure("registration", apart, APART_MM, sentence)
+
+
+def brain_measure(brain: Mapping[str, Any]) -> Measure:
+    """Whether a brain that nobody drew has the volume of a whole one, from what
+    :func:`hybriduad.scan.preparation.prepare` says of it; the limit is the nearer one of
+    :data:`~hybriduad.scan.brain_ways.PLAUSIBLE_ML`.
+
+    A flag and no failure, other than for packages and commands: what is left of a stripped scan, or our estimate of a
+    head, is that large too where the header states a nominal voxel size, as some of ``lgg`` do.
+    """
+    volume_ml, (low, high) = float(brain["volume_ml"]), PLAUSIBLE_ML
+    small = volume_ml < (low + high) / 2
+    sentence = (
+        f"the brain has {volume_ml:.0f} ml, a whole one {low:.0f} to {high:.0f} ({brain['method']}): look at its mask "
+        "and at the voxel size, or name a brain mask"
+    )
+    return Measure("brain volume", volume_ml, low if small else high, sentence, below=small)
 
 
 def _at_the_faces(mask: np.ndarray, axis: int) -> float:

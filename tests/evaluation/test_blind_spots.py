@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -21,11 +22,12 @@ from hybriduad.core.errors import ConfigError, DataError, LeakageError
 from hybriduad.core.types import Case, Prediction
 from hybriduad.detector import bundle as bundles
 from hybriduad.detector.thresholds import Sized
-from hybriduad.evaluation import blind_spots, real_lesions
+from hybriduad.evaluation import blind_spot_report, blind_spots, real_lesions
 from hybriduad.evaluation.blind_spots import find_blind_spots
 from hybriduad.evaluation.operating_point import choose_operating_point
 from hybriduad.evaluation.threshold_curve import LEVELS, WIDEST, curve_of, heights
 from hybriduad.prediction.case import predict_case
+from hybriduad.scan.places import place_at
 from hybriduad.scan.volumes import VolumeGrid, read_mask, read_volume
 
 Predict = Callable[..., Prediction]
@@ -81,24 +83,60 @@ def test_a_detector_that_sees_every_lesion_and_one_that_sees_none(
             place = [float(lesion[f"{axis}_mm"]) for axis in "xyz"]
             moved = [float(lesion.get(f"{axis}_template_mm", "nan")) for axis in "xyz"]
             assert not sees or moved == pytest.approx((np.array(MATRIX) @ [*place, 1])[:3], abs=0.15)
+            assert lesion.get("coarse_place") == (place_at(np.array(moved)) if sees else None)
         rows = table(tmp_path / name / "recall.tsv")
         shares[name] = {row["recall"] for row in rows}
         assert all(float(row["low"]) <= float(row["recall"]) <= float(row["high"]) for row in rows)
         total = next(row for row in rows if {row[key] for key in ("size_ml", "contrast", "front")} == {"all"})
         assert int(total["lesions"]) == len(lesions)
+        by_place = {
+            row["coarse_place"]: int(row["lesions"])
+            for row in rows
+            if row.get("coarse_place", "all") != "all" and row["size_ml"] == "all"
+        }
+        assert by_place == (Counter(lesion["coarse_place"] for lesion in lesions) if sees else {})
         assert not (tmp_path / name / "work").exists()
         for picture in ("recall.png", "curve.png"):
             assert (tmp_path / name / picture).stat().st_size > 5000
     assert shares == {"all": {"1.0"}, "none": {"0.0"}}
     loud = "THIS DETECTOR WOULD FIND ALMOST NOTHING: 0% found (0 of "
     assert loud in (tmp_path / "none" / "blind-spots.md").read_text()
+    assert "By coarse place" not in (tmp_path / "none" / "blind-spots.md").read_text()
     text = (tmp_path / "all" / "blind-spots.md").read_text()
+    assert "By coarse place in the template: " in text
     assert "ALMOST" not in text
     assert "at the threshold of the rule best-dice (0.6)" in text
     curve = table(tmp_path / "all" / "curve.tsv")
     assert float(curve[-1]["threshold"]) == pytest.approx(0.999, abs=1e-3)
     assert [row["recall"] for row in curve] == ["1.0", "0.0"]
     assert float(curve[0]["threshold"]) == pytest.approx(float(LEVELS[LEVELS <= 0.8][-1]), abs=1e-6)
+
+
+@pytest.mark.parametrize("registered", [False, True])
+def test_the_worst_places_are_named_by_the_template_where_scans_are_registered(registered: bool) -> None:
+    """Nothing is found in the posterior fossa, which is part of a third of the box where there is no template."""
+    places = [(20.0, -65.0, -40.0), (20.0, -75.0, 15.0), (26.0, -20.0, 40.0)]
+    lesions: list[dict[str, Any]] = [
+        {
+            "size_ml": "1-3",
+            "contrast": "clear",
+            "front": "posterior" if y < -47 else "central",
+            "height": "lower" if z < 20 else "middle",
+            "side": "right",
+            "found": place[2] > 0,
+            "marked_before": False,
+            **({"coarse_place": place_at(np.array(place))} if registered else {}),
+        }
+        for place in places
+        for _ in range(6)
+        for _, y, z in [place]
+    ]
+    said = blind_spot_report._sentences(blind_spot_report.recall_rows(lesions), "a threshold", 0.0, 2, lesions)
+    worst = [sentence for sentence in said if sentence.startswith("At this threshold")]
+    where, share = ("in the posterior fossa", "0% found (0 of 6)")
+    if not registered:
+        where, share = "in the posterior lower third", "50% found (6 of 12)"
+    assert worst == [f"At this threshold, 1-3 ml lesions {where}: {share}."]
 
 
 def test_what_was_marked_before_is_not_found(

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import nibabel as nib
 import numpy as np
 import pytest
 import yaml
@@ -104,6 +105,35 @@ def test_an_implausible_brain_fails_its_case_alone(
     out = predict_cohort(tiny_detector, tmp_path / "both.csv", out=tmp_path / "out", device="cpu", brain="deepbet")
     assert out.done == ["sub-02"]
     assert "implausible brain in sub-01" in out.failed["sub-01"]
+
+
+@pytest.mark.parametrize(("scale", "limit"), [(0.7, 600.0), (1.0, None), (1.3, 2200.0)])
+@pytest.mark.parametrize("stripped", [False, True])
+def test_a_brain_of_an_implausible_volume_is_predicted_and_flagged(
+    scale: float, limit: float | None, stripped: bool, tiny_detector: Path, heads: Path, tmp_path: Path
+) -> None:
+    """By our estimate and in a stripped scan, whose header states another voxel size; a mask that is given is not."""
+    (head,) = read_cohort(heads)
+    image = nib.load(head.images["FLAIR"])
+    affine = AFFINE @ np.diag([scale, scale, scale, 1.0])
+    x, y, z = (AFFINE[:3, :3] @ np.indices(SHAPE).reshape(3, -1) + AFFINE[:3, 3:]).reshape(3, *SHAPE)
+    brain = (x / 65) ** 2 + (y / 82) ** 2 + (z / 62) ** 2 < 1
+    data = np.asarray(image.dataobj)
+    scan = write_nifti(tmp_path / "FLAIR.nii.gz", np.where(brain, data, 0) if stripped else data, affine)
+    mask = write_nifti(tmp_path / "brain.nii.gz", brain.astype(np.uint8), affine)
+    cases = [Case("heads", "01", {"FLAIR": scan}), Case("heads", "02", {"FLAIR": scan}, brain=mask)]
+    outcome = predict_cohort(tiny_detector, cases, out=tmp_path / "out", device="cpu")
+    assert outcome.failed == {}
+    found, given = (json.loads(record_of(tmp_path / "out", case).read_text()) for case in cases)
+    flags = {flag["name"]: flag for flag in found["quality"]["flags"]}
+    assert ("brain volume" in flags) == (limit is not None)
+    assert "brain volume" not in {flag["name"] for flag in given["quality"]["flags"]}
+    rows = (tmp_path / "out" / "desc-anomaly_cases.tsv").read_text().splitlines()
+    assert ["brain volume" in row for row in rows[1:]] == [limit is not None, False]
+    if limit is not None:
+        flag, brain_note = flags["brain volume"], found["notes"]["brain"]
+        assert (flag["value"], flag["limit"]) == (brain_note["volume_ml"], limit)
+        assert f"{flag['value']:.0f} ml, a whole one 600 to 2200 ({brain_note['method']})" in flag["sentence"]
 
 
 def test_a_new_bundle_takes_what_is_installed_and_states_it(heads: Path, packages: Path, tmp_path: Path) -> None:

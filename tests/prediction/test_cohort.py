@@ -88,7 +88,7 @@ def test_a_table_of_the_components_of_the_mask(predicted: Path) -> None:
     names, first = (rows[number].split("\t") for number in (0, 1))
     assert len(rows) == 1 + count
     row = {name: float(value) for name, value in zip(names[:7], first[:7], strict=True)}
-    assert (names[7:], first[8:]) == (["side", "p", "q"], ["n/a", "n/a"])
+    assert (names[7:], first[8:10]) == (["side", "p", "q", "uncertainty"], ["n/a", "n/a"])
     assert first[7] in ("left", "right", "both")
     largest = labels == 1 + np.bincount(labels.ravel())[1:].argmax()
     assert row["number"] == 1
@@ -98,6 +98,13 @@ def test_a_table_of_the_components_of_the_mask(predicted: Path) -> None:
     score = np.asarray(nib.load(part(predicted, "sub-01", "score")).dataobj)[largest]
     assert row["mean_score"] == pytest.approx(score.mean(), abs=1e-4)
     assert row["maximum_score"] == pytest.approx(score.max(), abs=1e-4)
+    uncertainty = np.asarray(nib.load(part(predicted, "sub-01", "uncertainty")).dataobj)
+    assert float(first[10]) == pytest.approx(uncertainty[largest].mean(), abs=1e-4)
+    brain = np.asarray(nib.load(part(predicted, "sub-01", "brain")).dataobj) > 0
+    assert record_of_case(predicted)["mean_uncertainty"] == pytest.approx(uncertainty[brain].mean(), abs=1e-4)
+    described = json.loads((predicted / "desc-anomaly_lesions.json").read_text())
+    assert set(names) < set(described)
+    assert "anatomy.space=MNI152NLin2009aSym" in described["place"]["Description"]  # how to get what is not there
     volumes = [float(row.split("\t")[1]) for row in rows[1:]]
     assert volumes == sorted(volumes, reverse=True)
 
@@ -247,6 +254,7 @@ class TestCohort:
         assert "Research use only" in (predicted / "README.md").read_text()
         expected = {"model.json", "dataset_description.json", ".bidsignore", "README.md"}
         expected |= {"failures.tsv", "desc-anomaly_cases.tsv", "desc-anomaly_cases.json"}
+        expected |= {"desc-anomaly_lesions.json"}
         for case in cases:
             expected.add(f"{case.name}/anat/{case.name}_desc-anomaly_lesions.tsv")
             images = {what: part(predicted, case.name, what) for what in SUFFIXES}

@@ -23,8 +23,8 @@ from hybriduad.evaluation.calibration import calibrate
 from hybriduad.evaluation.evaluate import evaluate
 from hybriduad.prediction.case import predict_case
 from hybriduad.prediction.cohort import predict_cohort
-from hybriduad.prediction.confidence import COLUMNS, lesion_table
 from hybriduad.prediction.files import SUFFIXES
+from hybriduad.prediction.lesion_table import COLUMNS, UNCERTAINTY_COLUMNS, lesion_table
 from hybriduad.scan.halves import left_half, side_of
 from hybriduad.scan.volumes import VolumeGrid, read_volume
 
@@ -86,7 +86,7 @@ def test_the_promise_is_stored_and_holds_on_the_controls(calibrated: Bundle, con
         highest = np.sort(score[brain])[::-1][0]  # a voxel of 0.2 ml is more than the 0.1 ml of a scan's peak
         assert confidence["scan_p"] == (1 + sum(value >= highest * (1 - 1 / 2048) for value in scans)) / 4
         table = (tmp_path / "p" / case.name / "anat" / f"{case.name}_desc-anomaly_lesions.tsv").read_text()
-        assert table == "\t".join(COLUMNS) + "\n"
+        assert table == "\t".join((*COLUMNS, *UNCERTAINTY_COLUMNS)) + "\n"
 
 
 def test_a_mask_without_small_clusters_in_predict_in_the_api_and_in_evaluate(
@@ -119,10 +119,10 @@ def test_a_mask_without_small_clusters_in_predict_in_the_api_and_in_evaluate(
     assert len(rows) == 1 + counted["components"]
     kept = Controls.from_json(record["thresholds"]["rules"]["conformal-lesions"]["controls"])
     peaks = kept.lesion_p("score", score, expected, abs(np.linalg.det(grid.affine)) / 1000)
-    p = [float(row.split("\t")[-2]) for row in rows[1:]]
+    p = [float(row.split("\t")[COLUMNS.index("p")]) for row in rows[1:]]
     assert sorted(p) == pytest.approx(sorted(peaks.values()))
     assert set(p) <= {0.25, 0.5, 0.75, 1.0}
-    q = [float(row.split("\t")[-1]) for row in rows[1:]]
+    q = [float(row.split("\t")[COLUMNS.index("q")]) for row in rows[1:]]
     assert all(first >= second - 1e-9 for first, second in zip(q, p, strict=True))
 
 

@@ -111,6 +111,9 @@ class TestGroupTable:
         assert float(row["peak_score"]) == pytest.approx(record["peak_score"])
         assert float(row["brain_ml"]) == record["notes"]["brain"]["volume_ml"]
         assert (row["threshold"], row["rule"], row["flags"]) == ("0.6", "best-dice", "n/a")
+        assert row["brain_method"] == record["notes"]["brain"]["method"] == "given mask"
+        assert float(row["mean_uncertainty"]) == record["mean_uncertainty"] > 0
+        assert (row["scan_p"], row["out_of_distribution"], row["out_of_distribution_limit"]) == ("n/a",) * 3
         failed = rows["sub-09"]
         assert (failed["status"], failed["lesions"]) == ("failed", "n/a")
         assert failed["reason"] == table(done / "failures.tsv")["sub-09"]["reason"]
@@ -127,12 +130,17 @@ class TestGroupTable:
         out = Path(shutil.copytree(done, tmp_path / "out"))
         path = out / "sub-02/anat/sub-02_desc-anomaly_probseg.json"
         record = json.loads(path.read_text())
-        dice = {"predicted_dice": {"value": 0.7, "interval": [0.4, 0.9], "coverage": 0.8, "cases": 8}}
+        dice = {"predicted_dice": {"value": 0.7, "interval": [0.4, 0.9], "coverage": 0.8, "cases": 8}, "scan_p": 0.25}
         flags = {"flags": [{"name": "motion"}, {"name": "ghost"}]}
-        path.write_text(json.dumps(record | {"quality": flags, "confidence": dice}))
+        far = {"out_of_distribution": {"distance": 4.5, "limit": 4.0}}
+        notes = record["notes"] | {"lacking": {"FLAIR": 0.2}}
+        path.write_text(json.dumps(record | {"quality": flags | far, "confidence": dice, "notes": notes}))
         (out / "sub-01/anat/sub-01_desc-anomaly_probseg.json").write_text("half")
         rows = write_group_tables(out)
-        assert [(row["case"], row["flags"]) for row in rows] == [("sub-02", "motion,ghost"), ("sub-09", "n/a")]
+        flagged = "motion,ghost,unlike the training scans,contrast does not cover the brain"
+        assert [(row["case"], row["flags"]) for row in rows] == [("sub-02", flagged), ("sub-09", "n/a")]
+        stated = ("scan_p", "out_of_distribution", "out_of_distribution_limit")
+        assert [tuple(row[column] for column in stated) for row in rows] == [("0.25", "4.5", "4.0"), ("n/a",) * 3]
         columns = ("predicted_dice", "predicted_dice_low", "predicted_dice_high")
         assert [tuple(row[column] for column in columns) for row in rows] == [("0.7", "0.4", "0.9"), ("n/a",) * 3]
 

@@ -46,6 +46,7 @@ def test_a_page_says_what_the_record_says(report: Path, predictions: Path) -> No
     assert "Predicted Dice, if there is a lesion 0.71 0.42 to 0.93 (80% interval, 8 annotated cases)" in full
     assert "Predicted Dice" not in words
     assert "predicted Dice" in words_of(report / "index.html")
+    assert "mean uncertainty" in words_of(report / "index.html")
     assert "At most 4 % of healthy scans look so. (24 controls)" in full
     assert "Space: MNI152, overlap 0.93." in full
     assert "0.731" not in full, "figures of another case"

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -31,6 +32,7 @@ from hybriduad.report.build import write_report
 from hybriduad.scan import bias_field, cache, registration
 from hybriduad.scan.cache import PreparedCache, _cache_key
 from hybriduad.scan.grid import restore
+from hybriduad.scan.places import place_at
 from hybriduad.scan.preparation import prepare
 from hybriduad.scan.quality import register_measure
 from hybriduad.scan.registration import Field, displacement_mm, register, to_template
@@ -375,8 +377,15 @@ def test_lesions_are_named_by_the_regions_of_an_atlas_of_that_space(bundle, obli
     left = (places[:, 0] < -0.5).mean()
     assert stated["region"] == ("left half" if left > 0.5 else "right half")
     assert float(stated["region_share"]) == pytest.approx(max(left, 1 - left), abs=0.03)
+    centre = np.array(record["space"]["matrix"]) @ [*(float(stated[f"{axis}_mm"]) for axis in "xyz"), 1.0]
+    assert [float(stated[f"mni_{axis}"]) for axis in "xyz"] == pytest.approx(centre[:3], abs=0.15)
+    assert [float(stated[f"mni_{axis}"]) for axis in "xyz"] == pytest.approx(places.mean(axis=0), abs=2)
+    counted = Counter(place_at(place) for place in places[::7])
+    assert stated["place"] == counted.most_common(1)[0][0]
     write_report(tmp_path / "out", out=tmp_path / "pages")
-    assert stated["region"] in words_of(tmp_path / "pages" / "sub-03.html")
+    words = words_of(tmp_path / "pages" / "sub-03.html")
+    for said in (stated["region"], stated["place"], "MNI x (mm)", "by an affine; places are coarse"):
+        assert said in words
     (tmp_path / "names.tsv").write_text("index\tname\n1\tother half\n2\tright half\n")
     again = CliRunner().invoke(app, [str(part) for part in asked])
     assert again.exit_code == 2
