@@ -212,6 +212,7 @@ def begin_folder(
         for old in (*folder.glob(f"{FAILURES}/sub-*.json"), *folder.glob("failures.tsv"), *folder.glob(GROUP)):
             old.unlink(missing_ok=True)
     folder.mkdir(parents=True, exist_ok=True)
+    stage1 = model if model.kind == "reconstructor" else model.reconstructor
     content = {
         "format": FORMAT,
         "bundle": model.digest,
@@ -219,6 +220,7 @@ def begin_folder(
         "contrasts": list(model.anatomy.contrasts),
         "used": model.used,
         "parts": _scored(model),
+        "reconstruction": None if stage1 is None else stage1.run.model.method,
         "fusion": model.run.fusion.model_dump(mode="json") if model.kind == "detector" else None,
         "thresholds": model.record["thresholds"],
         "request": _request(model, maps, rule, brain, atlas),

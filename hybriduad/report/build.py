@@ -19,6 +19,7 @@ from hybriduad.prediction.files import MODEL, PAGES
 from hybriduad.report import facts
 from hybriduad.report.embedding import Layers, encoded, read_layers
 from hybriduad.report.group import HEIGHT, WIDTH, Row, distribution
+from hybriduad.report.methods import methods
 from hybriduad.report.mosaic import draw_mosaic, draw_thumbnail
 from hybriduad.report.records import Record, failures, read_json, read_records, read_scores
 from hybriduad.report.rendering import render
@@ -159,7 +160,7 @@ def case_content(
         "dice": facts.predicted_dice(confidence),
         "calibration": facts.calibration(record, thresholds if isinstance(thresholds, Mapping) else {}),
         "provenance": facts.provenance(record),
-        "methods": facts.methods(record, model),
+        "methods": methods(record, model),
         "figures": [(title, facts.number(figures[key])) for key, title in facts.FIGURES.items() if figures.get(key)],
         "mosaic": base64.b64encode(draw_mosaic(layers, threshold)).decode(),
         "number": facts.number,

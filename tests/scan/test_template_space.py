@@ -376,7 +376,9 @@ def test_lesions_are_named_by_the_regions_of_an_atlas_of_that_space(bundle, obli
     assert stated["region"] == ("left half" if left > 0.5 else "right half")
     assert float(stated["region_share"]) == pytest.approx(max(left, 1 - left), abs=0.03)
     write_report(tmp_path / "out", out=tmp_path / "pages")
-    assert stated["region"] in words_of(tmp_path / "pages" / "sub-03.html")
+    words = words_of(tmp_path / "pages" / "sub-03.html")
+    assert stated["region"] in words
+    assert "corrected for their shading by N4 (Tustison et al. 2010" in words
     (tmp_path / "names.tsv").write_text("index\tname\n1\tother half\n2\tright half\n")
     again = CliRunner().invoke(app, [str(part) for part in asked])
     assert again.exit_code == 2
