@@ -5,7 +5,16 @@
 #
 # COHORT: manifest CSV or BIDS folder. A job that is preempted or runs out of time is simply submitted again: cases that
 # have their record are kept, and of those that failed only the ones whose files changed are tried again. Keep the size
-# of the array while jobs run: it decides which cases are whose.
+# of the array while jobs run: it decides which cases are whose. The pages come last, of all shards, in a job of their own:
+#
+#   sbatch --dependency=afterok:JOB --wrap 'hybriduad report OUT COHORT --out OUT/report'
+#
+# In the container of docs/examples/Dockerfile, COHORT a BIDS folder, the call at the end is
+#
+#   apptainer run --containall -B "$cohort:/data:ro,$out:/out,$bundle:/bundle:ro" hybriduad.sif \
+#     /data /out participant --bundle /bundle --skip-bids-validation --shard "$shard" --engine processes --nprocs 4
+#
+# and the job of the pages is the same with "/data /out group" in the place of the second line.
 #SBATCH --job-name=hybriduad
 #SBATCH --cpus-per-task=4
 #SBATCH --mem=12G

@@ -242,6 +242,7 @@ def predict(
     dry_run: options.DryRun = False,
     cache: options.Cache = None,
     overwrite: options.Overwrite = False,
+    report: options.Report = None,
     log_json: options.LogJson = None,
     verbose: options.Verbose = False,
 ) -> None:
@@ -257,6 +258,7 @@ def predict(
         cohort,
         dry_run=dry_run,
         log_json=log_json,
+        report=report,
         out=out,
         maps=maps,
         rule=rule,

@@ -10,7 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args, get_origin
 
 import typer
 
@@ -54,46 +54,63 @@ def _parser() -> argparse.ArgumentParser:
         "for diagnosis or treatment.",
         epilog="Exit codes: 0 done, 2 something to mend, 3 some cases failed.",
     )
-    parser.add_argument("bids_dir", type=Path, help="folder of the data set")
-    parser.add_argument("output_dir", type=Path, help="folder of the BIDS derivative; what is there is continued")
+    parser.add_argument("bids_dir", type=Path, help="Folder of the data set.")
+    parser.add_argument("output_dir", type=Path, help="Folder of the BIDS derivative; what is there is continued.")
     parser.add_argument(
         "analysis_level",
         choices=("participant", "group"),
-        help="participant predicts, group makes table and pages of all",
+        help="participant predicts; group makes the table of all cases and, in the folder 'report', their pages.",
     )
-    parser.add_argument("--bundle", type=Path, help="model folder; needed by participant")
+    parser.add_argument("--bundle", type=Path, help="Model folder; needed by participant.")
     for name, what in (("participant", "subjects"), ("session", "sessions")):
         parser.add_argument(
             f"--{name}-label",
             f"--{name}_label",
             nargs="+",
             metavar="LABEL",
-            help=f"only these {what}, with or without prefix",
+            help=f"Only these {what}, with or without prefix.",
         )
-    parser.add_argument("-w", "--work-dir", "--work_dir", type=Path, help="folder for prepared volumes")
+    parser.add_argument("-w", "--work-dir", "--work_dir", type=Path, help="Folder for prepared volumes.")
     parser.add_argument(
-        "--skip-bids-validation", "--skip_bids_validation", action="store_true", help="do not call the BIDS validator"
+        "--skip-bids-validation", "--skip_bids_validation", action="store_true", help="Do not call the BIDS validator."
     )
     parser.add_argument(
         "--bids-filter-file",
         type=Path,
         metavar="JSON",
-        help='which files of a suffix, as {"flair": {"session": "01", "acquisition": null}}; null: without that entity',
+        help='Which files of a suffix, as {"flair": {"session": "01", "acquisition": null}}; null: without it.',
     )
-    parser.add_argument("--maps", nargs="+", metavar="MAP", help="what to write beside score, mask and brain, or 'all'")
-    parser.add_argument("--rule", help="calibrated rule that cuts the masks; by default the model's")
-    parser.add_argument("--brain", metavar="WAY", help="how brains of heads are found; by default as the model says")
-    parser.add_argument("--atlas", type=Path, metavar="LABELS", help="label image that names where lesions lie")
-    parser.add_argument("--atlas-names", type=Path, metavar="TSV", help="its names, with the columns index and name")
-    parser.add_argument("--nprocs", "--n_cpus", type=int, metavar="N", help="worker processes of one thread each")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:1")
-    parser.add_argument(
-        "--overwrite", action="store_true", help="do it anew, in place of what another model left there"
-    )
-    parser.add_argument("--retry-failed", action="store_true", help="try cases again that failed, files unchanged")
-    parser.add_argument("-v", "--verbose", action="store_true", help="log more to standard error")
+    parser.add_argument("--maps", nargs="+", metavar="MAP", help="To write beside score, mask and brain, or 'all'.")
+    parser.add_argument("--report", action="store_true", help="Of participant: at its end also do what group does.")
+    _add(parser, options.Rule)
+    _add(parser, options.Brain)
+    _add(parser, options.AtlasFile)
+    _add(parser, options.AtlasNames)
+    _add(parser, options.Engine)
+    _add(parser, options.Nprocs, "--n_cpus")
+    _add(parser, options.Device, default="auto")
+    _add(parser, options.Address)
+    _add(parser, options.Shard)
+    _add(parser, options.RetryFailed)
+    _add(parser, options.DryRun)
+    _add(parser, options.Overwrite)
+    _add(parser, options.LogJson)
+    _add(parser, options.Verbose)
     parser.add_argument("--version", action="version", version=f"hybriduad-bids {__version__}")
     return parser
+
+
+def _add(parser: argparse.ArgumentParser, option: Any, *aliases: str, default: Any = None) -> None:
+    """Add an option of ``hybriduad predict`` under its own names, with its help and what it takes."""
+    annotated, stated = get_args(option)
+    names = (stated.default, *stated.param_decls, *aliases)  # inside Annotated the first name stands there
+    (kind,) = [kind for kind in (get_args(annotated) or (annotated,)) if kind is not type(None)]
+    if kind is bool:
+        parser.add_argument(*names, action="store_true", help=stated.help)
+    elif get_origin(kind) is Literal:
+        parser.add_argument(*names, choices=get_args(kind), default=default, help=stated.help)
+    else:
+        parser.add_argument(*names, type=kind, metavar=stated.metavar, default=default, help=stated.help)
 
 
 def run(stated: argparse.Namespace) -> None:
@@ -106,7 +123,11 @@ def run(stated: argparse.Namespace) -> None:
     if not stated.bids_dir.is_dir():
         raise DataError("no such data set", got=stated.bids_dir, expected="a BIDS folder", mend="check the path")
     if stated.analysis_level == "group":
-        return group(stated.output_dir, _cases(stated))
+        if stated.shard or stated.dry_run:
+            got, mend = "--shard or --dry-run", "leave it out: group is of all cases"
+            raise ConfigError("option of the participant level alone", got=got, mend=mend)
+        with log.json_log(stated.log_json):
+            return group(stated.output_dir, _cases(stated))
     if stated.bundle is None:
         raise ConfigError("participant level without a model", expected="--bundle DIR")
     if stated.output_dir.resolve() == stated.bids_dir.resolve():
@@ -114,31 +135,35 @@ def run(stated: argparse.Namespace) -> None:
         raise ConfigError("output folder is the data set itself", got=stated.output_dir, mend=mend)
     if not stated.skip_bids_validation:
         validate(stated.bids_dir)
-    from hybriduad.prediction.cohort import predict_cohort
-    from hybriduad.prediction.files import DEFAULT_MAPS
+    from hybriduad.cli import batch
+    from hybriduad.prediction.files import DEFAULT_MAPS, PAGES
 
-    cases = _cases(stated)
+    shown = cases = _cases(stated)
     for kind, prefix in (("participant", "sub-"), ("session", "ses-")):
         if labels := getattr(stated, f"{kind}_label"):
             cases = _chosen(cases, {"participant": "subject"}.get(kind, kind), [x.removeprefix(prefix) for x in labels])
-    with log.bar() as watch:
-        outcome = predict_cohort(
-            stated.bundle,
-            cases,
-            out=stated.output_dir,
-            maps=tuple(dict.fromkeys([*DEFAULT_MAPS, *(stated.maps or ())])),
-            rule=stated.rule,
-            brain=stated.brain,
-            atlas=stated.atlas,
-            atlas_names=stated.atlas_names,
-            device=stated.device,
-            cache=stated.work_dir,
-            nprocs=stated.nprocs,
-            overwrite=stated.overwrite,
-            retry_failed=stated.retry_failed,
-            watch=watch,
-        )
-    outcomes.say_outcome(outcome)
+    batch.predict(
+        stated.bundle,
+        cases,
+        out=stated.output_dir,
+        dry_run=stated.dry_run,
+        log_json=stated.log_json,
+        maps=tuple(dict.fromkeys([*DEFAULT_MAPS, *(stated.maps or ())])),
+        report=stated.output_dir / PAGES if stated.report else None,
+        shown=shown,
+        rule=stated.rule,
+        brain=stated.brain,
+        atlas=stated.atlas,
+        atlas_names=stated.atlas_names,
+        device=stated.device,
+        engine=stated.engine,
+        nprocs=stated.nprocs,
+        address=stated.address,
+        shard=options.part(stated.shard, "bad shard", "I/N, as 1/8"),
+        cache=stated.work_dir,
+        overwrite=stated.overwrite,
+        retry_failed=stated.retry_failed,
+    )
 
 
 def _cases(stated: argparse.Namespace) -> list[Any]:
@@ -164,7 +189,7 @@ def group(folder: Path, cases: Sequence[Any]) -> None:
         raise DataError("no predictions", where=folder, mend="run the participant level first")
     rows = write_group_tables(folder)
     typer.echo(f"{len(rows)} cases in {folder / TABLE}")
-    outcomes.say_outcome(write_report(folder, out=folder / PAGES, cohort=cases))
+    outcomes.say_pages(write_report(folder, out=folder / PAGES, cohort=cases))
 
 
 def _chosen(cases: Sequence[Any], part: str, labels: Sequence[str]) -> list[Any]:

@@ -109,8 +109,8 @@ def fill(
 ) -> None:
     """Fill predicted lesions, for the next tool.
 
-    Scans with the pseudo-healthy reconstruction in place of the lesion, and the mask as fMRIPrep reads it. Exits with 3
-    if some cases failed; they are named at the end.
+    Scans of every contrast that the model takes with the pseudo-healthy reconstruction in place of the lesion, and the
+    mask as fMRIPrep reads it. Exits with 3 if some cases failed; they are named at the end.
     """
     from hybriduad.exchange.filled_cohort import fill_cohort
 

@@ -159,7 +159,7 @@ OperationsOnly = Annotated[
 ]
 OutFile = Annotated[Path, typer.Option("--out", help="The file to write.")]
 Overrides = Annotated[list[str], _repeated("--set", metavar="KEY=VALUE", help="As train.lr=3.0e-4; repeat.")]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Do it anew, in place of what is in --out.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Do it anew, in place of what is there.")]
 Cache = Annotated[Path | None, typer.Option("--cache", help="Folder for prepared volumes, shared by runs.")]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:1.")]
 
@@ -291,6 +291,10 @@ RetryFailed = Annotated[
 ]
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Only say what would be done, what is wrong with cases, and what it takes.")
+]
+Report = Annotated[
+    Path | None,
+    typer.Option("--report", metavar="DIR", help="Folder of pages, written at the end as 'hybriduad report' does."),
 ]
 LogJson = Annotated[
     Path | None, typer.Option("--log-json", help="File that the log is added to, a JSON object a line.")

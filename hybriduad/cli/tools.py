@@ -87,11 +87,9 @@ def report(
     An HTML file a case and index.html, each to be opened in a browser without a network. They hold the scan and the
     maps inside the brain mask alone. Exits with 3 if some cases failed; they are named at the end.
     """
-    from hybriduad.report.build import INDEX, write_report
+    from hybriduad.report.build import write_report
 
-    outcome = write_report(predictions, out=out, cohort=cohort, scores=scores)
-    typer.echo(f"{len(outcome.done)} pages, {len(outcome.failed)} failed, in {out / INDEX}")
-    outcomes.say_failures(outcome.failed)
+    outcomes.say_pages(write_report(predictions, out=out, cohort=cohort, scores=scores))
 
 
 def speed(

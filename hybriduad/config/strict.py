@@ -21,6 +21,11 @@ class PluginConfig(Strict):
 
     name: str
 
+    @property
+    def method(self) -> str:
+        """What the plug-in does with the paper of it, as a methods section names it; "" where it names none."""
+        return ""
+
 
 class AnomalyConfig(PluginConfig):
     """The block of an anomaly generator; ``weight``: how often it is drawn, relative to the others of the run.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from hybriduad.scan.digests import file_digest
 from hybriduad.scan.preparation import resampled
 from hybriduad.scan.volumes import (
     Image,
+    VolumeGrid,
     read_grid,
     read_mask,
     read_volume,
@@ -33,7 +35,7 @@ from hybriduad.scan.volumes import (
 )
 
 log = logging.getLogger(__name__)
-FORMAT = 1
+FORMAT = 2
 """Part of a folder's request: raised whenever the same request would write other voxels."""
 REQUEST = "fill.json"
 ROI = "label-lesion_roi"
@@ -61,8 +63,8 @@ def fill_cohort(
 ) -> Outcome:
     """Fill the predicted lesions of every case, and write their masks for fMRIPrep; a case that was done is kept.
 
-    The scan that is filled is the one whose pseudo-healthy reconstruction was written; its voxel type, scaling and
-    transforms stay. The mask is written for cases with a T1w scan and a lesion, on the grid of that scan.
+    Filled is every contrast that the model takes and the case has, on its own grid; voxel type, scaling and transforms
+    of the scan stay. The mask is written for cases with a T1w scan and a lesion, on the grid of that scan.
 
     Args:
         predictions: a folder made by ``predict`` with the maps mask, brain and reconstruction (or all).
@@ -85,69 +87,103 @@ def fill_cohort(
     for case in cases:
         began = time.perf_counter()
         try:
-            done = _fill_case(source, case, folder, seam_mm, overwrite)
+            filled = _fill_case(source, case, folder, seam_mm, overwrite)
         except Exception as error:  # no error of a case ends the others
             outcome.failed[case.name] = reason_of(error)
             log.error("%s failed: %s", case.name, outcome.failed[case.name])
             log.debug("traceback of %s", case.name, exc_info=True)
             continue
-        (outcome.done if done else outcome.kept).append(case.name)
-        log.info("%s %s in %.1f s", case.name, "filled" if done else "kept", time.perf_counter() - began)
+        (outcome.done if filled else outcome.kept).append(case.name)
+        what = f"{', '.join(filled)} filled" if filled else "kept"
+        log.info("%s: %s in %.1f s", case.name, what, time.perf_counter() - began)
     return outcome
 
 
-def _fill_case(source: Path, case: Case, out: Path, seam_mm: float, overwrite: bool) -> bool:
-    """Whether something was written: no if the case was done from the same files before."""
+def _fill_case(source: Path, case: Case, out: Path, seam_mm: float, overwrite: bool) -> list[str]:
+    """The contrasts that were filled: none if the case was done from the same files before."""
     record = _record(source, case)
-    shown = str(record["notes"]["shown"])
-    parts = {name: source / record["parts"][name] for name in ("mask", "brain", "reconstruction")}
-    case.check((shown, "T1w"))
-    scan_path = case.images[shown]
-    inputs = {"scan": file_digest(scan_path)} | {name: file_digest(path) for name, path in parts.items()}
-    if record["inputs"].get(shown, {}).get("sha256") != inputs["scan"]:
-        raise DataError("prediction of another scan of that name", where=case.name, mend="predict this cohort first")
-    roi_grid = read_grid(case.images["T1w"]) if "T1w" in case.images else None
+    healthy = _pseudo_healthy(record)
+    case.check((*healthy, "T1w"))
+    parts = {name: source / record["parts"][name] for name in ("mask", "brain")}
+    digests = {name: file_digest(path) for name, path in parts.items()}
+    inputs: dict[str, dict[str, str]] = {}
+    for contrast, path in healthy.items():
+        digest = file_digest(case.images[contrast]) if contrast in case.images else ""
+        if record["inputs"].get(contrast, {}).get("sha256") != digest:
+            mend = "predict this cohort first"
+            raise DataError("prediction of another scan of that name", where=case.name, mend=mend)
+        inputs[contrast] = {"scan": digest, **digests, "reconstruction": file_digest(source / path)}
     place = out / case.place
-    path = place / f"{_named(case, shown)}.nii.gz"
-    sidecar = path.with_name(path.name.removesuffix(".nii.gz") + ".json")
-    if sidecar.is_file() and not overwrite:
-        if json.loads(sidecar.read_text()).get("inputs") != inputs:
-            raise DataError(
-                "filled from other files of that name", where=sidecar, mend="--overwrite, or another folder"
-            )
-        return False
-    roi_path = place / f"{_roi_stem(case)}_{ROI}.nii.gz" if roi_grid is not None else None
-    for old in (sidecar, path, roi_path):  # those of another prediction, whose mask may have had a lesion
-        if old is not None:
-            old.unlink(missing_ok=True)
-    scan, mask = read_volume(scan_path), read_mask(parts["mask"])
-    spread = {name: Image(read_mask(parts[name]).data.astype(np.float32), mask.grid) for name in ("mask", "brain")}
-    on_scan = {name: resampled(image, scan.grid, linear=False) > 0.5 for name, image in spread.items()}
-    healthy = resampled(read_volume(parts["reconstruction"]), scan.grid, linear=True)
-    values, where = fill_lesion(
-        scan.data, healthy, on_scan["mask"], on_scan["brain"], scan.grid.spacing_mm, seam_mm=seam_mm
-    )
+    stems = {contrast: place / _named(case, contrast) for contrast in healthy}
+    waiting = [name for name, stem in stems.items() if overwrite or not _is_filled(stem, inputs[name])]
+    if not waiting:
+        return []
     place.mkdir(parents=True, exist_ok=True)
-    replace_voxels(scan_path, path, where, values)
-    roi = None
-    if roi_grid is not None and roi_path is not None and mask.data.any():
-        voxels = resampled(spread["mask"], roi_grid, linear=False) > 0.5
-        roi = roi_path
-        write_volume(roi, voxels, roi_grid, np.uint8)
-        if not voxels.any():
-            log.warning("%s: the lesion is too small for a voxel of the T1w scan: its mask is empty", case.name)
-    content = {
+    masks = {name: read_mask(path) for name, path in parts.items()}
+    spread = {name: Image(mask.data.astype(np.float32), mask.grid) for name, mask in masks.items()}
+    about = {
         "Description": "the scan with its predicted lesion filled in; hybriduad, research use only",
         "SkullStripped": bool(record["SkullStripped"]),
         "SpatialReference": "orig",
         "seam_mm": seam_mm,
-        "voxels_changed": int(where.sum()),
-        "roi": roi.name if roi else None,
         "bundle": record["bundle"],
-        "inputs": inputs,
     }
-    write_json(sidecar, content)
+    for contrast in waiting:
+        target, sidecar = (stems[contrast].with_name(stems[contrast].name + end) for end in (".nii.gz", ".json"))
+        for old in (sidecar, target):  # those of another prediction
+            old.unlink(missing_ok=True)
+        scan = read_volume(case.images[contrast])
+        grid = _lying(scan.grid, contrast, record)
+        mask, brain = (resampled(spread[name], grid, linear=False) > 0.5 for name in ("mask", "brain"))
+        reconstruction = resampled(read_volume(source / healthy[contrast]), grid, linear=True)
+        values, where = fill_lesion(scan.data, reconstruction, mask, brain, scan.grid.spacing_mm, seam_mm=seam_mm)
+        replace_voxels(case.images[contrast], target, where, values)
+        content = {**about, "voxels_changed": int(where.sum()), "inputs": inputs[contrast]}
+        if contrast == record["notes"]["shown"]:
+            content["roi"] = _write_roi(spread["mask"], case, place, record)
+        write_json(sidecar, content)
+    return waiting
+
+
+def _is_filled(stem: Path, inputs: Mapping[str, str]) -> bool:
+    """Whether a scan was filled before, from the same files.
+
+    Raises:
+        DataError: it was, from others.
+    """
+    sidecar = stem.with_name(f"{stem.name}.json")
+    if not sidecar.is_file():
+        return False
+    if json.loads(sidecar.read_text()).get("inputs") != inputs:
+        raise DataError("filled from other files of that name", where=sidecar, mend="--overwrite, or another folder")
     return True
+
+
+def _write_roi(mask: Image, case: Case, place: Path, record: Mapping[str, Any]) -> str | None:
+    """Write the mask on the grid of the T1w scan; the name of the file, None without a T1w scan or a lesion."""
+    if "T1w" not in case.images:
+        return None
+    path = place / f"{_roi_stem(case)}_{ROI}.nii.gz"
+    path.unlink(missing_ok=True)  # of another prediction, which may have had a lesion
+    if not mask.data.any():
+        return None
+    grid = read_grid(case.images["T1w"])
+    voxels = resampled(mask, _lying(grid, "T1w", record), linear=False) > 0.5
+    write_volume(path, voxels, grid, np.uint8)
+    if not voxels.any():
+        log.warning("%s: the lesion is too small for a voxel of the T1w scan: its mask is empty", case.name)
+    return path.name
+
+
+def _lying(grid: VolumeGrid, contrast: str, record: Mapping[str, Any]) -> VolumeGrid:
+    """The grid of a scan where the prediction took it to lie: template space moves further contrasts to the first."""
+    moved = record["notes"].get("moved", {}).get(contrast)
+    return grid if moved is None else VolumeGrid.make(grid.shape, np.array(moved["matrix"]) @ grid.affine)
+
+
+def _pseudo_healthy(record: Mapping[str, Any]) -> dict[str, str]:
+    """Contrast -> the file of its pseudo-healthy scan, the one that pages show first; once there was no other."""
+    return dict(record.get("pseudo_healthy") or {record["notes"]["shown"]: record["parts"]["reconstruction"]})
 
 
 def _record(source: Path, case: Case) -> dict[str, Any]:
@@ -158,7 +194,7 @@ def _record(source: Path, case: Case) -> dict[str, Any]:
     try:
         record: dict[str, Any] = json.loads(path.read_text())
         there = set(record["parts"])
-        for part in record["parts"].values():
+        for part in (*record["parts"].values(), *record.get("pseudo_healthy", {}).values()):
             if not (source / part).resolve().is_relative_to(source.resolve()):
                 raise DataError("record of a file outside its folder", where=path, got=part)
     except (ValueError, KeyError, AttributeError) as error:

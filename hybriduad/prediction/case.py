@@ -123,18 +123,16 @@ def _nearest(judged: np.ndarray, spacing_mm: tuple[float, float, float]) -> np.n
 def _pseudo_healthy(
     prediction: Prediction, prepared: Prepared, case: Case, detector: Detector, brain: np.ndarray
 ) -> np.ndarray | None:
-    """(C, X, Y, Z): the reconstruction inside the brain, and around it the scan of the contrast that is written."""
+    """(C, X, Y, Z): the reconstruction inside the brain, and around it the scan; 0 of a contrast that is absent."""
     if prediction.reconstruction is None:
         return None
     contrasts = detector.anatomy.contrasts
-    shown = case.shown_contrast(contrasts)
-    outside = {shown: scan_on_grid(case.images, shown, prepared.grid.volume, prepared.notes)}
     result = np.zeros((len(contrasts), *brain.shape), dtype=np.float32)
     for index, name in enumerate(contrasts):
         if not prepared.present[index]:
             continue
         inside = intensity_from_model(prediction.reconstruction[index], prepared.grid, index)
-        around = outside.get(name, np.float32(0))
+        around = scan_on_grid(case.images, name, prepared.grid.volume, prepared.notes)
         if prepared.bias is None:
             result[index] = np.where(brain, restore(inside, prepared.grid, order=1), around)
         else:  # around the brain the model grid is empty: nothing of that is mixed in

@@ -167,6 +167,8 @@ def _request(
     stated: dict[str, Any] = {} if brain is None else {"brain": brain}
     stated |= {} if atlas is None else {"atlas": atlas.digest}
     stated |= registration_version(model.anatomy)
+    if "reconstruction" in maps and len(model.anatomy.contrasts) > 1:  # earlier versions wrote one contrast alone
+        stated["pseudo_healthy"] = "every contrast"
     return {"maps": list(maps), "rule": rule, "bundle": model.digest} | stated
 
 
@@ -211,6 +213,7 @@ def begin_folder(
         for old in (*folder.glob(f"{FAILURES}/sub-*.json"), *folder.glob("failures.tsv"), *folder.glob(GROUP)):
             old.unlink(missing_ok=True)
     folder.mkdir(parents=True, exist_ok=True)
+    stage1 = model if model.kind == "reconstructor" else model.reconstructor
     content = {
         "format": FORMAT,
         "bundle": model.digest,
@@ -218,6 +221,7 @@ def begin_folder(
         "contrasts": list(model.anatomy.contrasts),
         "used": model.used,
         "parts": _scored(model),
+        "reconstruction": None if stage1 is None else stage1.run.model.method,
         "fusion": model.run.fusion.model_dump(mode="json") if model.kind == "detector" else None,
         "thresholds": model.record["thresholds"],
         "request": _request(model, maps, rule, brain, atlas),
@@ -315,24 +319,23 @@ def write_case(
     contrasts = model.anatomy.contrasts
     # In the space of the scan itself, which BIDS calls "orig".
     shared = {"SkullStripped": prediction.notes["brain"]["method"].startswith("non-zero"), "SpatialReference": "orig"}
-    written: dict[str, Any] = {}
+    written: dict[str, str] = {}
+    healthy: dict[str, str] = {}
     for part in wanted:
         values = getattr(prediction, part)
         if values is None:
             continue
-        if part == "reconstruction":
-            shown = case.shown_contrast(contrasts)
-            suffix, values = f"{SUFFIXES[part]}_{shown}", values[contrasts.index(shown)]
-        else:
-            suffix = SUFFIXES[part]
-        binary = values.dtype == bool
-        path = place / f"{case.name}_{suffix}.nii.gz"
-        write_volume(path, values, grid, np.uint8 if binary else np.float32)
-        written[part] = path.relative_to(folder).as_posix()
-        if part != "score":
-            kind = {"mask": "Lesion", "brain": "Brain"}.get(part)
-            content = {"Description": f"{CONTENT[part]}; hybriduad, research use only"}
-            write_json(place / f"{case.name}_{suffix}.json", shared | content | ({"Type": kind} if kind else {}))
+        for contrast, volume in ({"": values} if part != "reconstruction" else _scans(values, case, contrasts)).items():
+            stem = f"{case.name}_{SUFFIXES[part]}{contrast and f'_{contrast}'}"
+            write_volume(place / f"{stem}.nii.gz", volume, grid, np.uint8 if volume.dtype == bool else np.float32)
+            relative = (case.place / f"{stem}.nii.gz").as_posix()
+            written.setdefault(part, relative)
+            if contrast:
+                healthy[contrast] = relative
+            if part != "score":
+                kind = {"mask": "Lesion", "brain": "Brain"}.get(part)
+                content = {"Description": f"{CONTENT[part]}; hybriduad, research use only"}
+                write_json(place / f"{stem}.json", shared | content | ({"Type": kind} if kind else {}))
     thresholds = model.record["thresholds"]
     if "mask" in written and prediction.mask is not None and prediction.score is not None:
         space = prediction.notes.get("template")
@@ -359,6 +362,7 @@ def write_case(
             "subject": case.subject,
             "bundle": model.digest,
             "parts": written,
+            "pseudo_healthy": healthy,
             "threshold": prediction.threshold,
             "peak_score": None if prediction.score is None else round(float(prediction.score.max()), 4),
             "mean_uncertainty": _mean(prediction.uncertainty, prediction.brain),
@@ -377,6 +381,13 @@ def write_case(
 
 def _mean(values: np.ndarray | None, brain: np.ndarray) -> float | None:
     return None if values is None or not brain.any() else round(float(values[brain].mean()), 4)
+
+
+def _scans(values: np.ndarray, case: Case, contrasts: tuple[str, ...]) -> dict[str, np.ndarray]:
+    """Contrast -> its pseudo-healthy scan (X, Y, Z), of those that the case has; the one that pages show is first."""
+    shown = case.shown_contrast(contrasts)
+    volumes = {name: values[contrasts.index(name)] for name in (shown, *contrasts) if name in case.images}
+    return {name: volume for name, volume in volumes.items() if name == shown or volume.any()}
 
 
 def _inputs(case: Case, contrasts: tuple[str, ...]) -> dict[str, Any]:

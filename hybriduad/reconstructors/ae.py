@@ -25,6 +25,10 @@ class Config(PluginConfig):
     depth: int = Field(4, ge=1, le=6)
     latent: int = Field(128, ge=1)
 
+    @property
+    def method(self) -> str:
+        return "an autoencoder with a dense code (arXiv:2004.03271)"
+
 
 class Model(ImageReconstructor):
     """Image (B, C, H, W) -> code (B, latent) -> image."""

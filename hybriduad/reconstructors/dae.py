@@ -31,6 +31,10 @@ class Config(PluginConfig):
     cells: int = Field(16, ge=2)
     deviation: float = Field(0.2, gt=0)
 
+    @property
+    def method(self) -> str:
+        return "a denoising autoencoder with coarse noise (Kascenas et al., MIDL 2022, PMLR 172)"
+
 
 class Model(ImageReconstructor):
     """UNet with skip connections, image (B, C, H, W) -> clean image."""

@@ -62,6 +62,14 @@ class Config(Diffusion):
 
     name: Literal["ddpm"]
 
+    @property
+    def method(self) -> str:
+        if self.condition != "none":
+            return "a conditioned diffusion model (cDDPM, Behrendt et al. 2023, arXiv:2312.04215)"
+        if self.noise == "simplex":
+            return "a diffusion model with simplex noise (AnoDDPM, doi:10.1109/CVPRW56347.2022.00080)"
+        return "a diffusion model (DDPM, arXiv:2006.11239)"
+
 
 class Model(ImageReconstructor):
     """F(x_t, t[, code]) -> x0, with x_t = sqrt(abar_t) x0 + sqrt(1 - abar_t) n."""

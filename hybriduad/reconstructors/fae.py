@@ -45,6 +45,10 @@ class Config(ExtractorConfig):
     width: int = Field(64, ge=GROUPS, multiple_of=GROUPS)
     depth: int = Field(3, ge=1, le=5)
 
+    @property
+    def method(self) -> str:
+        return "a feature autoencoder (FAE, arXiv:2208.10992)"
+
 
 class Model(ExtractorReconstructor):
     """Features (B, C 256, H / 2, W / 2) -> features of a healthy slice."""

@@ -38,6 +38,10 @@ class Config(PluginConfig):
     depth: int = Field(4, ge=1, le=6)
     latent: int = Field(128, ge=1)
 
+    @property
+    def method(self) -> str:
+        return "a generative adversarial network with an encoder (f-AnoGAN, doi:10.1016/j.media.2019.01.010)"
+
 
 class Model(ImageReconstructor):
     """Code (B, latent) -> image (generator), image -> number (critic), image -> code (encoder)."""

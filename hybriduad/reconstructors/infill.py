@@ -45,6 +45,10 @@ class Config(PluginConfig):
     unshuffle: int = Field(2, ge=1, le=4)
     threshold: float = Field(2.0, gt=0)
 
+    @property
+    def method(self) -> str:
+        return "filling of suspicious regions (after AutoDDPM, arXiv:2305.19643)"
+
     @model_validator(mode="after")
     def _widths(self) -> Config:
         check_widths(self.widths)

@@ -26,6 +26,10 @@ class Config(ddpm.Diffusion):
 
     name: Literal["pddpm"]
 
+    @property
+    def method(self) -> str:
+        return "a patched diffusion model (pDDPM, arXiv:2303.03758)"
+
 
 class Model(ddpm.Model):
     """F(x_t inside a box, x0 outside, t[, code]) -> x0, of which the box counts."""

@@ -38,6 +38,10 @@ class Config(ExtractorConfig):
     name: Literal["rd"]
     embedding: int = Field(128, ge=GROUPS, multiple_of=GROUPS)
 
+    @property
+    def method(self) -> str:
+        return "reverse distillation (arXiv:2201.10703)"
+
 
 class Model(ExtractorReconstructor):
     """Features of three levels -> embedding -> the same features of a healthy slice."""

@@ -32,6 +32,10 @@ class Config(PluginConfig):
     latent: int = Field(128, ge=1)
     kl: float = Field(1e-3, ge=0)
 
+    @property
+    def method(self) -> str:
+        return "a variational autoencoder (arXiv:1312.6114)"
+
 
 class Model(ImageReconstructor):
     """Image (B, C, H, W) -> Gaussian of codes (B, latent) -> image."""

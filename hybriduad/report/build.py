@@ -15,11 +15,12 @@ from hybriduad.core.errors import ConfigError, reason_of
 from hybriduad.core.outcome import Outcome
 from hybriduad.core.requests import refuse_strangers
 from hybriduad.core.types import Case
-from hybriduad.prediction.files import MODEL
+from hybriduad.prediction.files import MODEL, PAGES
 from hybriduad.prediction.flags import flags_of, out_of_distribution
 from hybriduad.report import facts
 from hybriduad.report.embedding import Layers, encoded, read_layers
 from hybriduad.report.group import HEIGHT, WIDTH, Row, distribution
+from hybriduad.report.methods import methods
 from hybriduad.report.mosaic import draw_mosaic, draw_thumbnail
 from hybriduad.report.records import Record, failures, read_json, read_records, read_scores
 from hybriduad.report.rendering import render
@@ -74,7 +75,7 @@ def write_report(
 
     Raises:
         DataError: no predictions or evaluation there, or a cohort that cannot be read.
-        ConfigError: an evaluation of another bundle, or ``out`` holds something else.
+        ConfigError: an evaluation of another bundle, or as :func:`check_place`.
     """
     source, folder = Path(predictions), Path(out)
     failed: dict[str, str] = {}
@@ -83,7 +84,7 @@ def write_report(
     figures = {} if scores is None else read_scores(Path(scores), str(model.get("bundle")))
     cases = read_cohort(cohort) if isinstance(cohort, str | Path) else list(cohort or ())
     pages = page_names([record.case for record in records])
-    _begin(folder, {INDEX, *pages.values()})
+    _begin(folder, source, {INDEX, *pages.values()})
     outcome, rows = Outcome(folder, failed=failed), []
     for place, record in enumerate(records):
         name = record.case
@@ -162,7 +163,7 @@ def case_content(
         "dice": facts.predicted_dice(confidence),
         "calibration": facts.calibration(record, thresholds if isinstance(thresholds, Mapping) else {}),
         "provenance": facts.provenance(record),
-        "methods": facts.methods(record, model),
+        "methods": methods(record, model),
         "figures": [(title, facts.number(figures[key])) for key, title in facts.FIGURES.items() if figures.get(key)],
         "mosaic": base64.b64encode(draw_mosaic(layers, threshold)).decode(),
         "number": facts.number,
@@ -217,9 +218,21 @@ def without_paths(sentence: str) -> str:
     return re.sub(r"(?<![\w.<])/(?:(?:(?!: got |: expected |, expected |; )[^/\n])*/)+", "", sentence)
 
 
-def _begin(folder: Path, kept: set[str]) -> None:
-    """Make the folder, or check that it holds a report; pages of it that are not ``kept`` go."""
+def check_place(folder: Path, predictions: Path) -> None:
+    """Check that the pages of these predictions may be written to a folder; neither has to be there yet.
+
+    Raises:
+        ConfigError: the folder holds something else than pages, or is the folder of the predictions or around it.
+    """
+    if folder.resolve() in (predictions.resolve(), *predictions.resolve().parents):
+        mend = f"name a folder of their own, as {predictions / PAGES}"
+        raise ConfigError("pages in a folder that holds the predictions", got=folder, mend=mend)
     refuse_strangers(folder, lambda path: path.name.startswith(".") or _is_page(path))
+
+
+def _begin(folder: Path, predictions: Path, kept: set[str]) -> None:
+    """Make the folder, or check that it holds a report; pages of it that are not ``kept`` go."""
+    check_place(folder, predictions)
     for path in folder.iterdir() if folder.is_dir() else ():
         if not path.name.startswith(".") and path.name not in kept:
             path.unlink()

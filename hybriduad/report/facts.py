@@ -1,4 +1,4 @@
-"""What a page says of a case in words: brain, quality, calibration, provenance, and the methods to cite."""
+"""What a page says of a case in words: quality, calibration, provenance, and what its score is made of."""
 
 from __future__ import annotations
 
@@ -96,7 +96,8 @@ def least_volume(entry: Mapping[str, Any]) -> tuple[float, bool]:
     return float(least), sized.get("per") == "scan"
 
 
-def _left_out(entry: Mapping[str, Any]) -> list[str]:
+def left_out(entry: Mapping[str, Any]) -> list[str]:
+    """A sentence of what a rule leaves out of masks for its size; none where it leaves out nothing."""
     least_ml, per_scan = least_volume(entry)
     what = "Masks" if per_scan else "Components"
     return [f"{what} of less than {number(least_ml)} ml are left out."] if least_ml else []
@@ -111,7 +112,7 @@ def calibration(record: Record, thresholds: Mapping[str, Any]) -> list[str]:
     sentences = [
         f"The mask holds the voxels of the brain whose score reaches {number(threshold, 4)}, by the rule “{rule}”"
         + (", which finds the threshold of each scan from its own scores." if by_scan else ", the same for all scans."),
-        *_left_out(entry),
+        *left_out(entry),
         f"The rule was set on {number(entry.get('cases'))} cases of {number(entry.get('subjects'))} subjects, "
         "on the voxels of their brains.",
     ]
@@ -184,37 +185,3 @@ def _size(fusion: Mapping[str, Any], name: str) -> float:
         return float(fusion.get(name, 0.0))
     except (TypeError, ValueError):
         return 0.0
-
-
-def methods(record: Record, model: Mapping[str, Any]) -> str:
-    """A paragraph for a methods section."""
-    content, notes = record.content, record.notes
-    stated = content.get("versions")
-    versions: Mapping[str, Any] = stated if isinstance(stated, Mapping) else {}
-    inputs = content["inputs"] if isinstance(content["inputs"], Mapping) else {}
-    contrasts = [name for name in inputs if name != "brain"]
-    version, torch = versions.get("hybriduad", "–"), versions.get("torch", "–")
-    text = [
-        f"Anomaly scores were computed with hybriduad {version} (PyTorch {torch}) from "
-        f"{' and '.join(contrasts)} ({notes.get('space', 'native')} space, {notes.get('direction', 'axial')} slices)",
-        f"by the {model.get('kind', 'model')} of sha256 {str(content['bundle'])[:12]}.",
-        f"The score, between 0 and 1, is {score_of(model)}.",
-    ]
-    if method := record.brain.get("method"):
-        text.append(f"Scores count inside the brain only (brain mask: {method}).")
-    if content.get("threshold") is not None:
-        entry = rule_of(record, model.get("thresholds"))
-        text.append(
-            f"Lesions were outlined where the score reached {number(content['threshold'], 4)}, by the rule "
-            f"{content.get('rule')}, set on {number(entry.get('subjects'))} subjects; "
-            "components are 26-connected."
-        )
-        text += _left_out(entry)
-        if SYSTEM in (entry.get("calibrations") or {}):
-            text.append(
-                "The threshold of a scan maximises its expected Dice (Dai and Li, RankSEG, JMLR 24, 2023)."
-                if content.get("rule") == "expected-dice"
-                else ""
-            )
-    text.append("The software is for research use only.")
-    return " ".join(sentence for sentence in text if sentence)

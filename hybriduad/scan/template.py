@@ -1,6 +1,7 @@
 """The ICBM 2009a template of nilearn's wheel: what the space MNI152NLin2009aSym is, and its model grid.
 
-Fonov et al. 2009, doi:10.1016/S1053-8119(09)70884-5: the average of 152 people, symmetric and without a skull.
+Fonov et al. 2011, doi:10.1016/j.neuroimage.2010.07.033, and 2009, doi:10.1016/S1053-8119(09)70884-5: the average of 152
+people, symmetric and without a skull.
 """
 
 from __future__ import annotations

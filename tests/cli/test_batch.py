@@ -7,19 +7,23 @@ import json
 import logging
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import nibabel as nib
 import pytest
+import typer.main
 from bids_valid import bids_issues
+from reported import data_of, words_of
 from rich.console import Console
 from verbs import run
 
 from hybriduad import __version__
 from hybriduad.cli import bids as bids_app
 from hybriduad.cli import log
-from hybriduad.cohort.manifest import read_cohort
+from hybriduad.cli.app import app
+from hybriduad.cohort.manifest import read_cohort, write_manifest
 from hybriduad.core.errors import ConfigError, DataError
 
 
@@ -76,6 +80,53 @@ class TestPredict:
         result = run(*arguments)
         assert result.exit_code == 0, result.output
         assert "sub-03 done in" in (out / "logs" / "3.jsonl").read_text()
+
+    def test_one_command_from_scans_to_pages_also_when_a_case_failed(
+        self, tiny_cohort: Path, tiny_detector: Path, tmp_path: Path
+    ) -> None:
+        case, _, other = read_cohort(tiny_cohort)
+        broken = tmp_path / "sub-03_FLAIR.nii.gz"
+        broken.write_bytes(other.images["FLAIR"].read_bytes()[:3000])
+        write_manifest([case, replace(other, images={"FLAIR": broken}, lesion=None)], tmp_path / "cohort.csv")
+        out, pages = tmp_path / "out", tmp_path / "pages"
+        arguments = ("predict", tiny_detector, tmp_path / "cohort.csv", "--out", out, "--device", "cpu")
+        assert run(*arguments, "--report", pages, "--dry-run").exit_code == 0
+        assert not pages.exists()
+        result = run(*arguments, "--report", pages)
+        assert result.exit_code == 3, result.output
+        said = [f"1 done, 0 kept, 1 failed, in {out}", f"1 pages, 0 failed, in {pages / 'index.html'}"]
+        assert result.stdout.splitlines() == said
+        assert {path.name for path in pages.iterdir()} == {"index.html", "sub-01.html"}
+        assert {"scan", "score"} <= data_of(pages / "sub-01.html")["layers"].keys()
+        assert "sub-03 damaged or truncated file" in words_of(pages / "index.html")
+        again = run(*arguments, "--report", pages)
+        assert "0 done, 1 kept, 1 failed" in again.stdout, "the pages are no strangers to a further run"
+
+    @pytest.mark.parametrize(
+        ("options", "sentence"),
+        [
+            (("--report", "pages", "--shard", "1/2"), "--report in a shard, which would write the pages of other"),
+            (("--report", "out"), "pages in a folder that holds the predictions: got out; name a folder of their own"),
+            (("--report", "."), "pages in a folder that holds the predictions: got .;"),
+            (("--report", "thesis"), "output folder holds something else in thesis"),
+            (("--report", "thesis", "--dry-run"), "output folder holds something else in thesis"),
+        ],
+    )
+    def test_pages_that_cannot_be_written_are_said_before_anything_is_predicted(
+        self,
+        options: tuple[str, ...],
+        sentence: str,
+        tiny_cohort: Path,
+        tiny_detector: Path,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        monkeypatch.chdir(tmp_path)
+        (tmp_path / "thesis").mkdir()
+        (tmp_path / "thesis" / "chapter.html").touch()
+        result = run("predict", tiny_detector, tiny_cohort, "--out", "out", *options)
+        assert (result.exit_code, result.stderr.startswith(f"hybriduad: {sentence}")) == (2, True), result.stderr
+        assert not (tmp_path / "out").exists()
 
     @pytest.mark.parametrize(
         ("options", "sentence"),
@@ -146,6 +197,55 @@ class TestBidsApp:
         assert rows[1] == ["sub-01_ses-2", "sub-01", "ses-2", "n/a", "done"]
         assert rows[2] == ["sub-02_ses-1", "sub-02", "ses-1", "n/a", "failed"]
         assert bids_issues(out)[0] == []  # the failed case, the tables and the pages included
+
+    def test_it_has_every_option_of_predict_but_those_that_bids_says_otherwise(self) -> None:
+        verb = typer.main.get_command(app).commands["predict"]
+        otherwise = {"--out", "--split", "--contrast", "--cache", "--help"}  # OUT_DIR, labels, filter file, -w
+        known = {name for action in bids_app._parser()._actions for name in action.option_strings}
+        assert {name for parameter in verb.params for name in parameter.opts if name[0] == "-"} - otherwise <= known
+
+    def test_a_shard_with_a_log_for_machines_and_pages_of_all(
+        self, data_set: Path, tiny_detector: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        out, chosen = tmp_path / "out", tmp_path / "filter.json"
+        chosen.write_text(json.dumps({"flair": {"acquisition": [None, "slow"]}}))
+        common = (data_set, out, "participant", "--bundle", tiny_detector, "--device", "cpu", "--skip-bids-validation")
+        common = (*common, "--bids-filter-file", chosen)
+        shard = (*common, "--shard", "2/3", "--engine", "local", "--log-json", out / "logs" / "2.jsonl")
+        assert app_run(*shard, "--dry-run") == 0
+        assert capsys.readouterr().out.startswith("sub-01_ses-2: to do\n1 to do, 0 done, 0 failed, 0 wrong")
+        assert not out.exists()
+        assert app_run(*shard) == 0
+        assert "1 done, 0 kept, 0 failed" in capsys.readouterr().out
+        (entry,) = [json.loads(line) for line in (out / "logs" / "2.jsonl").read_text().splitlines()]
+        assert (entry["result"]["case"], entry["result"]["status"]) == ("sub-01_ses-2", "done")
+        assert app_run(*shard, "--report") == 2
+        assert "hybriduad-bids: --report in a shard" in capsys.readouterr().err
+        assert app_run(*common, "--report", "--participant-label", "01", "--session-label", "1") == 0
+        assert f"2 pages, 0 failed, in {out / 'report' / 'index.html'}" in capsys.readouterr().out
+        assert {"scan", "score"} <= data_of(out / "report" / "sub-01_ses-2.html")["layers"].keys()
+
+    @pytest.mark.parametrize(
+        ("options", "sentence"),
+        [
+            (("--shard", "1:3"), "bad shard: got '1:3', expected I/N, as 1/8"),
+            (("--engine", "local", "--nprocs", "2"), "several workers in one process"),
+            (("--engine", "processes", "--address", "HOST:6379"), "address without a cluster: got HOST:6379"),
+        ],
+    )
+    def test_a_wrong_option_is_one_sentence(
+        self,
+        options: tuple[str, ...],
+        sentence: str,
+        data_set: Path,
+        tiny_detector: Path,
+        tmp_path: Path,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:
+        alone = ("--participant-label", "01", "--session-label", "1", "--skip-bids-validation")
+        arguments = (data_set, tmp_path / "out", "participant", "--bundle", tiny_detector, *alone)
+        assert app_run(*arguments, *options) == 2
+        assert capsys.readouterr().err.splitlines()[-1].startswith(f"hybriduad-bids: {sentence}")
 
     def test_a_case_that_cannot_be_read_stops_no_other(
         self, data_set: Path, tiny_detector: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -220,6 +320,8 @@ class TestBidsApp:
             (("raw", "o", "participant"), "participant level without a model"),
             (("raw", "raw", "participant", "--bundle", "b"), "output folder is the data set itself"),
             (("raw", "o", "group"), "no predictions in o"),
+            (("raw", "o", "group", "--dry-run"), "option of the participant level alone: got --shard or --dry-run"),
+            (("raw", "o", "group", "--shard", "1/2"), "option of the participant level alone"),
             (
                 ("raw", "o", "participant", "--bundle", "b", "--skip-bids-validation", "--participant-label", "7"),
                 "no such subject in the data set: got ['7'], expected some of ['01', '02']",

@@ -10,14 +10,22 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+import torch
 from bids_valid import bids_issues
 from scipy import ndimage
+from tiny import DETECTOR, RECONSTRUCTOR
 
 from hybriduad.cohort.manifest import read_manifest, write_manifest
+from hybriduad.config import files as configs
+from hybriduad.core import plugins
 from hybriduad.core.errors import ConfigError
+from hybriduad.detector import bundle
 from hybriduad.exchange.filled_cohort import fill_cohort
 from hybriduad.exchange.filling import fill_lesion
+from hybriduad.networks.segmenter import Segmenter
 from hybriduad.prediction.cohort import predict_cohort
+from hybriduad.scan.preparation import resampled
+from hybriduad.scan.volumes import read_grid, read_volume
 
 SPACING = (1.0, 1.0, 3.0)
 SHAPE = (40, 40, 9)
@@ -174,5 +182,92 @@ def test_a_case_that_cannot_be_filled_is_named(
         fill_cohort(*predicted, out=tmp_path / "mine")
 
 
-def record(out: Path) -> dict:
-    return json.loads((out / "sub-01/anat/sub-01_desc-lesionfilled_FLAIR.json").read_text())
+@pytest.fixture(scope="module")
+def of_both(
+    predicted: tuple[Path, Path], tiny_detector: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, Path]:
+    """Predictions of 01 alone by an untrained detector of FLAIR and T1w, with the cohort."""
+    root = tmp_path_factory.mktemp("both")
+    stage1 = RECONSTRUCTOR | {"anatomy": {"contrasts": ["FLAIR", "T1w"], "size": 32}}
+    first, second = configs.parse(stage1, "tests", "reconstructor"), configs.parse(DETECTOR, "tests", "detector")
+    torch.manual_seed(0)
+    model = plugins.load("reconstructors", "ddpm").Model(first.model, 2, 32)
+    thresholds = {"default": "best-dice", "rules": {"best-dice": {"values": {"score": 0.6}}}}
+    stated = bundle.Description(first.anatomy, "axial", "float32", {"cases": 0}, {}, thresholds=thresholds)
+    edges = {"histogram_edges": torch.linspace(0, 1, 82)}
+    parent = bundle.save(root / "reconstructor", first, model.state_dict(), edges, stated)
+    bundle.save(root / "detector", second, Segmenter(second.segmenter, 2).state_dict(), edges, stated, parent)
+    case, _ = read_manifest(predicted[1])
+    write_manifest([case], root / "cohort.csv")
+    predict_cohort(root / "detector", root / "cohort.csv", out=root / "p", maps=("all",), device="cpu")
+    return root / "p", root / "cohort.csv"
+
+
+def test_every_contrast_is_filled_on_its_own_grid(of_both: tuple[Path, Path], tmp_path: Path) -> None:
+    (case,) = read_manifest(of_both[1])
+    outcome = fill_cohort(*of_both, out=tmp_path / "out")
+    assert outcome.done == ["sub-01"]
+    for contrast in ("FLAIR", "T1w"):
+        before = nib.load(case.images[contrast])
+        after = nib.load(tmp_path / f"out/sub-01/anat/sub-01_desc-lesionfilled_{contrast}.nii.gz")
+        assert after.shape == before.shape
+        np.testing.assert_array_equal(after.affine, before.affine)
+        changed = np.asarray(after.dataobj) != np.asarray(before.dataobj)
+        assert 0 < changed.sum() == pytest.approx(record(tmp_path / "out", contrast)["voxels_changed"], rel=0.05)
+    healthy = nib.load(of_both[0] / "sub-01/anat/sub-01_desc-pseudohealthy_T1w.nii.gz")
+    brain = np.asarray(nib.load(of_both[0] / "sub-01/anat/sub-01_desc-brain_mask.nii.gz").dataobj) > 0
+    scan = resampled(read_volume(case.images["T1w"]), read_grid(case.images["FLAIR"]), linear=True)
+    assert scan[~brain].any()
+    np.testing.assert_allclose(healthy.get_fdata()[~brain], scan[~brain], rtol=1e-5)
+    assert np.abs(healthy.get_fdata() - scan)[brain].mean() > 0.01 * scan[brain].mean()
+    assert bids_issues(of_both[0])[0] == []
+    assert bids_issues(tmp_path / "out")[0] == []
+    assert fill_cohort(*of_both, out=tmp_path / "out").kept == ["sub-01"]
+    (tmp_path / "out/sub-01/anat/sub-01_desc-lesionfilled_T1w.json").unlink()  # killed between the two
+    assert fill_cohort(*of_both, out=tmp_path / "out").done == ["sub-01"]
+
+
+def test_a_contrast_that_was_moved_is_filled_where_it_lies(of_both: tuple[Path, Path], tmp_path: Path) -> None:
+    """As template space notes it: 15 mm to the right of where the header has it."""
+    source = Path(shutil.copytree(of_both[0], tmp_path / "p"))
+    path = source / "sub-01/anat/sub-01_desc-anomaly_probseg.json"
+    content = json.loads(path.read_text())
+    content["notes"]["moved"] = {
+        "T1w": {"mm": 15.0, "matrix": [[1, 0, 0, 15], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]}
+    }
+    path.write_text(json.dumps(content))
+    places = {}
+    for name, predictions in (("still", of_both[0]), ("moved", source)):
+        fill_cohort(predictions, of_both[1], out=tmp_path / name)
+        roi = nib.load(tmp_path / name / "sub-01/anat/sub-01_T1w_label-lesion_roi.nii.gz")
+        filled = nib.load(tmp_path / name / "sub-01/anat/sub-01_desc-lesionfilled_T1w.nii.gz")
+        scan = nib.load(read_manifest(of_both[1])[0].images["T1w"])
+        different = np.asarray(filled.dataobj) != np.asarray(scan.dataobj)
+        places[name] = [
+            (np.argwhere(voxels) @ scan.affine[:3, :3].T).mean(axis=0)
+            for voxels in (np.asarray(roi.dataobj) > 0, different)
+        ]
+    for still, moved in zip(places["still"], places["moved"], strict=True):
+        np.testing.assert_allclose(moved - still, [-15, 0, 0], atol=2)
+
+
+def test_predictions_of_before_fill_the_contrast_that_they_have(of_both: tuple[Path, Path], tmp_path: Path) -> None:
+    source = Path(shutil.copytree(of_both[0], tmp_path / "p"))
+    path = source / "sub-01/anat/sub-01_desc-anomaly_probseg.json"
+    content = json.loads(path.read_text())
+    del content["pseudo_healthy"]
+    path.write_text(json.dumps(content))
+    assert fill_cohort(source, of_both[1], out=tmp_path / "out").done == ["sub-01"]
+    assert [path.name for path in (tmp_path / "out").rglob("*filled*.nii.gz")] == [
+        "sub-01_desc-lesionfilled_FLAIR.nii.gz"
+    ]
+    model = json.loads((source / "model.json").read_text())
+    del model["request"]["pseudo_healthy"]
+    (source / "model.json").write_text(json.dumps(model))
+    detector = of_both[0].parent / "detector"
+    with pytest.raises(ConfigError, match=r"other predictions.*pseudo_healthy None there and every contrast now"):
+        predict_cohort(detector, of_both[1], out=source, maps=("all",), device="cpu")
+
+
+def record(out: Path, contrast: str = "FLAIR") -> dict:
+    return json.loads((out / f"sub-01/anat/sub-01_desc-lesionfilled_{contrast}.json").read_text())

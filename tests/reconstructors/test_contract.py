@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import fields, replace
 from pathlib import Path
@@ -95,6 +96,15 @@ def learn(model: Reconstructor, batch: Batch, player: Player, update: int, optim
         optimiser.zero_grad()
         model.loss(batch, keys, player.name)["loss"].backward()
         optimiser.step()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_method_is_named_with_a_paper_that_the_file_names(family: str) -> None:
+    module = plugins.load("reconstructors", family)
+    for changes in [{}, {"condition": "small"}, {"noise": "gaussian"}] if family == "ddpm" else [{}]:
+        method = checked(module.Config, {"name": family, **TINY[family], **changes}, "tests").method
+        (paper,) = re.findall(r"(?:arXiv|doi|PMLR)[: ]([\w./-]*\w)", method)
+        assert paper in module.__doc__, method
 
 
 @pytest.fixture(scope="module")

@@ -59,6 +59,8 @@ def test_the_methods_name_what_was_used(report: Path, predictions: Path) -> None
     for fact in (record["versions"]["hybriduad"], record["bundle"][:12], "FLAIR", "best-dice", str(THRESHOLD)):
         assert fact in methods
     assert "is the mean of the reconstruction's anomaly map (weight 1) and of the segmenter's probability" in methods
+    assert "(after Behrendt et al., Combining Reconstruction-based" in methods
+    assert "modelled by a diffusion model with simplex noise (AnoDDPM, doi:10.1109/CVPRW56347.2022.00080)" in methods
     for digest in (record["bundle"], record["inputs"]["FLAIR"]["sha256"]):
         assert digest in words
 

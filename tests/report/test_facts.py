@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from hybriduad.config import files as configs
-from hybriduad.report.facts import methods, score_of
+from hybriduad.report.facts import score_of
+from hybriduad.report.methods import methods
 from hybriduad.report.records import Record
 
 BOTH = ["map", "probability"]

@@ -129,6 +129,20 @@ def test_overlay_and_background_can_be_chosen(case: Watched) -> None:
     assert np.abs(settled() - with_score).mean() < 0.01
 
 
+def test_the_overlay_is_as_opaque_as_its_control_says(case: Watched) -> None:
+    def at(opacity: int) -> np.ndarray:
+        case.page.locator("#opacity").fill(str(opacity))
+        case.page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+        return case.picture()
+
+    bare, *seen = (at(opacity) for opacity in (0, 30, 70, 100))
+    assert coloured(bare) == 0
+    assert coloured(seen[-1]) > 50
+    departures = [np.abs(picture - bare).mean() for picture in seen]
+    assert departures[0] * 1.2 < departures[1] < departures[2], departures
+    assert np.abs(at(70) - seen[1]).mean() < 0.01
+
+
 def test_a_row_moves_the_crosshair_and_keys_do(case: Watched) -> None:
     def place() -> list[float]:
         words = case.page.inner_text("#where")
@@ -229,16 +243,39 @@ def test_the_group_page_sorts_filters_and_keeps_ratings(browser: Any, report: Pa
     page.close()
 
 
-def test_pages_fit_a_phone_in_dark_and_every_control_has_a_name(browser: Any, report: Path) -> None:
+LUMINANCE = """(name) => {
+  const parts = getComputedStyle(document.body)[name].match(/[\\d.]+/g).slice(0, 3).map((part) => part / 255);
+  const linear = parts.map((part) => part <= 0.04045 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4);
+  return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2];
+}"""
+"""Relative luminance of a colour of the page, as WCAG 2 defines it."""
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_pages_fit_desk_and_phone_in_dark_and_light_and_every_control_has_a_name(
+    width: int, browser: Any, report: Path
+) -> None:
     nameless = """() => [...document.querySelectorAll("input, select, button, canvas")].filter((control) =>
       !(control.labels?.length || control.getAttribute("aria-label") || control.textContent.trim())).length"""
-    grounds = set()
+    grounds = {}
     for scheme in ("light", "dark"):
-        watched = Watched(browser, report / "index.html", viewport={"width": 390, "height": 844}, color_scheme=scheme)
-        for page in ("index", "sub-03"):
-            watched.page.goto((report / f"{page}.html").as_uri())
-            assert watched.page.evaluate("document.documentElement.scrollWidth") <= 390
-            assert watched.page.evaluate(nameless) == 0
-        grounds.add(watched.page.evaluate("getComputedStyle(document.body).backgroundColor"))
-        watched.page.close()
-    assert len(grounds) == 2
+        watched = Watched(browser, report / "index.html", viewport={"width": width, "height": 844}, color_scheme=scheme)
+        page = watched.page
+        for name in ("index", "sub-01"):
+            page.goto((report / f"{name}.html").as_uri())
+            assert page.evaluate("document.documentElement.scrollWidth") <= width
+            assert page.evaluate(nameless) == 0
+            ground, ink = page.evaluate(LUMINANCE, "backgroundColor"), page.evaluate(LUMINANCE, "color")
+            assert (max(ground, ink) + 0.05) / (min(ground, ink) + 0.05) > 7
+        grounds[scheme] = ground
+        page.wait_for_selector("html[data-viewer=ready]", state="attached")
+        view, controls = page.locator("#view").bounding_box(), page.locator("#controls").bounding_box()
+        assert 0 <= view["x"] < view["x"] + view["width"] <= width
+        assert view["width"] > (600 if width == 1280 else 300)
+        beside = controls["x"] >= view["x"] + view["width"] and controls["y"] < view["y"] + view["height"]
+        below = controls["y"] >= view["y"] + view["height"]
+        assert beside or below, "the controls lie on the viewer"
+        assert coloured(watched.picture()) > 50
+        assert watched.complaints == []
+        page.close()
+    assert grounds["dark"] < 0.1 < 0.8 < grounds["light"]

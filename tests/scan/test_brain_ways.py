@@ -7,22 +7,27 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 import time
+import tomllib
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from importlib import metadata
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from fakes import AFFINE, BOX_ML, SHAPE, VOXEL_ML, expected_box, fake_deepbet, forget_packages, install, write_head
+from scipy import ndimage
 from tiny import generators, write_nifti
 
 from hybriduad.config.files import parse
 from hybriduad.config.runs import Anatomy
 from hybriduad.core.errors import ConfigError, DataError, ToolError
 from hybriduad.core.types import Case
+from hybriduad.phantom.subject import make_subject
 from hybriduad.scan import brain_command
 from hybriduad.scan.brain_ways import PLAUSIBLE_ML, brain_key, chosen, chosen_to_fit
 from hybriduad.scan.cache import PreparedCache, _cache_key
@@ -69,9 +74,17 @@ def packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     folder = tmp_path / "packages"
     folder.mkdir()
     monkeypatch.syspath_prepend(str(folder))
-    for stripper in STRIPPERS.values():
-        real = stripper.version
-        assert real is None or real != "9.9"
+    real = metadata.version
+
+    def version(name: str) -> str:
+        if name not in [stripper.distribution for stripper in STRIPPERS.values()]:
+            return real(name)
+        found = [there.version for there in metadata.distributions(name=name, path=[str(folder)])]
+        if not found:
+            raise metadata.PackageNotFoundError(name)
+        return found[0]
+
+    monkeypatch.setattr(metadata, "version", version)
     yield folder
     forget_packages()
 
@@ -312,3 +325,36 @@ def test_a_command_that_does_not_end_is_ended_with_what_it_started(
     if (tmp_path / "began").exists():
         time.sleep(max(0.0, 4.0 - (time.monotonic() - began)))
         assert not (tmp_path / "late").exists()
+
+
+# the packages themselves
+
+
+def test_deepbet_itself_outlines_the_brain_of_a_made_up_head() -> None:
+    """A phantom in a skull and a scalp; the weights are those of its wheel."""
+    pytest.importorskip("deepbet", reason="deepbet itself, for lack of it (pip install '.[strip]')")
+    spacing = (2.0, 2.0, 3.0)
+    phantom = make_subject(7, 1, pathology=None, contrasts=("T1w",), spacing_mm=spacing)
+    tissue, brain = (np.pad(part, ((12, 12), (12, 12), (6, 8))) for part in (phantom.images["T1w"], phantom.brain))
+    typical = float(np.median(tissue[brain]))
+    outward_mm = ndimage.distance_transform_edt(~brain, sampling=spacing)
+    layers = [brain, outward_mm <= 3, outward_mm <= 9, outward_mm <= 15]  # tissue, fluid, bone, scalp
+    head = np.select(layers, [tissue, 0.2 * typical, 0.1 * typical, 1.3 * typical], 0.0).astype(np.float32)
+    head += np.abs(np.random.default_rng(0).normal(0, 0.02 * typical, head.shape)).astype(np.float32)
+    before = generators()
+    try:
+        found = STRIPPERS["deepbet"](head, spacing, "sub-01")
+    finally:
+        forget_packages()
+    assert generators() == before
+    assert 2 * (found & brain).sum() / (found.sum() + brain.sum()) > 0.94
+
+
+def test_every_package_has_an_extra() -> None:
+    """By which the sentence on a package that is not installed says how to mend it."""
+    extras = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"][
+        "optional-dependencies"
+    ]
+    for stripper in STRIPPERS.values():
+        (extra,) = re.findall(r"\[([\w-]+)\]", stripper.install)
+        assert [name for name in extras[extra] if re.split("[>=<]", name)[0] == stripper.distribution]

@@ -386,6 +386,7 @@ def test_lesions_are_named_by_the_regions_of_an_atlas_of_that_space(bundle, obli
     words = words_of(tmp_path / "pages" / "sub-03.html")
     for said in (stated["region"], stated["place"], "MNI x (mm)", "by an affine; places are coarse"):
         assert said in words
+    assert "corrected for their shading by N4 (Tustison et al. 2010" in words
     (tmp_path / "names.tsv").write_text("index\tname\n1\tother half\n2\tright half\n")
     again = CliRunner().invoke(app, [str(part) for part in asked])
     assert again.exit_code == 2

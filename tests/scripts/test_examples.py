@@ -49,4 +49,8 @@ def test_options_in_examples_exist() -> None:
     assert 'ENTRYPOINT ["hybriduad-bids"]' in text
     (line,) = re.findall(r"^#     hybriduad (/data .*)$", text, re.MULTILINE)
     stated = bids._parser().parse_args(line.split())
-    assert (stated.analysis_level, stated.nprocs) == ("participant", 4)
+    assert (stated.analysis_level, stated.nprocs, stated.report) == ("participant", 4, True)
+    text = (EXAMPLES / "slurm_array.sh").read_text()
+    (line,) = re.findall(r"^#     (/data /out participant .*)$", text, re.MULTILINE)
+    stated = bids._parser().parse_args(line.split())
+    assert (stated.shard, stated.engine, stated.nprocs) == ('"$shard"', "processes", 4)
