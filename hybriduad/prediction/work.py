@@ -22,7 +22,8 @@ from hybriduad.detector.bundle import verify
 from hybriduad.detector.loading import load_detector
 from hybriduad.prediction import failures
 from hybriduad.prediction.case import predict_case, prepare_case
-from hybriduad.prediction.files import check_same_scan, record_of, remove_case, write_case
+from hybriduad.prediction.case_files import write_case
+from hybriduad.prediction.files import check_same_scan, record_of, remove_case
 from hybriduad.prediction.flags import LACKING
 from hybriduad.prediction.quality import with_quality
 from hybriduad.scan.atlas import read_atlas
