@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -13,10 +12,9 @@ from hybriduad.core.processes import peak_mb
 from hybriduad.core.types import Case, Prediction
 from hybriduad.detector.bundle import Bundle, versions
 from hybriduad.prediction.confidence import confidence_of
-from hybriduad.prediction.files import CONTENT, FORMAT, LESIONS, SUFFIXES, record_of
+from hybriduad.prediction.files import CONTENT, FORMAT, LESIONS, SUFFIXES, inputs_of, record_of
 from hybriduad.prediction.lesion_table import lesion_table
 from hybriduad.scan.atlas import Atlas
-from hybriduad.scan.digests import file_digest
 from hybriduad.scan.volumes import VolumeGrid, write_atomically, write_json, write_volume
 
 
@@ -93,7 +91,7 @@ def write_case(
             "seconds": round(time.perf_counter() - began, 3),
             "memory_mb": round(peak_mb(), 1),
             "versions": versions(),
-            "inputs": _inputs(case, contrasts),
+            "inputs": inputs_of(case, contrasts),
             "quality": prediction.notes.get("quality"),
             "notes": {name: note for name, note in prediction.notes.items() if name not in ("quality", "template")},
         }
@@ -110,17 +108,3 @@ def _scans(values: np.ndarray, case: Case, contrasts: tuple[str, ...]) -> dict[s
     shown = case.shown_contrast(contrasts)
     volumes = {name: values[contrasts.index(name)] for name in (shown, *contrasts) if name in case.images}
     return {name: volume for name, volume in volumes.items() if name == shown or volume.any()}
-
-
-def _inputs(case: Case, contrasts: tuple[str, ...]) -> dict[str, Any]:
-    """The inputs of a prediction: the sha256 of each image and of the brain mask, with the labels in it that
-    count, and which contrast is the reference."""
-    reference = case.reference_contrast(contrasts)
-    used = {name: path for name, path in case.images.items() if name in {*contrasts, reference}}
-    inputs: dict[str, Any] = {name: {"sha256": file_digest(path)} for name, path in used.items()}
-    inputs[reference]["reference"] = True
-    if case.brain:
-        inputs["brain"] = {"sha256": file_digest(case.brain)}
-        if labels := case.mask_labels("brain"):
-            inputs["brain"]["labels"] = list(labels)
-    return inputs

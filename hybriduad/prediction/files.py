@@ -18,6 +18,7 @@ from hybriduad.core.requests import difference, refuse_strangers
 from hybriduad.core.types import Case
 from hybriduad.detector.bundle import Bundle
 from hybriduad.scan.atlas import Atlas
+from hybriduad.scan.digests import file_digest
 from hybriduad.scan.template_space import registration_version
 from hybriduad.scan.volumes import write_atomically, write_json
 
@@ -288,5 +289,19 @@ def check_same_scan(record: Path, case: Case, contrasts: tuple[str, ...]) -> Non
         raise DataError(
             "prediction of another version", where=record, got=f"format {number}", expected=FORMAT, mend="--overwrite"
         )
-    if before != _inputs(case, contrasts):
+    if before != inputs_of(case, contrasts):
         raise DataError("prediction of another scan of that name", where=record, mend="--overwrite, or another folder")
+
+
+def inputs_of(case: Case, contrasts: tuple[str, ...]) -> dict[str, Any]:
+    """The inputs of a prediction: the sha256 of each image and of the brain mask, with the labels in it that
+    count, and which contrast is the reference."""
+    reference = case.reference_contrast(contrasts)
+    used = {name: path for name, path in case.images.items() if name in {*contrasts, reference}}
+    inputs: dict[str, Any] = {name: {"sha256": file_digest(path)} for name, path in used.items()}
+    inputs[reference]["reference"] = True
+    if case.brain:
+        inputs["brain"] = {"sha256": file_digest(case.brain)}
+        if labels := case.mask_labels("brain"):
+            inputs["brain"]["labels"] = list(labels)
+    return inputs
