@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 
@@ -14,6 +15,27 @@ from hybriduad.metrics import ScoreHistogram
 from hybriduad.metrics.coarse import coarsened
 
 VOXELS = 4_000
+
+
+def made_benchmark(**changes: Any) -> BenchmarkRun:
+    """Five systems on a cohort in two folds; none is ever trained."""
+    stage1, stage2, few = ({"config": name} for name in ("cddpm-small", "synthetic", "few-labels"))
+    both = {"reconstructor": stage1, "detector": [stage2]}
+    content = {
+        "kind": "benchmark",
+        "cohorts": {"a": {}},
+        "tables": {"a": ["a"]},
+        "folds": 2,
+        "reference": "fused",
+        "systems": {
+            "intensity": {"reconstructor": stage1, "part": "intensity"},
+            "map": {"reconstructor": stage1, "part": "map"},
+            "fused": both,
+            "labels": both | {"detector": [stage2, few]},
+            "2 labels": both | {"detector": [stage2, few | {"limit": 2}]},
+        },
+    }
+    return BenchmarkRun.model_validate(content | changes)
 
 
 def voxels(system: int, fold: int, person: int, *, ill: bool) -> tuple[np.ndarray, np.ndarray]:

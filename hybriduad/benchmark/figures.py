@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from hybriduad.benchmark.plan import Row, has_healthy_rule
-from hybriduad.benchmark.results import HEALTHY_DICE, TestedCase
+from hybriduad.benchmark.results import HEALTHY_DICE, Curve, TestedCase
 from hybriduad.evaluation.case import RECONSTRUCTION
 from hybriduad.evaluation.figures import (
     MEAN,
@@ -30,11 +30,13 @@ RECALLS = 101
 
 
 class Entry(NamedTuple):
-    """The cases of a finished trial, its fold, and the folder of its pictures beside the tables, "" without any."""
+    """The cases of a finished trial, its fold, the folder of its pictures beside the tables, "" without any, and the
+    validation curves of its trainings, as :class:`hybriduad.benchmark.results.Result` has them."""
 
     fold: int
     cases: tuple[TestedCase, ...]
     pictures: str = ""
+    curves: tuple[tuple[str, Curve], ...] = ()
 
 
 Entries = Mapping[Row, Sequence[Entry]]
@@ -67,6 +69,38 @@ def subject_figures(row: Row, done: Sequence[Entry], figure: str) -> dict[Person
     """A person -> the mean of a figure, or of a fact, over their cases and the seeds for which it is defined; nan
     without any."""
     return _by_subject(done, lambda case: case.parts.get(row.part, {}).get(figure, case.facts.get(figure, math.nan)))
+
+
+def judged_apart(done: Iterable[Entry]) -> set[Person]:
+    """The people of whom some entries have a case with another truth, or over other voxels, than other entries; in
+    results from before these were kept they are taken to be the same."""
+    seen: dict[tuple[Person, str], set[tuple[str, str]]] = {}
+    for case in (case for entry in done for case in entry.cases if case.truth and case.region):
+        seen.setdefault((case.subject, case.name), set()).add((case.truth, case.region))
+    return {person for (person, _), digests in seen.items() if len(digests) > 1}
+
+
+def brain_ways(chosen: Entries) -> dict[str, list[str]]:
+    """How brains were found -> the systems for which they were, of cases that rows have by different ways; none where
+    all have each case by the same way."""
+    ways: dict[tuple[Person, str], dict[str, set[str]]] = {}
+    for row, done in chosen.items():
+        for case in (case for entry in done for case in entry.cases if case.brain):
+            ways.setdefault((case.subject, case.name), {}).setdefault(case.brain, set()).add(row.system)
+    found: dict[str, set[str]] = {}
+    for systems in (systems for systems in ways.values() if len(systems) > 1):
+        for way, names in systems.items():
+            found.setdefault(way, set()).update(names)
+    return {way: [row.system for row in chosen if row.system in names] for way, names in sorted(found.items())}
+
+
+def validation_curve(row: Row, done: Sequence[Entry]) -> Curve:
+    """Step -> AUPRC on validation slices, mean over the trials, of the training that the row's score comes from last:
+    of a map the reconstructor's, of a score or a probability the segmenter's; none of what learns nothing."""
+    stage = {"map": "reconstructor", "score": "detector", "probability": "detector"}.get(row.part)
+    last = [curve for entry in done if (curve := dict(entry.curves).get(stage or ""))]
+    common = set.intersection(*(set(curve) for curve in last)) if last else set()
+    return {step: float(np.mean([curve[step] for curve in last])) for step in sorted(common)}
 
 
 def _by_subject(done: Sequence[Entry], value: Callable[[TestedCase], float]) -> dict[Person, float]:

@@ -50,6 +50,11 @@ class Fit:
     seed: int
 
     @property
+    def labels(self) -> int:
+        """Labelled patients that it and the trainings before it need at least; 0 where none states a limit."""
+        return max(self.limit or 0, self.parent.labels if self.parent is not None else 0)
+
+    @property
     def overrides(self) -> list[str]:
         """``dotted.key=value`` of all that changes the config."""
         return [*self.changes, f"seed={self.seed}"]

@@ -1,4 +1,5 @@
-"""The plots of a benchmark: precision and recall, Dice by lesion volume, labels, operations; a panel a table."""
+"""The plots of a benchmark: precision and recall, Dice by lesion volume, labels, operations; a panel a table. And the
+validation over the steps of training; a panel a cohort."""
 
 from __future__ import annotations
 
@@ -8,7 +9,15 @@ from pathlib import Path
 
 import numpy as np
 
-from hybriduad.benchmark.figures import Entries, Entry, Figures, mean_curve, subject_figures, trial_curves
+from hybriduad.benchmark.figures import (
+    Entries,
+    Entry,
+    Figures,
+    mean_curve,
+    subject_figures,
+    trial_curves,
+    validation_curve,
+)
 from hybriduad.benchmark.plan import Row
 from hybriduad.config.benchmarks import BenchmarkRun, BenchmarkSystem
 from hybriduad.core.charts import Panel, Series, charts
@@ -17,12 +26,13 @@ from hybriduad.evaluation.figures import MEAN
 
 Tables = Mapping[tuple[str, str], Entries]
 """(trained on, tested on) -> the rows of that table."""
-BARS, CURVES, VOLUMES, LABELS, COSTS = (
+BARS, CURVES, VOLUMES, LABELS, COSTS, VALIDATION = (
     "auprc.png",
     "precision_recall.png",
     "dice_by_volume.png",
     "label_efficiency.png",
     "auprc_by_operations.png",
+    "validation.png",
 )
 GROUPS, FEWEST = 4, 3
 """Groups of patients by their lesions' volume at most, and patients in a group at least."""
@@ -69,6 +79,10 @@ def write_plots(
         x, y = "GFLOP a slice in prediction (dotted: none)", "AUPRC, mean over subjects"
         charts(out / COSTS, panels, x=x, y=y, names=names, joined=False, logarithmic=True)
         written.append(COSTS)
+    if panels := _by_steps(tables):
+        x, y = "step of the last training", "AUPRC on painted validation slices"
+        charts(out / VALIDATION, panels, x=x, y=y, names=names)
+        written.append(VALIDATION)
     return written
 
 
@@ -77,7 +91,7 @@ def label_families(run: BenchmarkRun) -> Iterator[dict[int | None, str]]:
 
     Only families of two or more; a system of no limit, ``None``, learns from all labelled training patients.
     """
-    systems = {name: system.model_copy(update={"against": None}) for name, system in run.systems.items()}
+    systems = {name: system.model_copy(update={"against": ()}) for name, system in run.systems.items()}
     families: dict[tuple[BenchmarkSystem, BenchmarkSystem], dict[int | None, str]] = {}
     for name, system in systems.items():
         limited = [place for place, training in enumerate(system.detector) if training.limit is not None]
@@ -174,3 +188,15 @@ def _by_costs(rows: Entries, figures: Mapping[Row, Figures], costs: Mapping[str,
             cost, value = costs[row.system], figures[row]["auprc", MEAN].value
             series.append(Series(row.system, [cost] if cost > 0 else [], [value]))
     return series
+
+
+def _by_steps(tables: Tables) -> list[Panel]:
+    """A panel for each cohort that is trained on. Rows that read the same training have one series, named by the first
+    of them."""
+    panels: dict[str, dict[tuple[tuple[int, float], ...], Series]] = {}
+    for (trained_on, _), rows in tables.items():
+        drawn = panels.setdefault(trained_on, {})
+        for row, done in rows.items():
+            if points := tuple(validation_curve(row, done).items()):
+                drawn.setdefault(points, Series(row.system, *([*column] for column in zip(*points, strict=True))))
+    return [Panel(f"trained on {name}", [*drawn.values()]) for name, drawn in panels.items() if drawn]

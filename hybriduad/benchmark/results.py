@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -21,10 +21,14 @@ from hybriduad.metrics.coarse import coarsened
 from hybriduad.scan.volumes import write_atomically
 
 DIGITS = 6
+DIGEST = 16
+"""Hexadecimal digits that are kept of a digest: enough to tell the cases of a cohort apart."""
 FACTS = ("lesion_ml", "lesions", "lesion_free_slices", *RECONSTRUCTION)
 """What is kept of a case beside its figures, where it is known."""
 HEALTHY_DICE = "dice_healthy_rule"
 """The Dice of the mask by :data:`hybriduad.benchmark.plan.HEALTHY_RULE`."""
+Curve = Mapping[int, float]
+"""Step -> AUPRC on validation slices, of a training."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +37,8 @@ class TestedCase:
 
     ``lesions`` and ``coverage`` are those of :class:`hybriduad.evaluation.case.CaseScores`; ``histograms`` has for each
     part its scores in the region, coarsened. ``set_aside``: neither a case with a lesion nor a control, as there.
+    ``truth`` and ``region`` are digests of what it was compared with and over which voxels, ``brain`` says how its
+    brain was found; "" in results from before they were kept.
     """
 
     subject: tuple[str, str]
@@ -44,6 +50,9 @@ class TestedCase:
     coverage: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     histograms: Mapping[str, ScoreHistogram] = field(default_factory=dict)
     set_aside: bool = False
+    truth: str = ""
+    region: str = ""
+    brain: str = ""
 
     @staticmethod
     def of(scores: CaseScores, healthy: Mapping[str, float] | None = None) -> TestedCase:
@@ -69,11 +78,22 @@ class TestedCase:
             scores.coverage,
             histograms,
             scores.set_aside,
+            truth=str(scores.facts.get("truth", ""))[:DIGEST],
+            region=str(scores.facts.get("region", ""))[:DIGEST],
+            brain=str(scores.facts.get("brain_method", "")),
         )
 
 
+class Result(NamedTuple):
+    """The cases of a trial, and the validation curve of each training behind it: (stage, curve), the first first."""
+
+    cases: tuple[TestedCase, ...]
+    curves: tuple[tuple[str, Curve], ...] = ()
+
+
 def write_result(path: Path, about: Mapping[str, Any], cases: Sequence[TestedCase]) -> None:
-    """Write a trial's result; ``about`` says for a reader what it came from. ``figures`` names the columns of parts.
+    """Write a trial's result; ``about`` says for a reader what it came from, its ``chain`` of trainings with the
+    ``validation`` curve of each, as [step, AUPRC]. ``figures`` names the columns of parts.
 
     ``bins`` are three columns: how much each key is above the one before, lesion and other voxels.
     """
@@ -85,6 +105,9 @@ def write_result(path: Path, about: Mapping[str, Any], cases: Sequence[TestedCas
             "case": case.name,
             "has_lesion": case.has_lesion,
             "control": not case.has_lesion and not case.set_aside,
+            "truth": case.truth,
+            "region": case.region,
+            "brain": case.brain,
             "facts": {name: _rounded(value) for name, value in case.facts.items()},
             "parts": {
                 part: [_rounded(figures.get(name, math.nan)) for name in names] for part, figures in case.parts.items()
@@ -101,8 +124,8 @@ def write_result(path: Path, about: Mapping[str, Any], cases: Sequence[TestedCas
     write_atomically(path, f'{head}"cases": [\n {lines}\n]}}\n'.encode())
 
 
-def read_result(path: Path) -> tuple[TestedCase, ...]:
-    """The cases of a trial.
+def read_result(path: Path) -> Result:
+    """The result of a trial.
 
     Raises:
         DataError: the file cannot be read, or is no result.
@@ -110,7 +133,7 @@ def read_result(path: Path) -> tuple[TestedCase, ...]:
     try:
         content = json.loads(path.read_text())
         names = content["figures"]
-        return tuple(
+        cases = tuple(
             TestedCase(
                 (case["dataset"], case["subject"]),
                 case["case"],
@@ -121,9 +144,13 @@ def read_result(path: Path) -> tuple[TestedCase, ...]:
                 {part: tuple(map(float, shares)) for part, shares in case.get("coverage", {}).items()},
                 {part: _histogram(*columns) for part, columns in case.get("bins", {}).items()},
                 not case["has_lesion"] and not case.get("control", True),
+                *(str(case.get(name, "")) for name in ("truth", "region", "brain")),
             )
             for case in content["cases"]
         )
+        chain = content["about"].get("chain", ())
+        curves = [(fit["stage"], {step: float(value) for step, value in fit.get("validation", ())}) for fit in chain]
+        return Result(cases, tuple((stage, curve) for stage, curve in curves if curve))
     except (OSError, DataError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError("unreadable result", where=path, got=repr(error), mend="delete it, it is made anew") from error
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from hybriduad.benchmark.costs import system_gflops
 from hybriduad.benchmark.figures import Entry
 from hybriduad.benchmark.plan import HEALTHY_RULE, Fit, Row, Trial, has_healthy_rule, rows_of
-from hybriduad.benchmark.results import TestedCase, read_result, write_result
+from hybriduad.benchmark.results import Result, TestedCase, read_result, write_result
 from hybriduad.benchmark.tables import write_tables
 from hybriduad.cohort.digest import cohort_digest
 from hybriduad.cohort.manifest import read_cohort, write_manifest
@@ -20,6 +20,7 @@ from hybriduad.cohort.splits import split_cases
 from hybriduad.config import files as configs
 from hybriduad.config.benchmarks import BenchmarkRun, Phantoms
 from hybriduad.core.errors import ConfigError, DataError, reason_of
+from hybriduad.core.types import Case
 from hybriduad.detector.bundle import Bundle
 from hybriduad.detector.sharing import Results, shared
 from hybriduad.detector.thresholds import PARTS, Thresholds
@@ -30,6 +31,7 @@ from hybriduad.phantom.cohort import write_cohort
 from hybriduad.phantom.pathology import PATHOLOGIES
 from hybriduad.prediction.cohort import predict_cohort
 from hybriduad.training.fitting import fit_detector, fit_reconstructor
+from hybriduad.training.loop import validation_curve
 
 log = logging.getLogger(__name__)
 MODELS, RESULTS, COHORTS, PHANTOMS, WORK, SHOWN = "models", "results", "cohorts", "phantoms", "work", "pictures"
@@ -43,7 +45,8 @@ SCORED = (*PARTS, "brain", "reconstruction")
 class Outcome:
     """What became of a benchmark in ``out``: trials ``done`` now, ``kept`` from before, ``failed`` with why.
 
-    ``not_run``: trials of a cohort that the user did not name, or of a fold that was neither asked for nor done before.
+    ``not_run``: trials of a cohort that the user did not name, or of a fold that was neither asked for nor done before,
+    and, saying so, those that need more labelled patients than there are.
     """
 
     out: Path
@@ -57,12 +60,14 @@ class Outcome:
 class Bench:
     """Where a benchmark works: manifests and digests by (cohort, fold), which folds and systems to run now, and how.
 
-    ``made``: what networks made of slices, for the other trials that stand on them.
+    ``labelled``: of a (cohort, fold) how many training patients have a mask of a lesion. ``made``: what networks made
+    of slices, for the other trials that stand on them.
     """
 
     out: Path
     manifests: Mapping[tuple[str, int], Path]
     digests: Mapping[tuple[str, int], str]
+    labelled: Mapping[tuple[str, int], int]
     folds: tuple[int, ...]
     systems: frozenset[str]
     cache: Path
@@ -73,12 +78,21 @@ class Bench:
         """The file of its figures."""
         return self.out / RESULTS / f"{trial.key(self.digests)[:16]}.json"
 
+    def model(self, fit: Fit) -> Path:
+        """The folder of its bundle."""
+        return self.out / MODELS / fit.key(self.digests)[:16]
+
     def can_run(self, row: Row, trial: Trial) -> bool:
         """Whether both of its cohorts are there, and the trial was done before or its system and fold are asked for."""
         fold = trial.model.fold
         there = (trial.model.cohort, fold) in self.digests and (trial.tested_on, fold) in self.digests
         asked = fold in self.folds and row.system in self.systems
-        return there and (asked or self.result(trial).is_file())
+        return there and ((asked and not self.lacking(trial)) or self.result(trial).is_file())
+
+    def lacking(self, trial: Trial) -> str:
+        """Why a trial cannot be run: fewer labelled patients than it learns from; "" where it can."""
+        there = self.labelled.get((trial.model.cohort, trial.model.fold), trial.model.labels)
+        return f"only {there} labelled patients" if there < trial.model.labels else ""
 
 
 def run_benchmark(
@@ -121,18 +135,19 @@ def run_benchmark(
     _check(run, named, chosen, asked)
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
-    manifests, digests = _cohorts(run, folder, named)
+    manifests, digests, labelled = _cohorts(run, folder, named)
     stored = Path(cache) if cache is not None else folder / "cache"
-    bench = Bench(folder, manifests, digests, chosen, asked, stored, device)
+    bench = Bench(folder, manifests, digests, labelled, chosen, asked, stored, device)
     outcome = Outcome(folder)
     costs = system_gflops(run)
     rows = list(rows_of(run))
+    lacking = {row: sentence for row in rows if (sentence := next(filter(None, map(bench.lacking, row.trials)), ""))}
     parts: dict[Trial, dict[str, None]] = {}
     for row in rows:
         for trial in row.trials:
             parts.setdefault(trial, {})[row.part] = None
     entries: dict[Row, list[Entry]] = {row: [] for row in rows}
-    tried: dict[Trial, tuple[TestedCase, ...] | str] = {}
+    tried: dict[Trial, Result | str] = {}
     for row in rows:
         for trial in row.trials:
             title = _title(row, trial)
@@ -141,20 +156,19 @@ def run_benchmark(
                 tried[trial] = _attempt(bench, trial, tuple(parts[trial]), title, outcome)
             result = tried.get(trial)
             if result is None:
-                outcome.not_run.append(title)
+                outcome.not_run.append(f"{title}: {lacking[row]}" if row in lacking else title)
             elif isinstance(result, str):
                 outcome.failed[title] = result
             else:
-                entries[row].append(Entry(trial.model.fold, result, f"{SHOWN}/{bench.result(trial).stem}"))
+                shown = f"{SHOWN}/{bench.result(trial).stem}"
+                entries[row].append(Entry(trial.model.fold, result.cases, shown, result.curves))
             if len(outcome.done) > before:
-                write_tables(folder, run, entries, costs)
-    write_tables(folder, run, entries, costs)
+                write_tables(folder, run, entries, costs, lacking)
+    write_tables(folder, run, entries, costs, lacking)
     return outcome
 
 
-def _attempt(
-    bench: Bench, trial: Trial, parts: Sequence[str], title: str, outcome: Outcome
-) -> tuple[TestedCase, ...] | str:
+def _attempt(bench: Bench, trial: Trial, parts: Sequence[str], title: str, outcome: Outcome) -> Result | str:
     """A trial's figures, or why there are none: no system's error ends the others. ``parts`` are drawn."""
     try:
         return _tried(bench, trial, parts, title, outcome)
@@ -185,9 +199,10 @@ def _check(run: BenchmarkRun, named: Mapping[str, Path], folds: Sequence[int], s
 
 def _cohorts(
     run: BenchmarkRun, out: Path, named: Mapping[str, Path]
-) -> tuple[dict[tuple[str, int], Path], dict[tuple[str, int], str]]:
-    """Manifest and digest of each (cohort, fold) that there is, of cohorts in a table; phantoms are made."""
-    manifests, digests = {}, {}
+) -> tuple[dict[tuple[str, int], Path], dict[tuple[str, int], str], dict[tuple[str, int], int]]:
+    """Manifest, digest and labelled training patients of each (cohort, fold) that there is, of cohorts in a table;
+    phantoms are made."""
+    manifests, digests, labelled = {}, {}, {}
     needed = {*run.tables, *(name for tested in run.tables.values() for name in tested)}
     for name, cohort in run.cohorts.items():
         if name not in needed:
@@ -210,7 +225,14 @@ def _cohorts(
             write_manifest(split, path)
             manifests[name, fold] = path
             digests[name, fold] = content + "".join(case.split[:2] for case in split)
-    return manifests, digests
+            labelled[name, fold] = labelled_patients(split)
+    return manifests, digests, labelled
+
+
+def labelled_patients(cases: Sequence[Case]) -> int:
+    """How many people of the split "train" have a mask of a lesion, and are not stated to be healthy."""
+    train = (case for case in cases if case.split == "train")
+    return len({(case.dataset, case.subject) for case in train if case.lesion is not None and case.health != "healthy"})
 
 
 def _phantoms(folder: Path, phantoms: Phantoms) -> Path:
@@ -225,7 +247,7 @@ def _phantoms(folder: Path, phantoms: Phantoms) -> Path:
     )
 
 
-def _tried(bench: Bench, trial: Trial, parts: Sequence[str], title: str, outcome: Outcome) -> tuple[TestedCase, ...]:
+def _tried(bench: Bench, trial: Trial, parts: Sequence[str], title: str, outcome: Outcome) -> Result:
     """The figures of a trial: read, or computed."""
     path = bench.result(trial)
     if path.is_file():
@@ -253,7 +275,7 @@ def _tried(bench: Bench, trial: Trial, parts: Sequence[str], title: str, outcome
     cases = tuple(TestedCase.of(load_case(evaluation.out / CASES, name, {}), healthy) for name in names)
     if (evaluation.out / PICTURES).is_dir():
         shutil.copytree(evaluation.out / PICTURES, bench.out / SHOWN / path.stem, dirs_exist_ok=True)
-    write_result(path, _about(trial), cases)
+    write_result(path, _about(bench, trial), cases)
     shutil.rmtree(work)
     outcome.done.append(title)
     return read_result(path)  # as a benchmark that continues would: the file holds fewer digits
@@ -295,7 +317,7 @@ def _fitted(bench: Bench, fit: Fit) -> Path:
     """The bundle of a training, trained after the bundles that it continues."""
     parent = _fitted(bench, fit.parent) if fit.parent is not None else None
     continued = fit.parent is not None and fit.parent.stage == "detector"
-    out = bench.out / MODELS / fit.key(bench.digests)[:16]
+    out = bench.model(fit)
     manifest = bench.manifests[fit.cohort, fit.fold]
     if fit.stage == "reconstructor":
         fit_reconstructor(
@@ -320,11 +342,13 @@ def _title(row: Row, trial: Trial) -> str:
     return f"{row.system}, {row.trained_on} -> {row.tested_on}, fold {trial.model.fold}, seed {trial.model.seed}"
 
 
-def _about(trial: Trial) -> dict[str, object]:
+def _about(bench: Bench, trial: Trial) -> dict[str, object]:
     chain: list[dict[str, object]] = []
     fit: Fit | None = trial.model
     while fit is not None:
-        chain.insert(0, {"stage": fit.stage, "config": fit.config, "set": fit.overrides, "limit": fit.limit})
+        curve = [[step, round(value, 4)] for step, value in validation_curve(bench.model(fit)).items() if value >= 0]
+        about = {"stage": fit.stage, "config": fit.config, "set": fit.overrides, "limit": fit.limit}
+        chain.insert(0, about | {"validation": curve})
         fit = fit.parent
     model = trial.model
     return {

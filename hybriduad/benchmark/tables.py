@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from hybriduad.benchmark.figures import Entries, Entry, Figures, row_figures, subject_figures
+from hybriduad.benchmark.figures import (
+    Entries,
+    Entry,
+    Figures,
+    Person,
+    brain_ways,
+    judged_apart,
+    row_figures,
+    subject_figures,
+)
 from hybriduad.benchmark.pictures import picture_table
 from hybriduad.benchmark.plan import HEALTHY_RULE, Row, has_healthy_rule
 from hybriduad.benchmark.plots import write_plots
@@ -69,10 +79,16 @@ class Difference:
     corrected: float
 
 
-def write_tables(out: Path, run: BenchmarkRun, entries: Entries, costs: Mapping[str, float]) -> None:
+def write_tables(
+    out: Path,
+    run: BenchmarkRun,
+    entries: Entries,
+    costs: Mapping[str, float],
+    lacking: Mapping[Row, str] | None = None,
+) -> None:
     """Write ``table.md``, ``.csv`` and ``.tex``, ``differences.csv`` and the plots of what is done so far.
 
-    ``costs``: of each system, operations (1e9) of a slice.
+    ``costs``: of each system, operations (1e9) of a slice. ``lacking``: what a row that cannot be run is short of.
     """
     tables: dict[tuple[str, str], dict[Row, Sequence[Entry]]] = {}
     for row, done in entries.items():
@@ -82,7 +98,8 @@ def write_tables(out: Path, run: BenchmarkRun, entries: Entries, costs: Mapping[
     for (trained_on, tested_on), chosen in tables.items():
         place = {"trained_on": trained_on, "tested_on": tested_on}
         compared = _differences(run, chosen)
-        texts.append(_markdown(trained_on, tested_on, chosen, figures, compared))
+        texts.append(_markdown(_title(run, trained_on, tested_on), chosen, figures, compared, lacking or {}))
+        texts += _cautions(run, chosen)
         texts += picture_table(out, chosen)
         latex.append(_latex(trained_on, tested_on, {row: figures[row] for row in chosen}))
         values += [place | _value_row(row, *name, figures[row][name]) for row in chosen for name in figures[row]]
@@ -96,27 +113,54 @@ def write_tables(out: Path, run: BenchmarkRun, entries: Entries, costs: Mapping[
 
 
 def _differences(run: BenchmarkRun, chosen: Entries) -> list[Difference]:
-    """Of every system from the one it is compared with, over the folds that both have, and the subjects in them."""
-    rows = {row.system: row for row, done in chosen.items() if done}
+    """Of every system from those it is compared with, over the folds that both have, and the subjects in them who
+    were judged alike."""
     listed = []
-    for system, row in rows.items():
-        reference = run.systems[system].against or run.reference
-        if system == reference or reference not in rows:
-            continue
-        pair_of_rows = row, rows[reference]
-        folds = set.intersection(*({entry.fold for entry in chosen[each]} for each in pair_of_rows))
+    for pair in _pairs(run, chosen):
+        apart = judged_apart(chain(*pair.values()))
+        system, reference = (row.system for row in pair)
         for name in COMPARED:
-            a, b = (
-                subject_figures(each, [entry for entry in chosen[each] if entry.fold in folds], name)
-                for each in pair_of_rows
-            )
-            people = sorted(a.keys() & b.keys())
+            a, b = (subject_figures(row, done, name) for row, done in pair.items())
+            people = sorted((a.keys() & b.keys()) - apart)
             if not people:  # so far they stand under different folds
                 continue
-            pair = np.array([a[person] for person in people]), np.array([b[person] for person in people])
-            listed.append((system, reference, name, paired_difference(*pair), paired_p_value(*pair)))
+            values = np.array([a[person] for person in people]), np.array([b[person] for person in people])
+            listed.append((system, reference, name, paired_difference(*values), paired_p_value(*values)))
     corrected = holm([p for *_, p in listed])
     return [Difference(*values, held) for values, held in zip(listed, corrected, strict=True)]
+
+
+def _pairs(run: BenchmarkRun, chosen: Entries) -> Iterator[dict[Row, list[Entry]]]:
+    """The two rows of each difference, with what they have of the folds that both have."""
+    rows = {row.system: row for row, done in chosen.items() if done}
+    for names in run.pairs():
+        if all(name in rows for name in names):
+            pair = [rows[name] for name in names]
+            folds = set.intersection(*({entry.fold for entry in chosen[row]} for row in pair))
+            yield {row: [entry for entry in chosen[row] if entry.fold in folds] for row in pair}
+
+
+def _cautions(run: BenchmarkRun, chosen: Entries) -> list[str]:
+    """A sentence for whatever rows of a table do not share."""
+    apart: dict[Person, None] = {}
+    systems: dict[str, None] = {}
+    for pair in _pairs(run, chosen):
+        if people := judged_apart(chain(*pair.values())):
+            apart |= dict.fromkeys(sorted(people))
+            systems[" - ".join(row.system for row in pair)] = None
+    sentences = []
+    if apart:
+        sentences.append(
+            f"Left out of {', '.join(systems)}: {len(apart)} subjects whose two rows were judged against different "
+            "truths or over different voxels; delete the older results, they are made anew.\n"
+        )
+    if ways := brain_ways(chosen):
+        found = "; ".join(f"{way}: {', '.join(names)}" for way, names in ways.items())
+        sentences.append(
+            f"The brains of the same scans were found in different ways ({found}), so that these rows do not compare; "
+            "state anatomy.brain in the config.\n"
+        )
+    return sentences
 
 
 def _heading(run: BenchmarkRun) -> str:
@@ -138,21 +182,29 @@ def _heading(run: BenchmarkRun) -> str:
     )
 
 
+def _title(run: BenchmarkRun, trained_on: str, tested_on: str) -> str:
+    """The heading of a table; a cohort that is tested whole is another hospital's, by its meaning in the config."""
+    elsewhere = " (other hospital, other pathology)" if run.cohorts[tested_on].whole else ""
+    return f"## Trained on {trained_on}, tested on {tested_on}{elsewhere}"
+
+
 def _markdown(
-    trained_on: str,
-    tested_on: str,
+    title: str,
     chosen: Entries,
     figures: Mapping[Row, Figures],
     compared: Sequence[Difference],
+    lacking: Mapping[Row, str],
 ) -> str:
     there = {name for row in chosen for name in figures[row]}
     names = [name for name in FIRST if (name, MEAN) in there] or list(COMPARED)
-    lines = [f"## Trained on {trained_on}, tested on {tested_on}", ""]
+    lines = [title, ""]
     lines += ["| system | " + " | ".join(FIRST[name] for name in names) + " | subjects | trials |"]
     lines += ["|---" * (len(names) + 3) + "|"]
     for row, done in chosen.items():
         known = figures[row]
         cells = [_cell(known.get((name, MEAN))) if known else NOT_RUN for name in names]
+        if row in lacking and not known:
+            cells[0] = f"{NOT_RUN}: {lacking[row]}"
         everyone = {case.subject for entry in done for case in entry.cases}
         sick = {case.subject for entry in done for case in entry.cases if case.has_lesion}
         subjects = f"{len(sick)} of {len(everyone)}" if sick != everyone else f"{len(everyone)}"

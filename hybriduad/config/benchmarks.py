@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Iterator
+from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from hybriduad.config.strict import Strict
 from hybriduad.core.types import Part
@@ -51,13 +52,19 @@ class BenchmarkSystem(Strict):
     """A row: which trainings follow each other, and which part of the last model's prediction is the row's score.
 
     The first of the ``detector`` trainings stands on the ``reconstructor``, if there is one, each of the others
-    continues the one before it. ``against``: the system that this one is compared with, instead of the ``reference``.
+    continues the one before it. ``against``: the system, or the systems, that this one is compared with, instead of
+    the ``reference``.
     """
 
     reconstructor: Training | None = None
     detector: tuple[Training, ...] = ()
     part: Part = "score"
-    against: str | None = None
+    against: tuple[str, ...] = ()
+
+    @field_validator("against", mode="before")
+    @classmethod
+    def _listed(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, str) else value
 
     @model_validator(mode="after")
     def _chain(self) -> BenchmarkSystem:
@@ -96,9 +103,22 @@ class BenchmarkRun(Strict):
             raise ValueError("a cohort to train on without one to test on")
         if trained := sorted(name for name in self.tables if self.cohorts[name].whole):
             raise ValueError(f"{trained} whole, and yet to be trained on")
-        against = {system.against for system in self.systems.values() if system.against is not None}
+        against = {name for system in self.systems.values() for name in system.against}
         if unknown := sorted({self.reference, *against} - set(self.systems)):
             raise ValueError(f"{unknown}, to compare with, is none of the systems")
-        if alone := sorted(name for name, system in self.systems.items() if system.against == name):
+        if alone := sorted(name for name, system in self.systems.items() if name in system.against):
             raise ValueError(f"{alone} compared with itself")
         return self
+
+    def pairs(self) -> Iterator[tuple[str, str]]:
+        """(system, what it is compared with), in the order of the config. Two systems are compared once: where both
+        name the other, as the first of them does."""
+        listed: set[frozenset[str]] = set()
+        stated = {frozenset((name, other)) for name, system in self.systems.items() for other in system.against}
+        for name, system in self.systems.items():
+            for other in system.against or (self.reference,):
+                pair = frozenset((name, other))
+                by_default = not system.against and pair in stated
+                if name != other and pair not in listed and not by_default:
+                    listed.add(pair)
+                    yield name, other

@@ -71,7 +71,7 @@ class Train(Strict):
     """A budget in steps, 0 to keep the starting weights. Time is reported, never a stopping rule.
 
     Every ``picture_every`` steps, and at the end, samples are drawn and loss and AUPRC on validation slices are logged,
-    painted with the run's anomalies and with others.
+    painted with the run's anomalies and with others; these figures also after each quarter of the steps.
     """
 
     steps: int = Field(ge=0)

@@ -70,7 +70,7 @@ def run_training(
         return draw(folder / PICTURES / f"{FINAL}.png")
     checkpoint = folder / CHECKPOINT
     start = _reached(checkpoint)
-    progress = Progress(folder, train.picture_every, draw, validate)
+    progress = Progress(folder, train.steps, train.picture_every, draw, validate)
     if start >= train.steps:
         # Stopped between the last step and the finished bundle: the checkpoint holds the averaged weights.
         task.load_state_dict(torch.load(checkpoint, map_location="cpu", weights_only=True)["state_dict"])
@@ -125,8 +125,17 @@ def _loggers(folder: Path) -> list[Logger]:
     return loggers
 
 
-def draw_curve(folder: Path) -> None:
-    """Draw losses and AUPRC over the steps of all sittings into ``pictures/loss.png``."""
+def validation_curve(folder: Path) -> dict[int, float]:
+    """Step -> AUPRC on validation slices, of a finished training's bundle or one that runs; none without a log.
+
+    Each is of the weights as they were then, the last of the averaged ones.
+    """
+    along, values = _logged(folder).get(AUPRC, ([], []))
+    return dict(sorted(zip(map(int, along), values, strict=True)))
+
+
+def _logged(folder: Path) -> dict[str, tuple[list[float], list[float]]]:
+    """Name -> the steps and the values in the logs of all sittings, in the order in which they were written."""
     series: dict[str, tuple[list[float], list[float]]] = {}
     for path in sorted((folder / LOG).glob("version_*/metrics.csv"), key=lambda table: table.stat().st_mtime):
         with path.open() as stream:
@@ -136,6 +145,12 @@ def draw_curve(folder: Path) -> None:
                         along, values = series.setdefault(name, ([], []))
                         along.append(float(row["step"]) + 1)  # as everywhere: the first step is step 1
                         values.append(float(value))
+    return series
+
+
+def draw_curve(folder: Path) -> None:
+    """Draw losses and AUPRC over the steps of all sittings into ``pictures/loss.png``."""
+    series = _logged(folder)
     ranks = {name: series.pop(name) for name in RANKS if name in series}
     signed = {name: curve for name, curve in series.items() if min(curve[1]) < 0}
     losses = {name: curve for name, curve in series.items() if name not in signed}
@@ -145,21 +160,26 @@ def draw_curve(folder: Path) -> None:
 
 
 class Progress(Callback):
-    """Figures on slices that are never learnt from, sample pictures and the curves, every so many steps."""
+    """Figures on slices that are never learnt from, sample pictures and the curves, every so many steps; the figures
+    alone also after each quarter of the ``steps``, so that a short training shows whether it still learns."""
 
     def __init__(
         self,
         folder: Path,
+        steps: int,
         every: int,
         draw: Callable[[Path], None],
         validate: Callable[[], dict[str, float]],
     ) -> None:
         self.folder, self.every, self.draw, self.validate = folder, every, draw, validate
+        self.quarters = {steps * quarter // 4 for quarter in (1, 2, 3)}
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
         step = trainer.fit_loop.epoch_loop.batch_idx + 1
         if step % self.every == 0:
             self._show(trainer.loggers, pl_module, step, f"step-{step:06d}")
+        elif step in self.quarters:
+            self._judge(trainer.loggers, pl_module, step)
 
     def on_save_checkpoint(self, trainer: L.Trainer, *_: Any) -> None:
         """Write the log before the checkpoint: a continued training logs only the steps after it."""
@@ -182,16 +202,19 @@ class Progress(Callback):
             logger.finalize("success")
 
     def _show(self, loggers: Sequence[Logger], module: L.LightningModule, step: int, name: str) -> None:
+        self._judge(loggers, module, step)
+        self.draw(self.folder / PICTURES / f"{name}.png")
+        draw_curve(self.folder)
+
+    def _judge(self, loggers: Sequence[Logger], module: L.LightningModule, step: int) -> None:
         was_training = module.training
         module.eval()
         values = self.validate()
+        module.train(was_training)
         for logger in loggers:
             logger.log_metrics(values, step - 1)  # counted as the losses are
             logger.save()
         log.info("step %d: %s", step, ", ".join(f"{name} {value:.4f}" for name, value in values.items()))
-        self.draw(self.folder / PICTURES / f"{name}.png")
-        draw_curve(self.folder)
-        module.train(was_training)
 
 
 class MinuteLines(Callback):

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from made import made_entries, voxels
+from made import made_benchmark, made_entries, voxels
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from hybriduad.benchmark import plots, tables
@@ -18,32 +18,11 @@ from hybriduad.benchmark.costs import system_gflops
 from hybriduad.benchmark.figures import Entry, TrialCurve, mean_curve, row_figures, trial_curves
 from hybriduad.benchmark.pictures import row_pictures
 from hybriduad.config import files as configs
-from hybriduad.config.benchmarks import BenchmarkRun
 from hybriduad.core.charts import Panel
 from hybriduad.evaluation.figures import MEAN, POOLED
 from hybriduad.metrics import ScoreHistogram
 
 COSTS = {"intensity": 0.0, "map": 2.0, "fused": 8.0, "2 labels": 8.0, "labels": 8.0}
-
-
-def benchmark(**changes: Any) -> BenchmarkRun:
-    stage1, stage2, few = ({"config": name} for name in ("cddpm-small", "synthetic", "few-labels"))
-    both = {"reconstructor": stage1, "detector": [stage2]}
-    content = {
-        "kind": "benchmark",
-        "cohorts": {"a": {}},
-        "tables": {"a": ["a"]},
-        "folds": 2,
-        "reference": "fused",
-        "systems": {
-            "intensity": {"reconstructor": stage1, "part": "intensity"},
-            "map": {"reconstructor": stage1, "part": "map"},
-            "fused": both,
-            "labels": both | {"detector": [stage2, few]},
-            "2 labels": both | {"detector": [stage2, few | {"limit": 2}]},
-        },
-    }
-    return BenchmarkRun.model_validate(content | changes)
 
 
 @pytest.fixture
@@ -66,7 +45,7 @@ def pooled_by_fold(system: int) -> float:
 
 
 def test_figures_of_a_row_agree_with_scikit_learn() -> None:
-    run = benchmark()
+    run = made_benchmark()
     for number, (row, done) in enumerate(made_entries(run).items()):
         figures = row_figures(row, done)
         scores, truth = all_voxels(number)
@@ -87,7 +66,7 @@ def test_figures_of_a_row_agree_with_scikit_learn() -> None:
 
 def test_models_trained_apart_share_no_scale() -> None:
     """Of two folds alike one model scores far lower: neither the pooled AUPRC nor the curve may depend on that."""
-    run = benchmark()
+    run = made_benchmark()
     row, (first, second) = next((row, done) for row, done in made_entries(run).items() if row.system == "fused")
     first = first._replace(cases=first.cases[:4])  # of its four ill people two
     figures, curve = row_figures(row, [first, second]), mean_curve(trial_curves(row, [first, second]))
@@ -104,7 +83,7 @@ def test_models_trained_apart_share_no_scale() -> None:
 
 
 def test_the_ill_without_a_lesion_to_be_found_are_not_ranked_as_healthy() -> None:
-    run = benchmark()
+    run = made_benchmark()
     row, (first, *_) = next(iter(made_entries(run).items()))
     well, rest = first.cases[0], first.cases[1:]
     loud = replace(well, parts={row.part: {**well.parts[row.part], "scan_score": 1.0}})
@@ -124,7 +103,7 @@ def test_a_curve_ends_where_all_lesions_are_found() -> None:
 
 
 def test_results_from_before_have_no_curve_and_no_rank_of_scans() -> None:
-    run = benchmark()
+    run = made_benchmark()
     row, (entry, *_) = next(iter(made_entries(run).items()))
     old = []
     for case in entry.cases:
@@ -136,7 +115,7 @@ def test_results_from_before_have_no_curve_and_no_rank_of_scans() -> None:
 
 
 def test_the_tables_hold_every_figure_once(tmp_path: Path, drawn: Mapping[str, Any]) -> None:
-    run = benchmark()
+    run = made_benchmark()
     entries = made_entries(run)
     tables.write_tables(tmp_path, run, entries, COSTS)
     text = (tmp_path / "table.md").read_text()
@@ -175,7 +154,7 @@ def test_the_tables_hold_every_figure_once(tmp_path: Path, drawn: Mapping[str, A
 def test_curves_of_precision_are_pooled_in_a_trial_and_ordered_as_the_systems_are(
     tmp_path: Path, drawn: dict[str, tuple[list[Panel], dict[str, Any]]]
 ) -> None:
-    run = benchmark()
+    run = made_benchmark()
     tables.write_tables(tmp_path, run, made_entries(run), COSTS)
     (panel,), options = drawn["precision_recall.png"]
     assert panel.title == "a → a"
@@ -188,7 +167,7 @@ def test_curves_of_precision_are_pooled_in_a_trial_and_ordered_as_the_systems_ar
 def test_dice_by_volume_is_over_groups_of_equal_size(
     tmp_path: Path, drawn: dict[str, tuple[list[Panel], dict[str, Any]]]
 ) -> None:
-    run = benchmark()
+    run = made_benchmark()
     entries = made_entries(run)
     tables.write_tables(tmp_path, run, entries, COSTS)
     (panel,), _ = drawn["dice_by_volume.png"]
@@ -207,7 +186,7 @@ def test_dice_by_volume_is_over_groups_of_equal_size(
 def test_systems_that_differ_in_their_labels_alone_are_a_family(
     tmp_path: Path, drawn: dict[str, tuple[list[Panel], dict[str, Any]]]
 ) -> None:
-    run = benchmark()
+    run = made_benchmark()
     assert list(plots.label_families(run)) == [{0: "fused", 2: "2 labels", None: "labels"}]
     systems = dict(run.systems)
     other = systems["labels"].model_copy(update={"part": "probability"})
@@ -226,7 +205,7 @@ def test_systems_that_differ_in_their_labels_alone_are_a_family(
 def test_what_runs_no_network_is_a_level_across_the_plot_of_operations(
     tmp_path: Path, drawn: dict[str, tuple[list[Panel], dict[str, Any]]]
 ) -> None:
-    run = benchmark()
+    run = made_benchmark()
     tables.write_tables(tmp_path, run, made_entries(run), {name: COSTS[name] for name in ("intensity", "map")})
     (panel,), options = drawn["auprc_by_operations.png"]
     assert [(series.name, list(series.x)) for series in panel.series] == [("intensity", []), ("map", [2.0])]
@@ -236,7 +215,7 @@ def test_what_runs_no_network_is_a_level_across_the_plot_of_operations(
 def test_operations_of_systems_and_one_that_cannot_be_counted(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    run = benchmark(common={"reconstructor": ["model.repeats=2"], "detector": ["mirror=false"]})
+    run = made_benchmark(common={"reconstructor": ["model.repeats=2"], "detector": ["mirror=false"]})
     seen = []
 
     def count(part: str, reconstructor: Any, detector: Any, *, mirror: bool) -> float:
@@ -261,7 +240,7 @@ def test_operations_of_systems_and_one_that_cannot_be_counted(
 def test_pictures_of_a_row_are_the_best_and_the_worst_of_all_its_trials(
     tmp_path: Path, drawn: Mapping[str, Any]
 ) -> None:
-    run = benchmark()
+    run = made_benchmark()
     row, done = next((row, done) for row, done in made_entries(run).items() if row.system == "map")
     done = [entry._replace(pictures=f"pictures/{entry.fold}") for entry in done]
     dice = {case.name: case.parts["map"]["dice"] for entry in done for case in entry.cases if case.has_lesion}
@@ -291,7 +270,7 @@ def test_a_rule_with_other_limits_is_not_shown_as_the_healthy_only_rule(
     rule: str, shown: bool, tmp_path: Path, drawn: Mapping[str, Any]
 ) -> None:
     """A bundle holds a rule once: results from before hold the Dice by the other limits under that name."""
-    run = benchmark(rule=rule)
+    run = made_benchmark(rule=rule)
     entries = {}
     for row, done in made_entries(run).items():
         entries[row] = []
@@ -308,8 +287,46 @@ def test_a_rule_with_other_limits_is_not_shown_as_the_healthy_only_rule(
     assert f"by the rule {rule}" in text
 
 
+def test_validation_over_steps_is_that_of_the_training_that_a_row_reads(
+    tmp_path: Path, drawn: dict[str, tuple[list[Panel], dict[str, Any]]]
+) -> None:
+    run = made_benchmark(tables={"a": ["a", "b"]}, cohorts={"a": {}, "b": {}})
+    stage1, stage2, few = {100: 0.1, 400: 0.2}, {100: 0.3, 400: 0.5}, {100: 0.6, 200: 0.65, 400: 0.7}
+    curves = {
+        "intensity": (stage1,),
+        "map": (stage1, stage2),
+        "fused": (stage1, stage2),
+        "labels": (stage1, stage2, few),
+    }
+    entries = {
+        row: [
+            entry._replace(
+                curves=tuple(
+                    (
+                        "detector" if place else "reconstructor",
+                        {step: value + 0.1 * entry.fold for step, value in curve.items()},
+                    )
+                    for place, curve in enumerate(curves.get(row.system, ()))
+                )
+            )
+            for entry in done
+        ]
+        for row, done in made_entries(run).items()
+    }
+    tables.write_tables(tmp_path, run, entries, COSTS)
+    (panel,), _ = drawn["validation.png"]
+    assert panel.title == "trained on a"
+    shown = {series.name: dict(zip(series.x, series.y, strict=True)) for series in panel.series}
+    assert shown.keys() == {"map", "fused", "labels"}, "plain intensity learns nothing, of 2 labels nothing is known"
+    for name, curve in (("map", stage1), ("fused", stage2), ("labels", few)):
+        assert shown[name] == pytest.approx({step: value + 0.15 for step, value in curve.items()})
+    drawn.clear()
+    tables.write_tables(tmp_path, run, made_entries(run), COSTS)
+    assert "validation.png" not in drawn
+
+
 def test_before_anything_is_done_there_is_no_plot(tmp_path: Path) -> None:
-    run = benchmark()
+    run = made_benchmark()
     tables.write_tables(tmp_path, run, {row: [] for row in made_entries(run)}, COSTS)
     assert not list(tmp_path.glob("*.png"))
     assert (tmp_path / "table.md").read_text().count("not run") == 5 * 2

@@ -32,7 +32,8 @@ def example() -> results.TestedCase:
     figures = {part: {name: float(rng.random()) for name in (*RANKED, *OUTLINED)} for part in PARTS}
     figures["score"]["hd95"] = math.nan
     lesions = tuple(rng.random(12).tolist())
-    facts = {"dataset": "d", "subject": "01", "case": "sub-01", "lesion_voxels": 5, "l1_ratio": 3.0, "truth": "abc"}
+    facts = {"dataset": "d", "subject": "01", "case": "sub-01", "lesion_voxels": 5, "l1_ratio": 3.0}
+    facts |= {"truth": "abc" * 20, "region": "def" * 20, "brain_method": "given mask"}
     coverage = {part: tuple(rng.random(12).tolist()) for part in PARTS}
     return results.TestedCase.of(CaseScores(facts, figures, histograms, {}, lesions, coverage))
 
@@ -40,7 +41,9 @@ def example() -> results.TestedCase:
 def test_a_case_comes_back_and_is_small(tmp_path: Path) -> None:
     case = example()
     write_result(tmp_path / "r.json", {"rule": "best-dice"}, [case])
-    (read,) = read_result(tmp_path / "r.json")
+    ((read,), curves) = read_result(tmp_path / "r.json")
+    assert curves == ()
+    assert (read.truth, read.region, read.brain) == (("abc" * 20)[:16], ("def" * 20)[:16], "given mask")
     assert (read.subject, read.name, read.has_lesion) == (case.subject, case.name, True)
     assert read.facts == {"l1_ratio": 3.0}
     assert math.isnan(read.parts["score"].pop("hd95"))
@@ -75,11 +78,14 @@ def test_a_file_from_before_is_read_and_what_it_lacks_is_undefined(tmp_path: Pat
     path = tmp_path / "r.json"
     write_result(path, {}, [example()])
     content = json.loads(path.read_text())
-    for name in ("lesions", "coverage", "bins"):
+    for name in ("lesions", "coverage", "bins", "truth", "region", "brain"):
         del content["cases"][0][name]
+    content["about"]["chain"] = [{"stage": "reconstructor", "config": "ae", "set": [], "limit": None}]
     path.write_text(json.dumps(content))
-    (read,) = read_result(path)
+    ((read,), curves) = read_result(path)
+    assert curves == ()
     assert (read.lesions, read.coverage, read.histograms) == ((), {}, {})
+    assert (read.truth, read.region, read.brain) == ("", "", "")
     assert 0 < read.parts["score"]["dice"] < 1
 
 
@@ -88,13 +94,22 @@ def test_who_is_no_control_comes_back_and_of_a_file_from_before_all_without_a_le
     stated = [{"lesion_voxels": 5, "control": False}, {"lesion_voxels": 0, "control": True}]
     stated += [{"lesion_voxels": 0, "control": False}, {"lesion_voxels": 0}]
     write_result(path, {}, [results.TestedCase.of(CaseScores(facts | known, {}, {}, {})) for known in stated])
-    assert [case.set_aside for case in read_result(path)] == [False, False, True, False]
+    assert [case.set_aside for case in read_result(path).cases] == [False, False, True, False]
     assert [case["control"] for case in json.loads(path.read_text())["cases"]] == [False, True, False, True]
     content = json.loads(path.read_text())
     for case in content["cases"]:
         del case["control"]
     path.write_text(json.dumps(content))
-    assert [case.set_aside for case in read_result(path)] == [False] * 4
+    assert [case.set_aside for case in read_result(path).cases] == [False] * 4
+
+
+def test_curves_of_trainings_come_back_and_those_that_trained_nothing_have_none(tmp_path: Path) -> None:
+    curves = {"reconstructor": [[100, 0.125], [200, 0.25]], "detector": [[200, 0.5]]}
+    chain = [{"stage": stage, "validation": curve} for stage, curve in curves.items()]
+    chain.append({"stage": "detector", "validation": []})
+    write_result(tmp_path / "r.json", {"chain": chain}, [example()])
+    read = read_result(tmp_path / "r.json").curves
+    assert read == (("reconstructor", {100: 0.125, 200: 0.25}), ("detector", {200: 0.5}))
 
 
 @pytest.mark.parametrize("broken", [[[1], [1]], [[1, -1], [1, 1], [0, 0]], [[1], [1], [1, 2]], 7])

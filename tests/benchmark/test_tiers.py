@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from hybriduad.benchmark.costs import system_gflops
 from hybriduad.benchmark.plan import Fit, rows_of
+from hybriduad.benchmark.run import SHARES, labelled_patients
+from hybriduad.cohort.manifest import split_cases
 from hybriduad.config import files as configs
 from hybriduad.config.benchmarks import BenchmarkRun
 from hybriduad.config.runs import DetectorRun
+from hybriduad.core.types import Case
+from hybriduad.phantom.cohort import pathology_of
 
 TIERS = ("benchmark-quick", "benchmark-core", "benchmark-full")
 """Each has the rows of the one before."""
@@ -43,10 +49,22 @@ def test_every_training_of_a_tier_has_a_config(name: str) -> None:
             configs.load(fit.config, fit.overrides, kind=fit.stage)
 
 
+def compared(run: BenchmarkRun) -> dict[str, set[str]]:
+    """System -> what it is compared with, whichever of the two names the other."""
+    others: dict[str, set[str]] = {name: set() for name in run.systems}
+    for name, other in run.pairs():
+        others[name].add(other)
+        others[other].add(name)
+    return others
+
+
 def test_a_larger_tier_has_the_rows_of_the_smaller() -> None:
     quick, core, full = (tier(name) for name in TIERS)
     assert quick.systems == core.systems
-    assert core.systems.items() <= full.systems.items()
+    bare = [{name: row.model_copy(update={"against": ()}) for name, row in run.systems.items()} for run in (core, full)]
+    assert bare[0].items() <= bare[1].items()
+    wider = compared(full)
+    assert all(others <= wider[name] for name, others in compared(core).items())
     assert quick.common == core.common == full.common
     for small, large in ((quick, core), (core, full)):
         assert all(set(tested) <= set(large.tables[name]) for name, tested in small.tables.items())
@@ -80,6 +98,66 @@ def test_the_row_without_intensity_lacks_nothing_else(name: str) -> None:
     assert fitted(name, "without intensity").fusion == whole.model_copy(
         update={"intensity": 0.0, "opposite": 0.0, "departure": 0.0}
     )
+
+
+@pytest.mark.parametrize("name", [*TIERS, T1W])
+def test_every_default_is_compared_with_its_parts_and_with_the_segmenter_of_the_same_labels(name: str) -> None:
+    run = tier(name)
+    pairs = list(run.pairs())
+    assert len({frozenset(pair) for pair in pairs}) == len(pairs)
+    others = compared(run)
+    defaults = {
+        row: row.removeprefix("default").strip(" ()") for row in run.systems if re.match(r"default( \(|$)", row)
+    }
+    assert len(defaults) == (2 if name == T1W else 9 if name == "benchmark-full" else 3)
+    for row, labels in defaults.items():
+        assert others[row] >= {"default", f"Unet ({labels or 'synthetic'})"} - {row}
+        if labels in ("", "7 labels", "synthetic + 7 labels", "synthetic + 3 labels"):
+            assert others[row] >= {"intensity", "asymmetry", "restoration"}
+
+
+def test_a_row_of_n_labels_is_compared_with_the_default_of_as_many() -> None:
+    others = compared(tier("benchmark-full"))
+    for labels in ("1 label", "2 labels", "5 labels", "10 labels", "20 labels", "all labels"):
+        assert {f"Unet ({labels})", f"Unet (synthetic + {labels})"} <= others[f"default (synthetic + {labels})"]
+        assert (f"Unet ({labels})" in others["default"]) == (labels == "all labels")  # it is a row of the core tier
+
+
+def test_each_step_from_the_row_of_the_paper_to_the_default_has_a_difference() -> None:
+    pairs = list(tier("benchmark-full").pairs())
+    path = ["paper", *(f"step {number}" for number in range(1, 7)), "default"]
+    assert [pair for pair in pairs if {*pair} <= {*path}] == [
+        ("default", "step 6"),
+        ("paper", "default"),
+        *((path[number], path[number - 1]) for number in range(1, 7)),
+    ]
+
+
+@pytest.mark.parametrize("name", [*TIERS, T1W])
+def test_phantoms_have_the_patients_that_rows_learn_from_but_for_those_of_twenty(name: str) -> None:
+    """Those say in their tables that they are not run."""
+    run = tier(name)
+    short = set()
+    for cohort, phantoms in ((cohort, run.cohorts[cohort].phantoms) for cohort in run.tables):
+        if phantoms is not None:
+            people = [pathology_of(n, phantoms.pathology, phantoms.share_healthy) for n in range(phantoms.subjects)]
+            cases = [
+                Case(
+                    "phantom",
+                    f"{n:04}",
+                    {},
+                    lesion=Path("mask.nii") if ill else None,
+                    health="lesion" if ill else "healthy",
+                )
+                for n, ill in enumerate(people)
+            ]
+            folds = range(1, run.folds + 1)
+            few = min(labelled_patients(split_cases(cases, SHARES, 0, fold=(fold, run.folds))) for fold in folds)
+            assert 15 <= few <= 17
+            rows = (row for row in rows_of(run) if row.trained_on == cohort)
+            short |= {row.system for row in rows if row.trials[0].model.labels > few}
+    twenty = {f"{first} + 20 labels)" for first in ("default (synthetic", "Unet (synthetic")} | {"Unet (20 labels)"}
+    assert short == (twenty if name == "benchmark-full" else set())
 
 
 def test_every_lesion_that_the_t1w_tier_learns_from_is_mostly_dark() -> None:

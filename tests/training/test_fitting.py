@@ -305,10 +305,15 @@ def test_calibrated_predicted_and_evaluated(fitted: Fitted, tmp_path: Path) -> N
 class TestValidation:
     """Figures while a training runs: shown, and of no consequence."""
 
-    def test_loss_and_auprc_are_logged_every_so_many_steps_and_at_the_end(self, fitted: Fitted) -> None:
+    def test_loss_and_auprc_are_logged_each_quarter_every_so_many_steps_and_at_the_end(self, fitted: Fitted) -> None:
         for bundle in (fitted.reconstructor, fitted.synthetic, fitted.few):
             figures = validated(bundle.folder)
-            assert sorted(figures) == [9, TRAIN["steps"]]
+            assert sorted(figures) == [3, 6, 9, TRAIN["steps"]]
+            curve = loop.validation_curve(bundle.folder)
+            assert list(curve) == sorted(figures)
+            assert all(
+                f"{value}" in {rank for entry in figures[step] for rank in entry} for step, value in curve.items()
+            )
             for loss, *ranks in (row for entry in figures.values() for row in entry):
                 assert 0 < float(loss) < 100
                 # The unseen AUPRC too, and of a detector beside a reconstructor those of the map and the score.
@@ -325,6 +330,7 @@ class TestValidation:
         place: dict[str, Any] = {"init": fitted.synthetic.folder, "limit": 1, "device": "cpu"}
         with monkeypatch.context() as patch:
             patch.setattr(loop.Progress, "_show", lambda *_: None)
+            patch.setattr(loop.Progress, "_judge", lambda *_: None)
             silent = fit_detector(fitted.configs["few"], fitted.cohort, out=tmp_path / "silent", **place)
         assert not validated(silent.folder)
         assert_same_weights(silent.folder, fitted.few.folder)
@@ -334,13 +340,13 @@ class TestValidation:
             with pytest.raises(Stopped):
                 fit_detector(fitted.configs["few"], fitted.cohort, **place)
         assert _reached(tmp_path / "often.partial" / CHECKPOINT) == 5
-        assert sorted(validated(tmp_path / "often.partial")) == [4, 8]
+        assert sorted(validated(tmp_path / "often.partial")) == [3, 4, 6, 8]
         often = fit_detector(fitted.configs["few"], fitted.cohort, **place)
         assert not (tmp_path / "often.partial").exists()
         assert_same_weights(often.folder, fitted.few.folder)
         figures = validated(often.folder)
-        assert sorted(figures) == [4, 8, 12, 13]
-        assert {len(entry) for entry in figures.values()} == {1}  # step 8 in both sittings: the same figures
+        assert sorted(figures) == [3, 4, 6, 8, 9, 12, 13]
+        assert {len(entry) for entry in figures.values()} == {1}  # steps 6 and 8 in both sittings: the same figures
         assert figures[13] == validated(fitted.few.folder)[13]
 
     def test_validation_cases_teach_nothing_and_do_not_count_as_used(

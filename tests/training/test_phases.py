@@ -19,7 +19,7 @@ from hybriduad.core.types import Batch
 from hybriduad.detector.bundle import Bundle
 from hybriduad.reconstructors.fanogan import Model
 from hybriduad.training.fitting import fit_reconstructor
-from hybriduad.training.loop import CHECKPOINT, _reached
+from hybriduad.training.loop import CHECKPOINT, Progress, _reached
 from hybriduad.training.samples import SampleStream
 from hybriduad.training.tasks import ReconstructionTask
 
@@ -187,8 +187,15 @@ def test_the_log_and_the_curves_hold_every_phase(fit: Fit) -> None:
     }
     assert steps["critic_loss"] == steps["generator_loss"] == [0, 1, 2, 3]
     assert steps["encoder_loss"] == [4, 5, 6]
-    assert sorted(set(steps["validation_encoder_loss"])) == sorted(set(steps["validation_auprc"])) == [2, 5, 6]
+    assert sorted(set(steps["validation_encoder_loss"])) == sorted(set(steps["validation_auprc"])) == [0, 2, 4, 5, 6]
     assert (folder / "pictures" / "loss.png").is_file()
+
+
+def test_figures_on_the_way_change_no_weight(fit: Fit, monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = load_file(fit("shown").folder / "weights.safetensors")
+    monkeypatch.setattr(Progress, "_judge", lambda *_: None)
+    silent = load_file(fit("silent").folder / "weights.safetensors")
+    assert not [name for name, value in shown.items() if not torch.equal(value, silent[name])]
 
 
 def test_too_few_steps_for_the_phases_are_refused(fit: Fit) -> None:
