@@ -22,6 +22,7 @@ from hybriduad.config.strict import checked
 from hybriduad.core import plugins, rng
 from hybriduad.core.errors import ConfigError
 from hybriduad.core.types import BACKGROUND, Batch, Case
+from hybriduad.networks.losses import reconstruction_l1
 from hybriduad.networks.scoring import residual_map
 from hybriduad.phantom.subject import make_subject
 from hybriduad.reconstructors._base import FeatureReconstructor, Player, Reconstructor
@@ -717,6 +718,32 @@ def test_the_paper_config_is_that_of_the_paper() -> None:
     assert run.model.train_levels == (0, 1000)
     assert (run.residual.kind, run.residual.combine) == ("ssim", "reconstruction")
     assert run.mix.synthetic == 0
+    assert run.model.outside_weight == 1
+
+
+@pytest.mark.parametrize("family", ["ddpm", "pddpm"])
+def test_a_loss_counts_what_is_outside_the_brain_as_the_config_says(
+    family: str, tiny_cohort: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = plugins.load("reconstructors", family)
+    small = {"name": family, **TINY[family]}
+    batch = some_batch(prepared_cases(tiny_cohort)[0], 2)
+    weights: list[torch.Tensor] = []
+
+    def noted(prediction: torch.Tensor, target: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        weights.append(weight)
+        return reconstruction_l1(prediction, target, weight)
+
+    monkeypatch.setattr(module, "reconstruction_l1", noted)
+    brain = batch.brain.unsqueeze(1)
+    for stated, outside in (({}, 0.25), ({"outside_weight": 1.0}, 1.0), ({"outside_weight": 0.5}, 0.5)):
+        config = checked(module.Config, small | stated, "tests")
+        assert ("outside_weight" in config.model_dump()) == bool(stated)  # so that keys of before stay
+        module.Model(config, 1, batch.image.shape[-1]).loss(batch, batch.keys)
+        counted = weights[-1] > 0  # of a pddpm, inside its box
+        assert (counted & ~brain).any()
+        assert (counted & brain).any()
+        torch.testing.assert_close(weights[-1], torch.where(brain, 1.0, outside) * counted)
 
 
 def test_the_dae_config_builds() -> None:
