@@ -27,7 +27,7 @@ COSTS = {"intensity": 0.0, "map": 2.0, "fused": 8.0, "2 labels": 8.0, "labels": 
 
 
 def benchmark(**changes: Any) -> BenchmarkRun:
-    stage1, stage2, few = ({"config": name} for name in ("cddpm-small", "synthetic", "few-labels"))
+    stage1, stage2, few = ({"config": name} for name in ("restoration", "synthetic", "few-labels"))
     both = {"reconstructor": stage1, "detector": [stage2]}
     content = {
         "kind": "benchmark",

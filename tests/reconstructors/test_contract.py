@@ -705,7 +705,7 @@ def _on_paper(name: str) -> Any:
 
 
 def test_the_small_config_has_under_2_million_weights() -> None:
-    run, model = _on_paper("cddpm-small")
+    run, model = _on_paper("restoration")
     assert run.model.condition != "none"
     assert 1.5 < _count(model) < 2.0
 
@@ -768,7 +768,7 @@ def test_the_diffusion_models_without_a_condition(name: str, family: str, noise:
     """The rows DDPM, AnoDDPM and pDDPM: the same network, levels and residual, and no painted anomalies."""
     run, model = _on_paper(name)
     assert (run.model.name, run.model.noise, run.model.condition) == (family, noise, "none")
-    assert (run.model.widths, run.mix.synthetic) == (configs.load("cddpm-small").model.widths, 0)
+    assert (run.model.widths, run.mix.synthetic) == (configs.load("restoration").model.widths, 0)
     assert run.model.levels == configs.load("cddpm").model.levels
     assert model.encoder is None
 
