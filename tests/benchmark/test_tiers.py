@@ -121,3 +121,36 @@ def test_the_row_of_the_paper_is_that_of_the_paper_but_for_its_size(name: str) -
     assert (second.fusion.form, second.fusion.weight, second.fusion.smooth_mm) == ("sum", 1.0, 0.0)
     for run in (first, second):
         assert (run.mirror, run.train.warmup, run.augmentation.flip, run.augmentation.affine) == (False, 0, 0, 0)
+
+
+@pytest.mark.parametrize("name", ["FAE", "RD"])
+def test_a_witness_without_an_image_stands_beside_a_segmenter_of_the_scan_alone(name: str) -> None:
+    run = fitted("benchmark-full", f"default on {name}")
+    default = fitted("benchmark-full", "default")
+    assert run.fusion == default.fusion
+    first = next(row for row in rows_of(tier("benchmark-full")) if row.system == f"default on {name}").trials[0].model
+    learnt = configs.load(first.parent.config, first.parent.overrides, kind="detector")  # type: ignore[union-attr]
+    assert learnt.segmenter.inputs == ("image",)
+
+
+def test_the_painters_of_stage_1_may_be_others_than_those_of_stage_2() -> None:
+    row = next(row for row in rows_of(tier("benchmark-full")) if row.system == "other painters in stage 1")
+    painters = {
+        fit.stage: {anomaly.name for anomaly in configs.load(fit.config, fit.overrides, kind=fit.stage).anomalies}
+        for fit in trainings(row.trials[0].model)
+    }
+    assert len(painters["reconstructor"]) >= 3
+    assert not painters["reconstructor"] & painters["detector"]
+
+
+def test_the_row_of_the_paper_with_few_labels_learns_from_masks_alone_and_shares_stage_1() -> None:
+    """As the paper's few labels: no painted slice among them."""
+    rows = {row.system: row for row in rows_of(tier("benchmark-full")) if row.system in ("paper", "paper (7 labels)")}
+    few, alone = (rows[name].trials[0].model for name in ("paper (7 labels)", "paper"))
+    assert few.limit == 7
+    assert few.parent == alone.parent
+    run, painted = (configs.load(fit.config, fit.overrides, kind="detector") for fit in (few, alone))
+    assert (run.mix.synthetic, run.anomalies) == (0, ())
+    assert run.mix.labelled > 0
+    kept = {"mix": painted.mix, "anomalies": painted.anomalies}
+    assert run.model_copy(update=kept) == painted
