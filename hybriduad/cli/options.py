@@ -328,7 +328,8 @@ AllowLeakage = Annotated[
     bool, typer.Option("--allow-leakage", help="Go on where cases were used to make the model, and say so.")
 ]
 NamedCohorts = Annotated[
-    list[str], _repeated("--cohort", metavar="NAME=PATH", help="A cohort of CONFIG: manifest or BIDS folder; repeat.")
+    list[str],
+    _repeated("--cohort", metavar="NAME=PATH", help="A cohort of CONFIG: manifest, BIDS folder, label maps; repeat."),
 ]
 Folds = Annotated[list[int], _repeated("--fold", metavar="K", help="Only this fold; repeat. [default: all]")]
 Systems = Annotated[
