@@ -28,7 +28,7 @@ demo: install
 	$(BIN)/hybriduad demo --out $(OUT)
 
 bench: install
-	$(BIN)/hybriduad speed cddpm-small --out runs/bench
+	$(BIN)/hybriduad speed restoration --out runs/bench
 
 docs: install
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --config-file .mkdocs.yml --site-dir $(abspath site)

@@ -4,7 +4,7 @@ Every public name is loaded when it is first used, so ``import hybriduad`` impor
 
     import hybriduad as hu
 
-    recon = hu.fit_reconstructor("cddpm-small", "cohort.csv", out="runs/recon")
+    recon = hu.fit_reconstructor("restoration", "cohort.csv", out="runs/recon")
     det = hu.fit_detector("synthetic", "cohort.csv", reconstructor="runs/recon", out="runs/det")
     detector = hu.load_detector("runs/det", device="auto")
     prediction = detector.predict(hu.read_case("sub-01_FLAIR.nii.gz"))

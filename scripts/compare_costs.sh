@@ -17,7 +17,7 @@ environment:
   CONTRAST  what to train on (default FLAIR)
   DEVICE    auto (default), cpu, cuda, cuda:1
 
-Variants of stage 1, cddpm-small, judged by the AUPRC of its map:
+Variants of stage 1, restoration, judged by the AUPRC of its map:
   shipped                     as it is
   wide, wide-plain            widths 48, 96, 128, with the skip and without
   thin                        widths 16, 32, 64
@@ -65,8 +65,8 @@ make_variant() {
     run fit-detector synthetic "$cohort" --reconstructor "$out/shipped.model" --out "$out/$1.model" "${fit[@]}" \
       "${painted[@]}" "${changed[@]}" "${settings[@]}"
   else
-    run speed cddpm-small --operations --out "$out/$1.cost" "${anatomy[@]}" "${changed[@]}"
-    run fit-reconstructor cddpm-small "$cohort" --out "$out/$1.model" "${fit[@]}" "${anatomy[@]}" "${painted[@]}" \
+    run speed restoration --operations --out "$out/$1.cost" "${anatomy[@]}" "${changed[@]}"
+    run fit-reconstructor restoration "$cohort" --out "$out/$1.model" "${fit[@]}" "${anatomy[@]}" "${painted[@]}" \
       "${changed[@]}" "${settings[@]}"
   fi
   run_cases predict "$out/$1.model" "$cohort" --split test --out "$out/$1.predictions" "${fit[@]}"

@@ -3,7 +3,8 @@
 
 The painter is of this script alone: no detector has learnt from its kind of lesion. It darkens as an old infarct does
 on T1w, in the tissue that is there, more with the depth in the lesion. Masks in MNI space are brought into a head by
-the boxes around the two brains, without registration, at random on the left or the right.
+the boxes around the two brains, without registration, at random on the left or the right. Every painted brain is also
+there as it was, in derivatives/lesion-free: how far a pseudo-healthy scan is from it can be measured.
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ from scipy import ndimage
 from hybriduad.cohort.manifest import read_cohort
 from hybriduad.core.errors import ConfigError, DataError, HybridUADError
 from hybriduad.core.rng import numpy_rng
-from hybriduad.scan.volumes import Image, from_ras, read_mask, read_volume, to_ras, write_volume
-from hybriduad.training.painted_files import describe_folder, mask_path, scan_path
+from hybriduad.scan.volumes import Image, from_ras, read_mask, read_volume, to_ras, write_json, write_volume
+from hybriduad.training.painted_files import describe_folder, lesion_free_path, mask_path, scan_path
 
 BRAIN_MM = np.array([[-71.0, -106.0, -71.0], [71.0, 73.0, 82.0]])
 """The box around the brain of the ICBM 2009a template, in MNI space."""
@@ -64,7 +65,11 @@ def main() -> None:
     parser.add_argument("healthy", type=Path, help="BIDS folder of healthy, skull-stripped T1w scans")
     parser.add_argument("masks", type=Path, help="folder of lesion masks *.nii[.gz] in MNI space")
     parser.add_argument("out", type=Path, help="new folder; index bids reads it")
-    parser.add_argument("--painted", type=int, help="how many of the people get a lesion, the first ones; default: all")
+    parser.add_argument(
+        "--painted",
+        type=int,
+        help="how many of the people get a lesion, the first ones; the others stay healthy; default: all",
+    )
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     try:
@@ -74,7 +79,8 @@ def main() -> None:
 
 
 def write(healthy: Path, masks: Path, out: Path, painted: int | None, seed: int) -> None:
-    """Write the patients under ``out`` as BIDS, masks in ``derivatives/manual``.
+    """Write the patients under ``out`` as BIDS, masks in ``derivatives/manual``, each painted brain as it was in
+    ``derivatives/lesion-free``. The first ``painted`` people get a lesion, all without, and the others stay healthy.
 
     Raises:
         ConfigError: ``out`` is not new.
@@ -91,9 +97,9 @@ def write(healthy: Path, masks: Path, out: Path, painted: int | None, seed: int)
     people: dict[str, dict[str, str]] = {}
     for number, case in enumerate(cases):
         scan = read_volume(case.images["T1w"])
-        image, _, orientation = to_ras(scan)
-        brain = image > 0 if case.brain is None else to_ras(read_mask(case.brain))[0]
-        lesion, shape = np.zeros_like(brain), ""
+        healthy_image, _, orientation = to_ras(scan)
+        brain = healthy_image > 0 if case.brain is None else to_ras(read_mask(case.brain))[0]
+        image, lesion, shape = healthy_image, np.zeros_like(brain), ""
         rng = numpy_rng(seed, "half-real", case.subject)
         if painted is None or number < painted:
             lesion, shape = _shape(shapes, brain, scan, rng)
@@ -102,9 +108,14 @@ def write(healthy: Path, masks: Path, out: Path, painted: int | None, seed: int)
         files = {scan_path(out, case, "T1w"): (image, np.float32), mask_path(out, case, "brain"): (brain, np.uint8)}
         if shape:
             files[mask_path(out, case, "lesion")] = (lesion, np.uint8)
+            files[lesion_free_path(out, case, "T1w")] = (healthy_image, np.float32)
         for path, (data, dtype) in files.items():
             path.parent.mkdir(parents=True, exist_ok=True)
             write_volume(path, from_ras(data, orientation), scan.grid, dtype)
+        if shape:
+            twin = lesion_free_path(out, case, "T1w")
+            sidecar = twin.with_name(twin.name.removesuffix(".nii.gz") + ".json")
+            write_json(sidecar, {"SkullStripped": True, "Description": "the scan before a lesion was painted"})
         facts = {"health": "lesion", "pathology": "stroke"} if shape else {"health": "healthy", "pathology": "none"}
         people[case.subject] = {"participant_id": f"sub-{case.subject}", **facts, "shape": shape}
         print(f"{number + 1} of {len(cases)}: {case.name} {shape}")

@@ -13,7 +13,7 @@ usage: scripts/train_cohort.sh BIDS_DIR OUT [--set KEY=VALUE ...]
 
 environment:
   CONTRAST           what to train on: FLAIR (default), T2w, T1wCE, T1w, ...
-  RECONSTRUCTOR, DETECTOR, FEW_LABELS   configs, shipped names or paths (cddpm-small, synthetic, few-labels)
+  RECONSTRUCTOR, DETECTOR, FEW_LABELS   configs, shipped names or paths (restoration, synthetic, few-labels)
   FALSE_POSITIVE_ML  limit of the threshold rule false-positives, ml a lesion-free slice (default 0.1)
   DEVICE             auto (default), cpu, cuda, cuda:1
 
@@ -39,7 +39,7 @@ labelled=7
 cohort=$out/cohort.csv
 run index bids "$bids" --out "$cohort" --split train=0.64 --split validation=0.16 --split test=0.20 --seed 0
 
-run fit-reconstructor "${RECONSTRUCTOR:-cddpm-small}" "$cohort" --out "$out/reconstructor" \
+run fit-reconstructor "${RECONSTRUCTOR:-restoration}" "$cohort" --out "$out/reconstructor" \
   "${fit[@]}" "${anatomy[@]}" "${painted[@]}" "${settings[@]}"
 run fit-detector "${DETECTOR:-synthetic}" "$cohort" --reconstructor "$out/reconstructor" \
   --out "$out/detector-uncalibrated" "${fit[@]}" "${painted[@]}" "${settings[@]}"

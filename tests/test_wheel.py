@@ -73,7 +73,7 @@ def test_runs_outside_the_checkout(installed: Path, tmp_path: Path) -> None:
     where = run(installed, "import hybriduad; print(hybriduad.__file__)", tmp_path).strip()
     assert where == str(installed / "hybriduad" / "__init__.py")
     assert "Research use only" in command(installed, tmp_path, "--help")
-    shown = yaml.safe_load(command(installed, tmp_path, "show", "cddpm-small"))
+    shown = yaml.safe_load(command(installed, tmp_path, "show", "restoration"))
     assert shown["model"]["name"] == "ddpm"
     # The configs come from the wheel, not from a checkout beside it.
     folder = run(

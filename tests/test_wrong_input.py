@@ -218,7 +218,7 @@ def test_every_bad_row_is_reported(tiny_reconstructor: Path, tmp_path: Path) -> 
 
 
 def test_unknown_config_key(tmp_path: Path) -> None:
-    sentence = refused("show", "cddpm-small", "--set", "train.step=3")
+    sentence = refused("show", "restoration", "--set", "train.step=3")
     assert "unknown key" in sentence
     assert "got 'train.step'" in sentence
     assert "perhaps 'train.steps' is meant" in sentence

@@ -13,17 +13,18 @@ import numpy as np
 from pydantic import Field
 
 from hybriduad.anomalies._base import Donors, present, unchanged, with_extent
+from hybriduad.anomalies._looks import TurningConfig, inverted_by_looks, listed
 from hybriduad.anomalies._noise import smooth
 from hybriduad.anomalies._painting import nothing_to_paint
 from hybriduad.anomalies._region import Form, Interval, IntervalFrom0, draw_region
-from hybriduad.config.strict import AnomalyConfig
 from hybriduad.core.types import Corruption
 
 
-class Config(AnomalyConfig):
+class Config(TurningConfig):
     """``diameter_mm``: that of the disc or ball of equal size; ``softness_mm``: width of the edge; ``cell_mm``:
     distance of the grid's numbers (an image of 220 mm has 16 of 14 mm); ``sigma``: standard deviation of the noise on
-    the range [-1, 1]; pairs are (lowest, highest). ``forms`` are drawn evenly.
+    the range [-1, 1]; pairs are (lowest, highest). ``forms`` are drawn evenly. ``inverted``: where
+    bright blotches are dark, as :class:`~hybriduad.anomalies._looks.TurningConfig` says.
     """
 
     name: Literal["coarse-noise"] = "coarse-noise"
@@ -32,6 +33,9 @@ class Config(AnomalyConfig):
     forms: tuple[Form, ...] = Field(("ellipsoid", "blob"), min_length=1)
     cell_mm: Interval = (6.0, 16.0)
     sigma: Interval = (0.2, 0.6)
+
+
+for_contrasts = inverted_by_looks
 
 
 def corrupt(
@@ -43,7 +47,7 @@ def corrupt(
     spacing_mm: tuple[float, ...],
     donors: Donors | None = None,
 ) -> Corruption:
-    """Add coarse noise to a region: the same blotches in every contrast, of another strength, inverted or not.
+    """Add coarse noise to a region: the same blotches in every contrast, of another strength.
 
     Args:
         config: size of the region, size and strength of the blotches.
@@ -56,6 +60,9 @@ def corrupt(
     Returns:
         The image with the region, all of which is the lesion, also where the noise passes through 0; the outer part of
         its edge is ignored.
+
+    Raises:
+        ConfigError: ``inverted`` lists another number of contrasts than the image has.
     """
     if nothing_to_paint(image, brain):
         return unchanged(image)
@@ -65,7 +72,8 @@ def corrupt(
     cell = rng.uniform(*config.cell_mm)
     noise = region.weight * smooth(brain.shape, [cell / size for size in spacing_mm], rng)
     changed = image.astype(np.float32)
-    for contrast in np.flatnonzero(present(image)):
-        sign = 1 if rng.random() < 0.5 else -1
-        changed[contrast] += np.float32(sign * rng.uniform(*config.sigma)) * noise
+    inverted = listed(config, present(image))
+    sign = 1 if rng.random() < 0.5 else -1
+    for contrast, turned in inverted.items():
+        changed[contrast] += np.float32((-sign if turned else sign) * rng.uniform(*config.sigma)) * noise
     return with_extent(image, changed, region.extent, brain)

@@ -15,19 +15,20 @@ from pydantic import Field
 from scipy.cluster.vq import kmeans2, vq
 
 from hybriduad.anomalies._base import Donors, present, unchanged, with_extent
+from hybriduad.anomalies._looks import TurningConfig, drawn_shifts, inverted_by_looks
 from hybriduad.anomalies._painting import nothing_to_paint
-from hybriduad.anomalies._region import Form, Interval, IntervalFrom0, Share, draw_region, signed
-from hybriduad.config.strict import AnomalyConfig
+from hybriduad.anomalies._region import Form, Interval, IntervalFrom0, Share, draw_region
 from hybriduad.core.types import Corruption
 
 CLUSTERED_VOXELS = 4096
 """So many voxels at most, evenly spaced, decide what the clusters are."""
 
 
-class Config(AnomalyConfig):
+class Config(TurningConfig):
     """``diameter_mm``: that of the disc or ball of equal size; ``softness_mm``: width of the edge; ``forms`` drawn
     evenly; ``most_tissues``: clusters at most, at least 2; ``bias``: the largest shift of a tissue, of which the others
-    have a share; ``bright``: probability of a contrast getting brighter; pairs are (lowest, highest).
+    have a share; ``bright``: probability of getting brighter, and ``inverted`` where darker, as
+    :class:`~hybriduad.anomalies._looks.TurningConfig` says; pairs are (lowest, highest).
     """
 
     name: Literal["intensity-bias"] = "intensity-bias"
@@ -39,6 +40,9 @@ class Config(AnomalyConfig):
     bright: Share = 0.5
 
 
+for_contrasts = inverted_by_looks
+
+
 def corrupt(
     config: Config,
     image: np.ndarray,
@@ -48,7 +52,7 @@ def corrupt(
     spacing_mm: tuple[float, ...],
     donors: Donors | None = None,
 ) -> Corruption:
-    """Shift the intensities of a region tissue by tissue.
+    """Shift the intensities of a region tissue by tissue, by the same shares and another amount in every contrast.
 
     Args:
         config: size, shape, edge and shift.
@@ -60,6 +64,9 @@ def corrupt(
 
     Returns:
         The image with the region, which is the lesion from half of the shift on; the outer part of its edge is ignored.
+
+    Raises:
+        ConfigError: ``inverted`` lists another number of contrasts than the image has.
     """
     if nothing_to_paint(image, brain):
         return unchanged(image)
@@ -70,12 +77,11 @@ def corrupt(
     tissues = int(rng.integers(2, config.most_tissues + 1))
     tissue = clusters(image[here], brain, tissues)
     changed = image.astype(np.float32)
-    for contrast in np.flatnonzero(here):
-        bias, bright = rng.uniform(*config.bias), rng.random() < config.bright
-        shares = rng.uniform(0.3, 1.0, tissues)
-        shares /= shares.max()
-        shift = signed(bias, float(image[contrast][region.extent].mean()), bright) * shares
-        changed[contrast] += region.weight * shift.astype(np.float32)[tissue]
+    shifts = drawn_shifts(config, image, region.extent, rng, sizes=config.bias, bright=config.bright)
+    shares = rng.uniform(0.3, 1.0, tissues)
+    shares /= shares.max()
+    for contrast, shift in shifts.items():
+        changed[contrast] += region.weight * (shift * shares).astype(np.float32)[tissue]
     return with_extent(image, changed, region.extent, brain)
 
 

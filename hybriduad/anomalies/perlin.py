@@ -21,16 +21,17 @@ from hybriduad.anomalies._base import (
     present,
     unchanged,
 )
+from hybriduad.anomalies._looks import TurningConfig, inverted_by_looks, listed
 from hybriduad.anomalies._noise import perlin
-from hybriduad.config.strict import AnomalyConfig
 from hybriduad.core.types import Corruption
 
 _ATTEMPTS = 8  # a coarse field often stays under the threshold in the whole brain
 
 
-class Config(AnomalyConfig):
+class Config(TurningConfig):
     """``most_cells``: the largest k of 2^k cells an axis (fewer where a cell would be under two voxels); ``threshold``
-    on the noise in [-1, 1]; ``opacity``: bounds of g; ``operations``: how many alter the texture.
+    on the noise in [-1, 1]; ``opacity``: bounds of g; ``operations``: how many alter the texture;
+    ``inverted``: where it is dark for bright, as :class:`~hybriduad.anomalies._looks.TurningConfig` says.
     """
 
     name: Literal["perlin"] = "perlin"
@@ -46,6 +47,9 @@ class Config(AnomalyConfig):
         return self
 
 
+for_contrasts = inverted_by_looks
+
+
 def corrupt(
     config: Config,
     image: np.ndarray,
@@ -57,7 +61,7 @@ def corrupt(
 ) -> Corruption:
     """Blend a Perlin texture into the image where other Perlin noise exceeds a threshold.
 
-    Every contrast gets another texture under the same mask.
+    Every contrast gets the same texture by the same g, dark for bright where that is inverted.
 
     Args:
         config: resolution, threshold and opacity.
@@ -70,10 +74,14 @@ def corrupt(
     Returns:
         The corrupted image, its lesion and visibility; nothing is ignored. A draw whose mask misses the brain or whose
         texture hardly differs from the tissue is repeated, up to eight times; then the image is unchanged.
+
+    Raises:
+        ConfigError: ``inverted`` lists another number of contrasts than the image has.
     """
-    here = np.flatnonzero(present(image))
-    if np.count_nonzero(brain) < MINIMUM_BRAIN_VOXELS or not here.size:
+    here = present(image)
+    if np.count_nonzero(brain) < MINIMUM_BRAIN_VOXELS or not here.any():
         return unchanged(image)
+    inverted = listed(config, here)
     nothing = np.zeros(brain.shape, bool)
     for _ in range(_ATTEMPTS):
         mask = (_noise(config, brain.shape, rng) > config.threshold) & brain
@@ -81,9 +89,9 @@ def corrupt(
             continue
         opacity = np.float32(rng.uniform(*config.opacity))
         changed = image.astype(np.float32)
-        for contrast in here:
-            texture = 2 * _texture(config, brain.shape, rng) - 1
-            changed[contrast][mask] += opacity * (texture - changed[contrast])[mask]
+        texture = 2 * _texture(config, brain.shape, rng) - 1
+        for contrast, turned in inverted.items():
+            changed[contrast][mask] += opacity * ((-texture if turned else texture) - changed[contrast])[mask]
         corruption = finish(image, changed, mask, nothing, brain)
         if corruption.lesion.any():
             return corruption

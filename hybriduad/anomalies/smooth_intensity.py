@@ -12,18 +12,19 @@ import numpy as np
 from pydantic import Field
 from scipy import ndimage
 
-from hybriduad.anomalies._base import Donors, present, unchanged, with_extent
+from hybriduad.anomalies._base import Donors, unchanged, with_extent
+from hybriduad.anomalies._looks import TurningConfig, drawn_shifts, inverted_by_looks
 from hybriduad.anomalies._noise import smooth
 from hybriduad.anomalies._painting import nothing_to_paint, outline_steps, ramp
-from hybriduad.anomalies._region import Interval, Share, draw_region, signed
-from hybriduad.config.strict import AnomalyConfig
+from hybriduad.anomalies._region import Interval, Share, draw_region
 from hybriduad.core.types import Corruption
 
 
-class Config(AnomalyConfig):
+class Config(TurningConfig):
     """``diameter_mm``: that of the disc or ball of equal size; ``amplitude``: change in the middle, on the range
-    [-1, 1]; both (lowest, highest). ``bright``: probability of a contrast getting brighter. ``variation``: of the
-    amplitude over the region, relative to it.
+    [-1, 1]; both (lowest, highest). ``bright``: probability of getting brighter, and ``inverted`` where
+    darker, as :class:`~hybriduad.anomalies._looks.TurningConfig` says. ``variation``: of the amplitude over the region,
+    relative to it.
     """
 
     name: Literal["smooth-intensity"] = "smooth-intensity"
@@ -31,6 +32,9 @@ class Config(AnomalyConfig):
     amplitude: Interval = (0.2, 0.9)
     bright: Share = 0.5
     variation: float = Field(0.2, ge=0, le=0.5)
+
+
+for_contrasts = inverted_by_looks
 
 
 def corrupt(
@@ -54,6 +58,9 @@ def corrupt(
 
     Returns:
         The image with the region, all of which is the lesion: the change falls to nothing at its rim.
+
+    Raises:
+        ConfigError: ``inverted`` lists another number of contrasts than the image has.
     """
     if nothing_to_paint(image, brain):
         return unchanged(image)
@@ -64,8 +71,7 @@ def corrupt(
     variation = config.variation * smooth(brain.shape, outline_steps(region.diameter_mm / 2, spacing_mm), rng)
     course *= np.clip(1 + variation, 0.2, None)
     changed = image.astype(np.float32)
-    for contrast in np.flatnonzero(present(image)):
-        amplitude, bright = rng.uniform(*config.amplitude), rng.random() < config.bright
-        amplitude = signed(amplitude, float(image[contrast][region.extent].mean()), bright)
+    amplitudes = drawn_shifts(config, image, region.extent, rng, sizes=config.amplitude, bright=config.bright)
+    for contrast, amplitude in amplitudes.items():
         changed[contrast] += np.float32(amplitude) * course
     return with_extent(image, changed, region.extent, brain)

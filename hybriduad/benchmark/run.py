@@ -116,7 +116,8 @@ def run_benchmark(
     Args:
         config: path or name of a config of kind ``benchmark``.
         out: folder of everything; a benchmark that was stopped there continues.
-        cohorts: cohort of the config -> manifest CSV or BIDS folder; those that the config makes itself are not named.
+        cohorts: cohort of the config -> manifest CSV or BIDS folder, or folder of label maps for phantoms that have
+            them; other phantoms are made and not named.
         folds: the folds to run now, from 1; by default all. What is done of the others stays in the tables; with no
             fold at all nothing is run, and the tables are written of what is done.
         systems: the systems to run now, likewise.
@@ -179,7 +180,7 @@ def _attempt(bench: Bench, trial: Trial, parts: Sequence[str], title: str, outco
 
 
 def _check(run: BenchmarkRun, named: Mapping[str, Path], folds: Sequence[int], systems: frozenset[str]) -> None:
-    real = sorted(name for name, cohort in run.cohorts.items() if cohort.phantoms is None)
+    real = sorted(name for name, cohort in run.cohorts.items() if cohort.is_named)
     if unknown := sorted(set(named) - set(real)):
         raise ConfigError("unknown cohort", got=unknown, expected=f"some of {real}")
     if wrong := [fold for fold in folds if not 1 <= fold <= run.folds]:
@@ -205,14 +206,12 @@ def _cohorts(
     manifests, digests, labelled = {}, {}, {}
     needed = {*run.tables, *(name for tested in run.tables.values() for name in tested)}
     for name, cohort in run.cohorts.items():
-        if name not in needed:
+        if name not in needed or (cohort.is_named and name not in named):
             continue
-        if cohort.phantoms is not None:
-            source = _phantoms(out / PHANTOMS / name, cohort.phantoms)
-        elif name in named:
+        if cohort.phantoms is None:
             source = named[name]
         else:
-            continue
+            source = _phantoms(out / PHANTOMS / name, cohort.phantoms, labelmaps=named.get(name))
         cases = read_cohort(source)
         content = cohort_digest(cases)
         for fold in range(1, run.folds + 1):
@@ -235,7 +234,7 @@ def labelled_patients(cases: Sequence[Case]) -> int:
     return len({(case.dataset, case.subject) for case in train if case.lesion is not None and case.health != "healthy"})
 
 
-def _phantoms(folder: Path, phantoms: Phantoms) -> Path:
+def _phantoms(folder: Path, phantoms: Phantoms, *, labelmaps: Path | None) -> Path:
     return write_cohort(
         folder,
         subjects=phantoms.subjects,
@@ -244,6 +243,7 @@ def _phantoms(folder: Path, phantoms: Phantoms) -> Path:
         pathology=phantoms.pathology,  # type: ignore[arg-type]  # checked before
         share_healthy=phantoms.share_healthy,
         spacing_mm=phantoms.spacing_mm,
+        labelmaps=labelmaps,
     )
 
 

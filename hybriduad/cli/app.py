@@ -60,6 +60,7 @@ def phantom(
     spacing_mm: options.Spacing = (1.0, 1.0, 4.0),
     slice_thickness_mm: options.SliceThickness = None,
     labelmaps: options.LabelMaps = None,
+    maps: options.TissueMaps = False,
     seed: options.Seed = 0,
     picture: options.Picture = None,
     overwrite: options.Overwrite = False,
@@ -78,6 +79,7 @@ def phantom(
         spacing_mm=spacing_mm,
         slice_thickness_mm=slice_thickness_mm,
         labelmaps=labelmaps,
+        maps=maps,
         overwrite=overwrite,
         progress=lambda done, of: options.log.info("phantom %d of %d", done, of),
     )

@@ -206,8 +206,25 @@ Contrasts = Annotated[
     list[str], _repeated("--contrast", default=("T1w", "FLAIR"), help="A contrast of every subject's scans; repeat.")
 ]
 Pathology = Annotated[
-    Literal["glioma", "stroke", "ms", "mixed", "wmh", "haemorrhage", "resection", "atrophy"] | None,
-    typer.Option("--pathology", help="Without it all are healthy; mixed: glioma, stroke and ms in turn."),
+    Literal[
+        "glioma",
+        "stroke",
+        "ms",
+        "mixed",
+        "wmh",
+        "haemorrhage",
+        "resection",
+        "atrophy",
+        "stroke-acute",
+        "stroke-chronic",
+    ]
+    | None,
+    typer.Option(
+        "--pathology", help="Without it all are healthy; mixed: glioma, stroke and ms in turn; a stroke is of any age."
+    ),
+]
+TissueMaps = Annotated[
+    bool, typer.Option("--maps", help="Also maps of T1, T2 and proton density, in derivatives/maps.")
 ]
 ShareHealthy = Annotated[float, typer.Option("--share-healthy", min=0, max=1, help="Share of healthy subjects.")]
 Spacing = Annotated[tuple[float, float, float], typer.Option("--spacing-mm", metavar="X Y Z", help="Voxel size.")]
@@ -332,7 +349,8 @@ AllowLeakage = Annotated[
     bool, typer.Option("--allow-leakage", help="Go on where cases were used to make the model, and say so.")
 ]
 NamedCohorts = Annotated[
-    list[str], _repeated("--cohort", metavar="NAME=PATH", help="A cohort of CONFIG: manifest or BIDS folder; repeat.")
+    list[str],
+    _repeated("--cohort", metavar="NAME=PATH", help="A cohort of CONFIG: manifest, BIDS folder, label maps; repeat."),
 ]
 Folds = Annotated[list[int], _repeated("--fold", metavar="K", help="Only this fold; repeat. [default: all]")]
 Systems = Annotated[

@@ -7,6 +7,7 @@ import json
 import logging
 from collections.abc import Collection, Mapping, Sequence
 
+from hybriduad.cohort.splits import person_of
 from hybriduad.core.errors import DataError, LeakageError, reason_of
 from hybriduad.core.types import Case
 from hybriduad.datasets._layout import CONTRASTS
@@ -18,8 +19,9 @@ Identity = tuple[str, str]
 
 
 def identity_digests(case: Case, contrasts: Collection[str] | None = None) -> dict[str, str | list[str]]:
-    """A case without its name, as a bundle recognises it: ``"subject"``, the sha256 of (dataset, subject), and
-    ``"voxels"``, the sha256 of the canonical voxels of each image, in the order of their contrasts' names.
+    """A case without its name, as a bundle recognises it: ``"subject"``, the sha256 of data set and subject or, of
+    phantoms, label map (:func:`hybriduad.cohort.splits.person_of`), and ``"voxels"``, the sha256 of the canonical
+    voxels of each image, in the order of their contrasts' names.
 
     ``contrasts`` are those that a bundle uses: an unreadable image of another contrast is then left out.
 
@@ -30,7 +32,7 @@ def identity_digests(case: Case, contrasts: Collection[str] | None = None) -> di
 
 
 def _person(case: Case) -> str:
-    return hashlib.sha256(json.dumps([case.dataset, case.subject]).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(person_of(case)).encode()).hexdigest()
 
 
 def _voxels(case: Case, contrasts: Collection[str] | None) -> list[str]:

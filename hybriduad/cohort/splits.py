@@ -16,6 +16,14 @@ from hybriduad.core.types import Case, Split
 
 Subject = tuple[str, str]
 """(dataset, subject): a person."""
+ANATOMY = "labelmap"
+"""The attribute of phantoms that says whose label map they have their anatomy from."""
+
+
+def person_of(case: Case) -> Subject:
+    """Whose anatomy a case shows: its subject's, and of phantoms that of their label map, which several may share."""
+    head = case.attributes.get(ANATOMY, "")
+    return (case.dataset, f"{ANATOMY} {head}" if head else case.subject)
 
 
 def split_cases(
@@ -25,7 +33,8 @@ def split_cases(
     stratify: Sequence[str] | None = None,
     fold: tuple[int, int] | None = None,
 ) -> list[Case]:
-    """The cases, in their order, each with its ``split``, drawn by subject: sessions of one person stay together.
+    """The cases, in their order, each with its ``split``, drawn by subject: sessions of one person stay together, and
+    phantoms of one person's label map (:func:`person_of`).
 
     ``shares`` gives *subjects* for train, validation and test, all as counts (``{"train": 32, "test": 10}``) or all
     as fractions (``{"train": 0.8, "test": 0.2}``); who is left over gets the split "". ``stratify`` names
@@ -49,10 +58,10 @@ def split_cases(
                 expected="1/3, 2/3 or 3/3, with shares of train and validation",
             )
         chosen = folds(cases, count, seed, stratify)[number - 1]
-        tested = {(case.dataset, case.subject): "test" for case in chosen}
+        tested = {person_of(case): "test" for case in chosen}
         people = {person: stratum for person, stratum in people.items() if person not in tested}
     drawn = tested | _deal(people, _sizes(shares, len(people)), seed)
-    return [replace(case, split=cast(Split, drawn.get((case.dataset, case.subject), ""))) for case in cases]
+    return [replace(case, split=cast(Split, drawn.get(person_of(case), ""))) for case in cases]
 
 
 def folds(cases: Sequence[Case], k: int, seed: int, stratify: Sequence[str] | None = None) -> list[list[Case]]:
@@ -66,7 +75,7 @@ def folds(cases: Sequence[Case], k: int, seed: int, stratify: Sequence[str] | No
         raise ConfigError("impossible number of folds", got=k, expected=f"2 to {len(people)}, the number of subjects")
     sizes = {str(i): len(people) // k + (i < len(people) % k) for i in range(k)}
     drawn = _deal(people, sizes, seed)
-    return [[case for case in cases if drawn[case.dataset, case.subject] == str(i)] for i in range(k)]
+    return [[case for case in cases if drawn[person_of(case)] == str(i)] for i in range(k)]
 
 
 def split_summary(cases: Sequence[Case]) -> list[str]:
@@ -107,7 +116,7 @@ def _strata(cases: Sequence[Case], stratify: Sequence[str] | None) -> dict[Subje
     telling = [values for values in columns if len(set(values)) > 1]
     strata: dict[Subject, set[str]] = defaultdict(set)
     for number, case in enumerate(cases):
-        strata[case.dataset, case.subject].add("/".join(values[number] for values in telling))
+        strata[person_of(case)].add("/".join(values[number] for values in telling))
     return {person: "+".join(sorted(values)) for person, values in strata.items()}
 
 

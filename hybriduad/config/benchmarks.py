@@ -12,7 +12,10 @@ from hybriduad.core.types import Part
 
 
 class Phantoms(Strict):
-    """A cohort of phantoms that the benchmark makes itself, as :func:`hybriduad.phantom.cohort.write_cohort` does."""
+    """A cohort of phantoms that the benchmark makes itself, as :func:`hybriduad.phantom.cohort.write_cohort` does.
+
+    ``labelmaps``: on the anatomy of people, whose label maps are in the folder that the user names for the cohort.
+    """
 
     pathology: str
     subjects: int = Field(ge=9)
@@ -20,16 +23,23 @@ class Phantoms(Strict):
     contrasts: tuple[str, ...] = ("FLAIR",)
     spacing_mm: tuple[float, float, float] = (2.0, 2.0, 5.0)
     seed: int = 0
+    labelmaps: bool = False
 
 
 class BenchmarkCohort(Strict):
-    """``phantoms``, or nothing: then the user names the cohort's folder or manifest on the command line.
+    """``phantoms``, or nothing: then the user names the cohort's folder or manifest on the command line, as the folder
+    of label maps where the phantoms have any. Without it nothing of the cohort is run.
 
     ``whole``: nothing is trained on the cohort, and the models of every fold are tested on all its subjects.
     """
 
     phantoms: Phantoms | None = None
     whole: bool = False
+
+    @property
+    def is_named(self) -> bool:
+        """Whether it needs a path of the user's."""
+        return self.phantoms is None or self.phantoms.labelmaps
 
 
 class Training(Strict):

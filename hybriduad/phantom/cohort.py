@@ -1,6 +1,7 @@
 """A cohort of phantoms as a raw BIDS data set, and a manifest beside it.
 
-Masks lie in ``derivatives/manual``, and in ``derivatives/lesion-free`` every sick brain without its lesion.
+Masks lie in ``derivatives/manual``, in ``derivatives/lesion-free`` every sick brain without its lesion, and in
+``derivatives/maps``, where they are wanted, T1, T2 and proton density of every brain.
 """
 
 from __future__ import annotations
@@ -10,8 +11,8 @@ import io
 import json
 import math
 import shutil
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -36,11 +37,20 @@ CONFIG = "phantom.json"
 """In the cohort's folder: what its subjects depend on. Only a folder that holds it may be emptied by ``overwrite``."""
 WORKER_POINTS = 60_000_000
 """Fewest points a worker with which starting it pays: 16 subjects of 2 x 2 x 5 mm."""
+MAPS: dict[str, dict[str, str]] = {
+    "T1map": {"Units": "s"},
+    "T2map": {"Units": "s"},
+    "PDmap": {"Units": "arbitrary"},
+}
+"""BIDS suffix of each map -> what its sidecar states."""
+STAGE = "Stage"
+"""In the sidecar of a lesion mask: how old the lesion is."""
 TWIN = "the same brain, position, coil and noise without the lesion and its mass effect"
 README = """Brains that hybriduad made itself; no person was scanned.
 
 Masks of lesion and brain: derivatives/manual. The same brain, coil and noise without the lesion and its mass effect:
-derivatives/lesion-free. All cases: manifest.csv. What the subjects depend on: phantom.json.
+derivatives/lesion-free. Mean T1 and T2 in seconds and proton density of each voxel, where asked for: derivatives/maps.
+All cases: manifest.csv. What the subjects depend on: phantom.json.
 
 Anatomy: the ICBM 2009a non-linear symmetric template (Fonov et al. 2009), warped at random for every subject.
 Copyright (C) 1993-2009 Louis Collins, McConnell Brain Imaging Centre, Montreal Neurological Institute, McGill
@@ -63,6 +73,7 @@ def write_cohort(
     spacing_mm: tuple[float, float, float] = (1.0, 1.0, 4.0),
     slice_thickness_mm: float | None = None,
     labelmaps: str | Path | None = None,
+    maps: bool = False,
     overwrite: bool = False,
     workers: int | None = None,
     progress: Callable[[int, int], None] | None = None,
@@ -74,7 +85,9 @@ def write_cohort(
     ``share_healthy`` x n, rounded down, are healthy: they have no lesion mask, and health "healthy".
     The name of the data set holds the seed, because the same number under another seed is another person.
     ``labelmaps``, a folder of ``*dseg.nii.gz``, gives the anatomy of its people instead of the template's, bent; the
-    attribute ``labelmap`` says whose, so that one anatomy need not be on two sides of a split.
+    attribute ``labelmap`` says whose: a split has all phantoms of a person on one side.
+    ``stage`` is an attribute of lesions that look another way when they are old: of a stroke, acute or chronic.
+    ``maps`` also writes the mean T1, T2 and proton density of each voxel, which are no scans of a case.
 
     Continuing is the default: what is there already is kept. ``progress(done, subjects)`` is called after each subject.
     ``workers`` processes make subjects, by default a worker a usable core where there is enough to do; files do not
@@ -116,14 +129,17 @@ def write_cohort(
     _open(out, config, subjects, overwrite)
     kinds = [pathology_of(i, pathology, share_healthy) for i in range(subjects)]
     dataset = f"phantom-labelmaps-{seed}" if heads else f"phantom-{seed}"
-    maps = [labelmap_of(seed, i, heads) if heads else None for i in range(subjects)]
+    people = [labelmap_of(seed, i, heads) if heads else None for i in range(subjects)]
     facts = [
-        describe(seed, i, kinds[i]) | ({"labelmap": head.name.partition(".")[0]} if (head := maps[i]) else {})
+        describe(seed, i, kinds[i]) | ({"labelmap": head.name.partition(".")[0]} if (head := people[i]) else {})
         for i in range(subjects)
     ]
     cases = [_case(out, dataset, i, contrasts, kinds[i], facts[i]) for i in range(subjects)]
-    order = [Order(seed, i, kinds[i], spacing_mm, slice_thickness_mm, maps[i], case) for i, case in enumerate(cases)]
-    missing = [item for item in order if not _complete(item.case)]
+    order = [
+        Order(seed, i, kinds[i], spacing_mm, slice_thickness_mm, people[i], case, map_files(out, case) if maps else {})
+        for i, case in enumerate(cases)
+    ]
+    missing = [item for item in order if not _complete(item)]
     if workers is None:
         points = math.prod(grid.shape) * math.prod(grid.samples) * len(missing)
         workers = min(usable_cores(), max(1, points // WORKER_POINTS))
@@ -134,6 +150,7 @@ def write_cohort(
             next(finished)
         if progress is not None:
             progress(i + 1, subjects)
+    cases = [_with_stage(case) for case in cases]
     _describe(out, dataset, cases)
     manifest = out / "manifest.csv"
     write_manifest(cases, manifest)
@@ -142,7 +159,7 @@ def write_cohort(
 
 @dataclass(frozen=True)
 class Order:
-    """A subject to be simulated, and the files of its ``case``."""
+    """A subject to be simulated, and the files of its ``case`` and, by BIDS suffix, of its ``maps``."""
 
     seed: int
     subject: int
@@ -151,6 +168,13 @@ class Order:
     slice_thickness_mm: float | None
     labelmap: Path | None
     case: Case
+    maps: Mapping[str, Path]
+
+
+def map_files(out: Path, case: Case) -> dict[str, Path]:
+    """BIDS suffix -> the file of a map of a case."""
+    anat = out / "derivatives" / "maps" / case.place
+    return {suffix: anat / f"{case.name}_{suffix}.nii.gz" for suffix in MAPS}
 
 
 def _make(order: Order) -> None:
@@ -171,15 +195,28 @@ def _make(order: Order) -> None:
     for name, file in case.lesion_free.items():
         facts = {**phantom.protocols[name].sidecar(), "SkullStripped": True, "Description": TWIN}
         _write(file, np.round(phantom.healthy_images[name]), grid, facts, np.int16)
+    seconds = {"T1map": phantom.t1_ms / 1000, "T2map": phantom.t2_ms / 1000, "PDmap": phantom.pd}
+    for suffix, file in order.maps.items():
+        _write(file, seconds[suffix], grid, {"SkullStripped": True, **MAPS[suffix]}, np.float32)
     for role, path, mask in (("Brain", case.brain, phantom.brain), ("Lesion", case.lesion, phantom.lesion)):
         if path is not None:
-            _write(path, mask, grid, {"Type": role, "Manual": False}, np.uint8)
+            stage = {STAGE: phantom.stage} if role == "Lesion" and phantom.stage else {}
+            _write(path, mask, grid, {"Type": role, "Manual": False, **stage}, np.uint8)
 
 
-def _complete(case: Case) -> bool:
+def _complete(order: Order) -> bool:
+    case = order.case
     masks = [mask for mask in (case.brain, case.lesion) if mask is not None]
-    files = [*case.images.values(), *case.lesion_free.values(), *masks]
+    files = [*case.images.values(), *case.lesion_free.values(), *masks, *order.maps.values()]
     return all(file.is_file() and _sidecar(file).is_file() for file in files)
+
+
+def _with_stage(case: Case) -> Case:
+    """The case with the stage of its lesion among its attributes, where its mask's sidecar states one."""
+    if case.lesion is None:
+        return case
+    stage = json.loads(_sidecar(case.lesion).read_text(encoding="utf-8")).get(STAGE, "")
+    return replace(case, attributes={**case.attributes, "stage": stage}) if stage else case
 
 
 def pathology_of(
@@ -263,16 +300,19 @@ def _describe(out: Path, dataset: str, cases: list[Case]) -> None:
     if any(case.lesion_free for case in cases):
         twins = {"Name": f"{dataset} without lesions", "DatasetType": "derivative", **common}
         _json(out / "derivatives" / "lesion-free" / "dataset_description.json", twins)
+    if (out / "derivatives" / "maps").is_dir():
+        maps = {"Name": f"{dataset} maps", "DatasetType": "derivative", **common}
+        _json(out / "derivatives" / "maps" / "dataset_description.json", maps)
     _text(out / "README", README)
     _text(out / ".bidsignore", f"{CONFIG}\nmanifest.csv\n")
     attributes = ["site", "age", "sex", "health", "pathology"]
-    attributes += ["labelmap"] if "labelmap" in cases[0].attributes else []
+    attributes += [name for name in ("labelmap", "stage") if any(name in case.attributes for case in cases)]
     table = io.StringIO(newline="")
     writer = csv.writer(table, delimiter="\t", lineterminator="\n")
     writer.writerow(["participant_id", *attributes])
     for case in cases:
         facts = {**case.attributes, "health": case.health}
-        writer.writerow([f"sub-{case.subject}", *(facts[name] for name in attributes)])
+        writer.writerow([f"sub-{case.subject}", *(facts.get(name, "n/a") for name in attributes)])
     _text(out / "participants.tsv", table.getvalue())
     levels = {
         "site": {"Description": "Site whose protocols the phantom was scanned with"},
@@ -281,6 +321,7 @@ def _describe(out: Path, dataset: str, cases: list[Case]) -> None:
         "health": {"Description": "Whether the brain has a lesion", "Levels": {"healthy": "none", "lesion": "some"}},
         "pathology": {"Description": "What kind of lesion"},
         "labelmap": {"Description": "Label map that the anatomy comes from"},
+        "stage": {"Description": "How old the lesion is, of strokes and haemorrhages"},
     }
     _json(out / "participants.json", {name: levels[name] for name in attributes})
 

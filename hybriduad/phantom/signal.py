@@ -16,7 +16,8 @@ from hybriduad.core.rng import numpy_rng
 from hybriduad.phantom.anatomy import Anatomy
 from hybriduad.phantom.lattice import Grid
 
-CONTRASTS = ("T1w", "T2w", "FLAIR")
+CONTRASTS = ("T1w", "T2w", "FLAIR", "PDw")
+"""Not T2starw: T2* depends on the field at borders of tissue, air and iron, which maps of T1, T2 and PD do not hold."""
 GREY, WHITE, CSF = 0, 1, 2
 BRAINWEB = np.array([[833.0, 83.0, 0.86], [500.0, 70.0, 0.77], [2569.0, 329.0, 1.00]])
 """T1 in ms, T2 in ms and proton density of grey matter, white matter and CSF."""
@@ -73,6 +74,8 @@ class Protocol:
             )
         if contrast == "T2w":
             return Protocol(contrast, rng.uniform(3500, 6000), rng.uniform(85, 115), 90.0, 0.0, noise, shading, gain)
+        if contrast == "PDw":
+            return Protocol(contrast, rng.uniform(3500, 5500), rng.uniform(10, 25), 90.0, 0.0, noise, shading, gain)
         if contrast == "FLAIR":
             repetition = rng.uniform(8000, 10000)
             # Sites set the inversion time by looking for black CSF, and hit it within a few per cent.
@@ -103,7 +106,7 @@ def spoiled_gradient_echo(
 
 
 def spin_echo(t1_ms: np.ndarray, t2_ms: np.ndarray, pd: np.ndarray, repetition_ms: float, echo_ms: float) -> np.ndarray:
-    """Signal of a spin echo (T2w), relative to a proton density of 1."""
+    """Signal of a spin echo (T2w, and PDw of a short echo), relative to a proton density of 1."""
     return pd * (1 - np.exp(-repetition_ms / t1_ms)) * np.exp(-echo_ms / t2_ms)
 
 
@@ -125,7 +128,7 @@ def signal(protocol: Protocol, fractions: np.ndarray, relaxation: Relaxation) ->
     maps = (relaxation.t1_ms, relaxation.t2_ms, relaxation.pd)
     if protocol.contrast == "T1w":
         tissues = spoiled_gradient_echo(*maps, protocol.repetition_ms, protocol.echo_ms, protocol.flip_deg)
-    elif protocol.contrast == "T2w":
+    elif protocol.contrast in ("T2w", "PDw"):
         tissues = spin_echo(*maps, protocol.repetition_ms, protocol.echo_ms)
     else:
         tissues = inversion_recovery(*maps, protocol.repetition_ms, protocol.echo_ms, protocol.inversion_ms)

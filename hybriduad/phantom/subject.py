@@ -15,7 +15,7 @@ from hybriduad.core.rng import numpy_rng
 from hybriduad.phantom.anatomy import Anatomy, Person, draw_anatomy
 from hybriduad.phantom.labelmaps import read_head
 from hybriduad.phantom.lattice import Grid
-from hybriduad.phantom.pathology import Pathology, draw_lesion
+from hybriduad.phantom.pathology import Pathology, draw_lesion, stream_of
 from hybriduad.phantom.signal import (
     CONTRASTS,
     Protocol,
@@ -35,9 +35,10 @@ class Phantom:
     """A scanned subject; arrays lie on one RAS grid (X, Y, Z) with the (4, 4) ``affine`` to millimetres.
 
     ``images`` {contrast: float32, 0 outside the brain, arbitrary scanner units}; ``lesion`` and ``brain`` bool.
-    ``attributes``: site, age, sex, pathology ("none" if healthy). What a cohort does not store is computed on
-    demand, from ``anatomy``, the brain's points, ``fractions`` (3, N) and ``relaxation`` of its tissues with the
-    lesion, and ``clean``, the scans (X, Y, Z) of the healthy brain before noise.
+    ``attributes``: site, age, sex, pathology ("none" if healthy). ``stage`` says how old the lesion is, where that
+    matters: acute or chronic for a stroke. What a cohort need not store is computed on demand, from ``anatomy``, the
+    brain's points, ``fractions`` (3, N) and ``relaxation`` of its tissues with the lesion, and ``clean``, the scans
+    (X, Y, Z) of the healthy brain before noise.
     """
 
     images: Mapping[str, np.ndarray]
@@ -45,6 +46,7 @@ class Phantom:
     brain: np.ndarray
     affine: np.ndarray
     attributes: Mapping[str, str]
+    stage: str
     protocols: Mapping[str, Protocol]
     anatomy: Anatomy
     fractions: np.ndarray
@@ -67,9 +69,19 @@ class Phantom:
         return np.stack([_average(self.anatomy, part) for part in self.fractions])
 
     @cached_property
+    def t1_ms(self) -> np.ndarray:
+        """(X, Y, Z): the mean T1 in each voxel, 0 where there is no brain."""
+        return _average(self.anatomy, (self.fractions * self.relaxation.t1_ms).sum(axis=0))
+
+    @cached_property
     def t2_ms(self) -> np.ndarray:
-        """(X, Y, Z): the mean T2 in each voxel."""
+        """(X, Y, Z): the mean T2 in each voxel, likewise."""
         return _average(self.anatomy, (self.fractions * self.relaxation.t2_ms).sum(axis=0))
+
+    @cached_property
+    def pd(self) -> np.ndarray:
+        """(X, Y, Z): the mean proton density in each voxel, likewise; 1 is that of fluid."""
+        return _average(self.anatomy, (self.fractions * self.relaxation.pd).sum(axis=0))
 
     @property
     def voxel_ml(self) -> float:
@@ -115,12 +127,12 @@ def make_subject(
     brain = grid.average(anatomy.brain.astype(np.float32)) >= 0.5
 
     healthy = {name: _average(anatomy, signal(p, anatomy.fractions, relaxation)) for name, p in site_protocols.items()}
-    sick, fractions, lesion = healthy, anatomy.fractions, np.zeros_like(brain)
+    sick, fractions, lesion, stage = healthy, anatomy.fractions, np.zeros_like(brain), ""
     if pathology is not None:
-        change = draw_lesion(pathology, anatomy, numpy_rng(seed, "phantom", subject, pathology))
+        change = draw_lesion(pathology, anatomy, numpy_rng(seed, "phantom", subject, stream_of(pathology)))
         fractions, relaxation = change.fractions(), change.change(relaxation)
         sick = {name: _average(anatomy, signal(p, fractions, relaxation)) for name, p in site_protocols.items()}
-        lesion = _outline(_average(anatomy, change.inside.astype(np.float32)), brain)
+        lesion, stage = _outline(_average(anatomy, change.inside.astype(np.float32)), brain), change.stage
 
     images, clean = {}, {}
     for name, protocol in site_protocols.items():
@@ -134,6 +146,7 @@ def make_subject(
         brain=brain,
         affine=grid.affine,
         attributes=attributes,
+        stage=stage,
         protocols=site_protocols,
         anatomy=anatomy,
         fractions=fractions,

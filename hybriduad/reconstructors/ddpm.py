@@ -33,6 +33,9 @@ class Diffusion(PluginConfig):
 
     ``skip``: the network's output is added to the noised slice, of which it learns the change and not the picture, as
     c_skip of EDM does (arXiv 2206.00364); its last convolution starts at zero, so untrained it changes nothing.
+
+    ``outside_weight``: what a voxel outside the brain counts in the loss beside one inside, 1 for all alike as in the
+    paper. It is not written where it is left out: trainings from before it was there are continued.
     """
 
     widths: tuple[int, ...] = (128, 256, 256)
@@ -45,6 +48,7 @@ class Diffusion(PluginConfig):
     repeats: int = Field(1, ge=1)
     condition: Literal["none", "small", "resnet50"] = "none"
     skip: bool = False
+    outside_weight: float = Field(OUTSIDE_WEIGHT, ge=0, le=1, exclude_if=lambda weight: weight == OUTSIDE_WEIGHT)
 
     @model_validator(mode="after")
     def _levels(self) -> Diffusion:
@@ -118,7 +122,9 @@ class Model(ImageReconstructor):
         level = self._drawn_level(keys).to(batch.image.device)
         noised = self.add_noise(batch.image, level, rng.fold_keys(keys, "noise"))
         predicted = self.denoise(noised, level, batch.image)
-        return {"loss": reconstruction_l1(predicted.float(), batch.healthy, loss_weight(batch))}
+        return {
+            "loss": reconstruction_l1(predicted.float(), batch.healthy, loss_weight(batch, self.config.outside_weight))
+        }
 
     def reconstruct_member(self, image: Tensor, brain: Tensor, keys: Tensor, member: Tensor) -> Tensor:
         levels = torch.tensor(self.config.levels, device=image.device)
@@ -156,10 +162,11 @@ class Model(ImageReconstructor):
         return features.pooled
 
 
-def loss_weight(batch: Batch) -> Tensor:
+def loss_weight(batch: Batch, outside: float) -> Tensor:
     """What each voxel counts in the loss: (B, C, H, W) in [0, 1], 0 where a contrast covers nothing.
 
-    Scores count inside the brain: the rest of the head keeps a share, so that the context stays readable.
+    Scores count inside the brain, where it is 1: the rest of the head keeps the share ``outside``, in [0, 1], so that
+    the context stays readable.
     """
-    weight = OUTSIDE_WEIGHT + (1.0 - OUTSIDE_WEIGHT) * batch.brain.float()
+    weight = outside + (1.0 - outside) * batch.brain.float()
     return weight.unsqueeze(1) * batch.valid

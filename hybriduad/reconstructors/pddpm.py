@@ -40,7 +40,8 @@ class Model(ddpm.Model):
         box = _boxes(batch.image)[drawn.to(batch.image.device)]
         noised = self.add_noise(batch.image, level, rng.fold_keys(keys, "noise"))
         predicted = self.denoise(torch.where(box, noised, batch.image), level, batch.image)
-        return {"loss": reconstruction_l1(predicted.float(), batch.healthy, ddpm.loss_weight(batch) * box)}
+        weight = ddpm.loss_weight(batch, self.config.outside_weight) * box
+        return {"loss": reconstruction_l1(predicted.float(), batch.healthy, weight)}
 
     def _from_noised(self, noised: Tensor, level: Tensor, image: Tensor) -> Tensor:
         stitched = torch.zeros_like(image)

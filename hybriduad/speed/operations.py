@@ -30,7 +30,7 @@ from hybriduad.speed.networks import (
     segmentation_step,
 )
 
-STAGE_1 = "cddpm-small"
+STAGE_1 = "restoration"
 """Shipped config of the reconstructor in front of a detector's segmenter."""
 
 
@@ -62,7 +62,7 @@ def count_operations(config: str | Path, *, out: str | Path, overrides: Sequence
     """Count a config's operations with untrained networks; write ``operations.json`` into ``out``.
 
     Args:
-        config: path or name of a shipped config. A detector's is counted behind the shipped ``cddpm-small``.
+        config: path or name of a shipped config. A detector's is counted behind the shipped ``restoration``.
         out: folder of the file, replaced on each call.
         overrides: ``dotted.key=value`` for ``config``.
 

@@ -15,6 +15,7 @@ from hybriduad.scan.volumes import write_atomically, write_json
 FORMAT = 1
 """Part of a folder's request: raised whenever the same request would paint other voxels or write other files."""
 RECORD, DESCRIPTION, PARTICIPANTS = "paint.json", "dataset_description.json", "participants.tsv"
+LESION_FREE_FOLDER = Path("derivatives") / "lesion-free"
 COLUMNS = {
     "health": "Whether the scan has a lesion: all have a painted one",
     "pathology": "What kind of lesion: painted",
@@ -40,6 +41,12 @@ def scan_path(out: Path, case: Case, contrast: str) -> Path:
     return out / case.place / f"{case.name.removesuffix(run)}{agent}{run}_{suffix}.nii.gz"
 
 
+def lesion_free_path(out: Path, case: Case, contrast: str) -> Path:
+    """Where the same brain without its lesion is."""
+    stem, _, suffix = scan_path(out, case, contrast).name.rpartition("_")
+    return out / LESION_FREE_FOLDER / case.place / f"{stem}_desc-lesionfree_{suffix}"
+
+
 def mask_path(out: Path, case: Case, kind: str) -> Path:
     """Where a mask of a case is: its lesion, ignore or brain."""
     return out / "derivatives" / "manual" / case.place / f"{case.name}_label-{kind}_mask.nii.gz"
@@ -61,7 +68,10 @@ def begin_folder(out: Path, request: Mapping[str, Any], overwrite: bool) -> None
 
 
 def describe_folder(out: Path, dataset: str, people: Sequence[Mapping[str, str]], readme: str = ABOUT) -> None:
-    """Write the files that make a folder a BIDS data set: ``people`` each with its ``participant_id`` and facts."""
+    """Write the files that make a folder a BIDS data set: ``people`` each with its ``participant_id`` and facts.
+
+    Brains without their lesion, where there are any, have a description as the masks have.
+    """
     columns = list(dict.fromkeys(name for facts in people for name in facts))
     rows = [columns, *([facts.get(name, "") for name in columns] for facts in people)]
     lines = ["\t".join(" ".join(cell.split()) or "n/a" for cell in row) for row in rows]
@@ -73,6 +83,9 @@ def describe_folder(out: Path, dataset: str, people: Sequence[Mapping[str, str]]
     masks = out / "derivatives" / "manual"
     masks.mkdir(parents=True, exist_ok=True)
     write_json(masks / DESCRIPTION, {"Name": f"{dataset} masks", "DatasetType": "derivative", **about})
+    if (out / LESION_FREE_FOLDER).is_dir():
+        twins = {"Name": f"{dataset} without lesions", "DatasetType": "derivative", **about}
+        write_json(out / LESION_FREE_FOLDER / DESCRIPTION, twins)
     write_atomically(out / "README.md", readme.encode())
 
 

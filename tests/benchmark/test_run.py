@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,6 +24,7 @@ from hybriduad.benchmark.run import Bench, Outcome, run_benchmark
 from hybriduad.config import files as configs
 from hybriduad.core.errors import ConfigError, DataError
 from hybriduad.evaluation.figures import MEAN
+from hybriduad.phantom.cohort import write_cohort
 
 STEPS = {"steps": 1, "lr": 1.0e-3, "batch": 2}
 FEW = {
@@ -236,6 +238,29 @@ def test_phantoms_are_made_for_a_table_alone(tmp_path: Path) -> None:
     config = config_in(tmp_path / "configs")
     run_benchmark(config, out=tmp_path / "out", folds=(), overrides=["tables={glioma: [glioma]}"])
     assert [path.name for path in (tmp_path / "out" / running.PHANTOMS).iterdir()] == ["glioma"]
+
+
+def test_phantoms_of_label_maps_wait_for_the_folder_that_the_user_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def noted(out: Path, *, labelmaps: Path | None, **options: Any) -> Path:
+        asked.append(labelmaps)
+        return write_cohort(out, **options)
+
+    monkeypatch.setattr(running, "write_cohort", noted)
+    config = config_in(tmp_path / "configs")
+    changes = ["cohorts.glioma.phantoms.labelmaps=true", "tables={glioma: [glioma, stroke]}"]
+    without = run_benchmark(config, out=tmp_path / "out", folds=(), overrides=changes)
+    assert not any("glioma" in path.name for path in (without.out / running.COHORTS).iterdir())
+    assert len(without.not_run) == 7 * 2 * 3
+    assert asked == [None]
+    maps = {"glioma": tmp_path / "maps"}
+    run_benchmark(config, out=tmp_path / "out", cohorts=maps, folds=(), overrides=changes)
+    assert asked[1:] == [tmp_path / "maps", None]
+    with pytest.raises(ConfigError, match=r"unknown cohort: got \['glioma'\], expected some of \['named'\]"):
+        run_benchmark(config, out=tmp_path / "other", cohorts=maps, folds=())
 
 
 def test_a_whole_cohort_is_tested_in_every_fold(tmp_path: Path) -> None:

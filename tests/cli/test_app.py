@@ -256,7 +256,7 @@ def given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     "arguments",
     [
-        ("fit-reconstructor", "cddpm-small", "nowhere.csv", "--out", "o"),
+        ("fit-reconstructor", "restoration", "nowhere.csv", "--out", "o"),
         ("fit-detector", "synthetic", ".", "--reconstructor", "nowhere.csv", "--out", "o"),
         ("predict", "nowhere.csv", ".", "--out", "o"),
         ("evaluate", "nowhere.csv", ".", "--out", "o"),
@@ -300,7 +300,7 @@ def test_fit_reconstructor_hands_everything_over(monkeypatch: pytest.MonkeyPatch
         monkeypatch,
         "hybriduad.training.fitting.fit_reconstructor",
         "fit-reconstructor",
-        "cddpm-small",
+        "restoration",
         "c.csv",
         "--out",
         "o",
@@ -308,7 +308,7 @@ def test_fit_reconstructor_hands_everything_over(monkeypatch: pytest.MonkeyPatch
         "CC0",
         *options,
     )
-    assert args == ("cddpm-small", "c.csv")
+    assert args == ("restoration", "c.csv")
     assert kwargs == {
         "out": Path("o"),
         "overrides": ["train.steps=3", "seed=1"],
@@ -484,13 +484,13 @@ def test_speed_and_demo_hand_everything_over(monkeypatch: pytest.MonkeyPatch) ->
         monkeypatch,
         "hybriduad.speed.measurement.measure_speed",
         "speed",
-        "cddpm-small",
+        "restoration",
         "--out",
         "o",
         "--set",
         "seed=1",
     )
-    assert args == ("cddpm-small",)
+    assert args == ("restoration",)
     assert kwargs == {"out": Path("o"), "overrides": ["seed=1"], "device": "auto"}
     args, kwargs = handed(
         monkeypatch, "hybriduad.demo.chain.run_demo", "demo", "--out", "o", "--overwrite", "--seed", 3

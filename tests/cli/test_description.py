@@ -16,8 +16,8 @@ from hybriduad.detector.loading import load_reconstructor
 
 def test_a_config_comes_back_as_itself(tmp_path: Path) -> None:
     path = tmp_path / "shown.yaml"
-    path.write_text(describe("cddpm-small", ["train.steps=7"]))
-    assert configs.load(path) == configs.load("cddpm-small", ["train.steps=7"])
+    path.write_text(describe("restoration", ["train.steps=7"]))
+    assert configs.load(path) == configs.load("restoration", ["train.steps=7"])
 
 
 def test_a_folder_named_like_a_shipped_config_does_not_hide_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

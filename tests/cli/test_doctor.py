@@ -24,7 +24,7 @@ def test_a_sound_installation() -> None:
     assert findings["torch threads"].value == str(torch.get_num_threads())
     assert "Research use only" in findings["intended use"].value
     assert {"memory", "device", "bfloat16", "processor cores", "shipped configs", "brain extraction"} <= set(findings)
-    assert "cddpm-small" in findings["shipped configs"].value
+    assert "restoration" in findings["shipped configs"].value
     assert "pytest" not in findings  # no extra
 
 

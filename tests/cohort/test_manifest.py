@@ -326,6 +326,21 @@ class TestSplits:
         assert sorted((counts["validation"], counts["test"])) == [1, 2]
         assert "" not in counts
 
+    def test_phantoms_of_one_head_stay_together(self) -> None:
+        heads = [f"person-{i % 5}" for i in range(20)]
+        cases = [
+            replace(case, attributes={"labelmap": head}, health="lesion" if i % 3 else "healthy")
+            for i, (case, head) in enumerate(zip(people({"a": 20}), heads, strict=True))
+        ]
+        drawn = manifest.split_cases(cases, {"train": 3, "test": 2}, 0)
+        of_head = {head: {case.split for case in drawn if case.attributes["labelmap"] == head} for head in heads}
+        assert sorted(map(sorted, of_head.values())) == [["test"]] * 2 + [["train"]] * 3
+        parts = [{case.attributes["labelmap"] for case in part} for part in manifest.folds(cases, 5, 0)]
+        assert sorted(map(len, parts)) == [1] * 5
+        assert set.union(*parts) == set(heads)
+        with pytest.raises(ConfigError, match="expected 2 to 5"):
+            manifest.folds(cases, 6, 0)
+
     def test_the_seed_matters_and_health_stratifies(self) -> None:
         cases = people({"a": 30})
         first, second = (manifest.split_cases(cases, {"test": 10}, seed) for seed in (0, 1))

@@ -94,6 +94,12 @@ def test_what_a_loss_leaves_out_is_not_written_so_that_older_trainings_continue(
     }
 
 
+def test_a_name_of_before_is_of_the_same_config() -> None:
+    """So that keys of benchmarks and trainings that were stopped are those of either name."""
+    assert configs.dump(configs.load("cddpm-small")) == configs.dump(configs.load("restoration"))
+    assert "restoration" in (configs.shipped_folder() / "cddpm-small.yaml").read_text().splitlines()[0]
+
+
 def test_there_are_shipped_configs_of_every_kind() -> None:
     assert {configs.load(name).kind for name in configs.shipped()} == set(configs.RUNS)
 

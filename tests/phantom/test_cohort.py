@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from bids_valid import bids_issues
 from tiny import contents
 
 from hybriduad.cohort.leakage import check_leakage, identities
@@ -69,12 +70,53 @@ def test_a_cohort_is_bids_with_a_manifest(tmp_path: Path) -> None:
             assert (twin.data != image.data)[phantom.lesion].mean() > 0.8
     with (root / "participants.tsv").open() as file:
         people = list(csv.DictReader(file, delimiter="\t"))
-    assert list(people[0]) == ["participant_id", "site", "age", "sex", "health", "pathology"]
+    assert list(people[0]) == ["participant_id", "site", "age", "sex", "health", "pathology", "stage"]
     sidecar = json.loads((root / "sub-0001" / "anat" / "sub-0001_FLAIR.json").read_text())
     assert 1 < sidecar["InversionTime"] < 3
     kinds = {"": "raw", "derivatives/manual": "derivative", "derivatives/lesion-free": "derivative"}
     for folder, kind in kinds.items():
         assert json.loads((root / folder / "dataset_description.json").read_text())["DatasetType"] == kind
+
+
+def test_the_stage_of_a_stroke_can_be_chosen_and_is_recorded(tmp_path: Path) -> None:
+    stages = {}
+    for kind in ("stroke", "stroke-acute", "stroke-chronic"):
+        manifest = write_cohort(
+            tmp_path / kind, subjects=4, seed=4, pathology=kind, share_healthy=0.25, workers=1, **TINY
+        )
+        cases = read_manifest(manifest)
+        assert cases == read_cohort(manifest.parent)
+        stages[kind] = [case.attributes.get("stage") for case in cases]
+        assert cases[3].attributes["pathology"] == "none"
+    assert stages["stroke-acute"] == ["acute"] * 3 + [None]
+    assert stages["stroke-chronic"] == ["chronic"] * 3 + [None]
+    assert set(stages["stroke"][:3]) <= {"acute", "chronic"}
+    assert stages["stroke"][3] is None
+    for number in range(3):
+        place = f"sub-{number + 1:04d}/anat/sub-{number + 1:04d}_FLAIR.nii.gz"
+        same = tmp_path / f"stroke-{stages['stroke'][number]}" / place
+        assert (tmp_path / "stroke" / place).read_bytes() == same.read_bytes()
+
+
+def test_maps_are_added_and_no_scan_of_a_case(tmp_path: Path) -> None:
+    asked = {"subjects": 2, "seed": 4, "pathology": "ms", "workers": 1, **TINY}
+    manifest = write_cohort(tmp_path / "cohort", **asked)
+    before, listed = contents(tmp_path / "cohort"), read_manifest(manifest)
+    write_cohort(tmp_path / "cohort", maps=True, **asked)
+    after = contents(tmp_path / "cohort")
+    added = {name for name in after if "derivatives/maps/" in name}
+    assert {name: data for name, data in after.items() if name not in added} == before
+    assert read_manifest(manifest) == read_cohort(tmp_path / "cohort") == listed
+    phantom = make_subject(4, 0, pathology="ms", **TINY)
+    fluid = phantom.brain & (phantom.tissue[2] > 0.95)
+    expected = {"T1map": (phantom.t1_ms / 1000, 2.5), "T2map": (phantom.t2_ms / 1000, 0.33), "PDmap": (phantom.pd, 1.0)}
+    for suffix, (data, usual) in expected.items():
+        path = tmp_path / "cohort" / "derivatives" / "maps" / "sub-0001" / "anat" / f"sub-0001_{suffix}.nii.gz"
+        image = read_volume(path)
+        np.testing.assert_allclose(image.data, data, rtol=1e-6)
+        assert image.data[fluid].mean() == pytest.approx(usual, rel=0.15)
+        assert json.loads(path.with_name(f"sub-0001_{suffix}.json").read_text())["Units"] in ("s", "arbitrary")
+    assert bids_issues(tmp_path / "cohort" / "derivatives" / "maps")[0] == []
 
 
 def test_cohorts_of_different_seeds_are_different_people(tmp_path: Path) -> None:

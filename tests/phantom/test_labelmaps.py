@@ -11,7 +11,7 @@ from scipy import ndimage
 
 from hybriduad.cohort.leakage import check_leakage, identities
 from hybriduad.cohort.manifest import read_cohort, read_manifest
-from hybriduad.core.errors import ConfigError, DataError
+from hybriduad.core.errors import ConfigError, DataError, LeakageError
 from hybriduad.phantom import labelmaps
 from hybriduad.phantom.anatomy import template
 from hybriduad.phantom.cohort import write_cohort
@@ -116,6 +116,10 @@ def test_a_cohort_takes_its_people_in_turn_and_says_whose_anatomy_it_is(folder: 
     # Another anatomy under the same seed and number is another person.
     others = read_manifest(write_cohort(tmp_path / "b", subjects=2, **TINY))
     check_leakage(others, identities(cases, "fit"))
+    # The same anatomy under another number is not.
+    more = read_manifest(write_cohort(tmp_path / "c", subjects=4, labelmaps=folder, **TINY))
+    with pytest.raises(LeakageError, match="2 of 2 cases were already used"):
+        check_leakage(more[2:], identities(more[:2], "fit"))
     with pytest.raises(ConfigError, match=r"phantoms of another config.*labelmaps"):
         write_cohort(tmp_path / "a", subjects=2, pathology="ms", **TINY)
 

@@ -13,19 +13,29 @@ from hybriduad.core.errors import ConfigError
 from hybriduad.core.rng import numpy_rng
 from hybriduad.phantom.anatomy import Anatomy, draw_anatomy
 from hybriduad.phantom.lattice import Grid
-from hybriduad.phantom.pathology import PATHOLOGIES, Pathology, draw_lesion, tumour, vascular, white_matter
+from hybriduad.phantom.pathology import (
+    PATHOLOGIES,
+    Pathology,
+    draw_lesion,
+    stream_of,
+    tumour,
+    vascular,
+    white_matter,
+)
 from hybriduad.phantom.pathology.lesion import cut_log_normal, swell
 from hybriduad.phantom.pathology.vascular import STAGES, STROKE_ML
 from hybriduad.phantom.subject import Phantom, _outline, make_subject
 
 COARSE = (4.0, 4.0, 4.0)
 DIRECTIONS = {
-    "glioma": {"T1w": -1, "T2w": 1, "FLAIR": 1},
-    "stroke": {"T1w": -1, "T2w": 1, "FLAIR": 1},
-    "ms": {"T1w": -1, "T2w": 1, "FLAIR": 1},
-    "wmh": {"T1w": -1, "T2w": 1, "FLAIR": 1},
-    "resection": {"T1w": -1, "T2w": 1, "FLAIR": -1},
-    "atrophy": {"T1w": -1, "T2w": 1, "FLAIR": -1},
+    "glioma": {"T1w": -1, "T2w": 1, "FLAIR": 1, "PDw": 1},
+    "stroke": {"T1w": -1, "T2w": 1, "FLAIR": 1, "PDw": 1},
+    "stroke-acute": {"T1w": -1, "T2w": 1, "FLAIR": 1, "PDw": 1},
+    "stroke-chronic": {"T1w": -1, "T2w": 1, "PDw": 1},
+    "ms": {"T1w": -1, "T2w": 1, "FLAIR": 1, "PDw": 1},
+    "wmh": {"T1w": -1, "T2w": 1, "FLAIR": 1, "PDw": 1},
+    "resection": {"T1w": -1, "T2w": 1, "FLAIR": -1, "PDw": 1},
+    "atrophy": {"T1w": -1, "T2w": 1, "FLAIR": -1, "PDw": 1},
 }
 """Darker (-1) or brighter (1) than without the lesion, on the mean over it; a haemorrhage depends on its age."""
 
@@ -47,7 +57,8 @@ def test_the_lesion_lies_in_the_brain_and_only_there_images_change(sick: Phantom
     for name, image in sick.images.items():
         healthy = sick.healthy_images[name]
         scale = healthy[sick.brain].mean()
-        assert np.abs(image - healthy)[sick.lesion].mean() > 0.05 * scale, name
+        least = 0.02 if name == "PDw" else 0.05  # proton density hardly differs
+        assert np.abs(image - healthy)[sick.lesion].mean() > least * scale, name
         assert np.abs(image - healthy)[far].max() < 0.03 * scale, name
 
 
@@ -138,6 +149,25 @@ def test_stroke_volumes_are_log_normal_and_cut() -> None:
     assert drawn.max() < 300
     low, high = ((np.log(cut) - np.log(4.0)) / 2.3 for cut in (0.03, 300.0))
     assert stats.kstest(np.log(drawn), stats.truncnorm(low, high, np.log(4.0), 2.3).cdf).pvalue > 0.01
+
+
+def test_a_stroke_of_a_stage_is_the_stroke_of_any_age_where_that_is_drawn_so() -> None:
+    """The same infarct in the same place, fresh or old."""
+    shares = {"acute": 0, "chronic": 0}
+    for subject in range(12):
+        head = draw_anatomy(4, subject, Grid.make((8.0, 8.0, 8.0)))
+        drawn, acute, chronic = (
+            draw_lesion(kind, head, numpy_rng(4, subject, stream_of(kind)))  # type: ignore[arg-type]
+            for kind in ("stroke", "stroke-acute", "stroke-chronic")
+        )
+        assert (acute.stage, chronic.stage) == ("acute", "chronic")
+        same = {"acute": acute, "chronic": chronic}[drawn.stage]
+        for name in ("inside", "damage", "target"):
+            np.testing.assert_array_equal(getattr(drawn, name), getattr(same, name))
+        np.testing.assert_array_equal(acute.inside, chronic.inside)
+        assert acute.target[0].max() == acute.target[0].min()  # no cavity
+        shares[drawn.stage] += 1
+    assert min(shares.values()) >= 2
 
 
 def test_a_stroke_keeps_to_one_hemisphere() -> None:

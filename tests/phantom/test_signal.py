@@ -56,6 +56,7 @@ def test_each_contrast_orders_the_tissues_as_radiologists_know_them() -> None:
     }
     assert mean["T1w"][WHITE] > 1.1 * mean["T1w"][GREY] > 1.3 * mean["T1w"][CSF]
     assert mean["T2w"][CSF] > 1.5 * mean["T2w"][GREY] > 1.5 * mean["T2w"][WHITE]
+    assert mean["PDw"][CSF] > 1.03 * mean["PDw"][GREY] > 1.08 * mean["PDw"][WHITE]
     assert mean["FLAIR"][GREY] > 1.03 * mean["FLAIR"][WHITE] > 2 * mean["FLAIR"][CSF]
 
 

@@ -23,6 +23,7 @@ from hybriduad.config.strict import checked
 from hybriduad.core import plugins, rng
 from hybriduad.core.errors import ConfigError
 from hybriduad.core.types import BACKGROUND, Batch, Case
+from hybriduad.networks.losses import reconstruction_l1
 from hybriduad.networks.scoring import residual_map
 from hybriduad.phantom.subject import make_subject
 from hybriduad.reconstructors._base import FeatureReconstructor, Player, Reconstructor
@@ -714,7 +715,7 @@ def _on_paper(name: str) -> Any:
 
 
 def test_the_small_config_has_under_2_million_weights() -> None:
-    run, model = _on_paper("cddpm-small")
+    run, model = _on_paper("restoration")
     assert run.model.condition != "none"
     assert 1.5 < _count(model) < 2.0
 
@@ -727,6 +728,32 @@ def test_the_paper_config_is_that_of_the_paper() -> None:
     assert run.model.train_levels == (0, 1000)
     assert (run.residual.kind, run.residual.combine) == ("ssim", "reconstruction")
     assert run.mix.synthetic == 0
+    assert run.model.outside_weight == 1
+
+
+@pytest.mark.parametrize("family", ["ddpm", "pddpm"])
+def test_a_loss_counts_what_is_outside_the_brain_as_the_config_says(
+    family: str, tiny_cohort: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = plugins.load("reconstructors", family)
+    small = {"name": family, **TINY[family]}
+    batch = some_batch(prepared_cases(tiny_cohort)[0], 2)
+    weights: list[torch.Tensor] = []
+
+    def noted(prediction: torch.Tensor, target: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        weights.append(weight)
+        return reconstruction_l1(prediction, target, weight)
+
+    monkeypatch.setattr(module, "reconstruction_l1", noted)
+    brain = batch.brain.unsqueeze(1)
+    for stated, outside in (({}, 0.25), ({"outside_weight": 1.0}, 1.0), ({"outside_weight": 0.5}, 0.5)):
+        config = checked(module.Config, small | stated, "tests")
+        assert ("outside_weight" in config.model_dump()) == bool(stated)  # so that keys of before stay
+        module.Model(config, 1, batch.image.shape[-1]).loss(batch, batch.keys)
+        counted = weights[-1] > 0  # of a pddpm, inside its box
+        assert (counted & ~brain).any()
+        assert (counted & brain).any()
+        torch.testing.assert_close(weights[-1], torch.where(brain, 1.0, outside) * counted)
 
 
 def test_the_dae_config_builds() -> None:
@@ -751,7 +778,7 @@ def test_the_diffusion_models_without_a_condition(name: str, family: str, noise:
     """The rows DDPM, AnoDDPM and pDDPM: the same network, levels and residual, and no painted anomalies."""
     run, model = _on_paper(name)
     assert (run.model.name, run.model.noise, run.model.condition) == (family, noise, "none")
-    assert (run.model.widths, run.mix.synthetic) == (configs.load("cddpm-small").model.widths, 0)
+    assert (run.model.widths, run.mix.synthetic) == (configs.load("restoration").model.widths, 0)
     assert run.model.levels == configs.load("cddpm").model.levels
     assert model.encoder is None
 

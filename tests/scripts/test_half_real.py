@@ -9,6 +9,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+from bids_valid import bids_issues
 
 from hybriduad.cohort.manifest import read_cohort
 from hybriduad.phantom.cohort import write_cohort
@@ -58,8 +59,16 @@ def test_a_painted_cohort_is_dark_in_its_lesions_and_untouched_elsewhere(
     assert abs(y - 5) < 15
     assert abs(z - 12) < 15
     np.testing.assert_array_equal(read_volume(cases[1].images["T1w"]).data, read_volume(healthy[1].images["T1w"]).data)
+    assert [set(case.lesion_free) for case in cases] == [{"T1w"}, set()]
+    np.testing.assert_array_equal(read_volume(cases[0].lesion_free["T1w"]).data, before.data)
     same = (path.relative_to(tmp_path / "a") for path in (tmp_path / "a").rglob("*") if path.is_file())
     assert all((tmp_path / "a" / path).read_bytes() == (tmp_path / "b" / path).read_bytes() for path in same)
+
+
+def test_a_painted_cohort_is_bids_also_without_its_lesions(sources: tuple[Path, Path], tmp_path: Path) -> None:
+    assert run(*sources, tmp_path / "out", "--painted", 1).returncode == 0
+    assert bids_issues(tmp_path / "out")[0] == []
+    assert bids_issues(tmp_path / "out" / "derivatives" / "lesion-free")[0] == []
 
 
 def test_what_cannot_be_painted_is_a_sentence(sources: tuple[Path, Path], tmp_path: Path) -> None:

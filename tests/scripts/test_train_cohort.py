@@ -62,7 +62,7 @@ def test_another_contrast(tmp_path: Path) -> None:
     code, calls = script(tmp_path, str(tmp_path), str(out), *TINY, of=SCRIPT, run=False, CONTRAST="T1w", DEVICE="cpu")
     assert code == 0
     fits = {call[1]: call for call in calls if call[0].startswith("fit-")}
-    assert "anatomy.contrasts=[T1w]" in fits["cddpm-small"]
+    assert "anatomy.contrasts=[T1w]" in fits["restoration"]
     assert all(any("bright: 0.1" in word for word in call) for call in fits.values())
     assert [name for name, call in fits.items() if any("transplant" in word for word in call)] == ["few-labels"]
     # What the user sets comes after what the script sets, and so overrules it.

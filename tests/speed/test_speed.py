@@ -160,8 +160,8 @@ def test_whole_measurement(tmp_path: Path) -> None:
 
 class TestOperations:
     def test_of_stage_1(self, tmp_path: Path) -> None:
-        result = count_operations("cddpm-small", out=tmp_path, overrides=["train.batch=2"])
-        twice = count_operations("cddpm-small", out=tmp_path, overrides=["model.repeats=2", "train.batch=1"])
+        result = count_operations("restoration", out=tmp_path, overrides=["train.batch=2"])
+        twice = count_operations("restoration", out=tmp_path, overrides=["model.repeats=2", "train.batch=1"])
         assert result.slice_gflops == pytest.approx(result.pass_gflops * 2 * 2)  # levels, mirrored views
         assert twice.slice_gflops == pytest.approx(2 * result.slice_gflops)
         assert twice.pass_gflops == pytest.approx(result.pass_gflops)
@@ -171,7 +171,7 @@ class TestOperations:
         assert json.loads((tmp_path / "operations.json").read_text())["pass_gflops"] == twice.pass_gflops
 
     def test_of_stage_2_behind_stage_1(self, tmp_path: Path) -> None:
-        stage1 = count_operations("cddpm-small", out=tmp_path, overrides=["train.batch=1"])
+        stage1 = count_operations("restoration", out=tmp_path, overrides=["train.batch=1"])
         result = count_operations("synthetic", out=tmp_path, overrides=["train.batch=1"])
         members = 2
         assert result.slice_gflops == pytest.approx(stage1.slice_gflops + 2 * members * result.pass_gflops)
@@ -201,7 +201,7 @@ class TestOperations:
         members = build_reconstructor(stage1).members
         reconstructed = count_operations(tmp_path / "stage1.yaml", out=tmp_path).pass_gflops * members
         segmented = count_operations(tmp_path / "stage2.yaml", out=tmp_path).pass_gflops
-        segmented /= (96 / 32) ** 2  # counted on the larger slices of cddpm-small
+        segmented /= (96 / 32) ** 2  # counted on the larger slices of restoration
         for part in ("score", "probability"):
             whole = count_slice_gflops(part, stage1, stage2, mirror=False)
             assert whole == pytest.approx(reconstructed + members * segmented, rel=0.01)
@@ -233,6 +233,6 @@ class TestOperations:
         image = ["segmenter.inputs=[image]", "train.batch=1"]
         result = count_operations("synthetic", out=tmp_path, overrides=image)
         alone = count_operations("synthetic-image", out=tmp_path, overrides=["train.batch=1"])
-        stage1 = count_operations("cddpm-small", out=tmp_path, overrides=["train.batch=1"])
+        stage1 = count_operations("restoration", out=tmp_path, overrides=["train.batch=1"])
         assert result.slice_gflops == pytest.approx(stage1.slice_gflops + alone.slice_gflops)
         assert result.step_gflops == pytest.approx(alone.step_gflops)

@@ -5,6 +5,7 @@ Shapes are level sets of a distance with noise, filled to an exact volume; sever
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Literal, get_args
 
@@ -18,10 +19,17 @@ from hybriduad.phantom.pathology.tumour import glioma, resection
 from hybriduad.phantom.pathology.vascular import haemorrhage, stroke
 from hybriduad.phantom.pathology.white_matter import ms, wmh
 
-Pathology = Literal["glioma", "stroke", "ms", "wmh", "haemorrhage", "resection", "atrophy"]
+Pathology = Literal[
+    "glioma", "stroke", "ms", "wmh", "haemorrhage", "resection", "atrophy", "stroke-acute", "stroke-chronic"
+]
 PATHOLOGIES: tuple[Pathology, ...] = get_args(Pathology)
 MIXED: tuple[Pathology, ...] = ("glioma", "stroke", "ms")
 """What a mixed cohort goes round. The later pathologies are left out, so that such a cohort stays what it was."""
+
+
+def stream_of(pathology: Pathology) -> str:
+    """The name of the random stream of a lesion: a stroke of a stage lies where that of any age does."""
+    return pathology.partition("-")[0]
 
 
 def draw_lesion(pathology: Pathology, anatomy: Anatomy, rng: np.random.Generator) -> Lesion:
@@ -33,6 +41,8 @@ def draw_lesion(pathology: Pathology, anatomy: Anatomy, rng: np.random.Generator
     makers: dict[str, Callable[[Anatomy, np.random.Generator], Lesion]] = {
         "glioma": glioma,
         "stroke": stroke,
+        "stroke-acute": functools.partial(stroke, stage="acute"),
+        "stroke-chronic": functools.partial(stroke, stage="chronic"),
         "ms": ms,
         "wmh": wmh,
         "haemorrhage": haemorrhage,

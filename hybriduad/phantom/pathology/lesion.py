@@ -20,7 +20,7 @@ class Lesion:
     ``inside`` (N,) bool, the lesion as an annotator outlines it; ``damage`` (N,) in [0, 1], how far tissue has gone
     towards ``target`` (3, N): T1 in ms, T2 in ms, PD; ``solid`` (N,) in [0, 1], the share of CSF that the lesion has
     replaced; ``fluid`` (N,) in [0, 1], the share of tissue that CSF has replaced; ``anatomy`` the brain after mass
-    effect or shrinkage (the given brain where there is neither).
+    effect or shrinkage (the given brain where there is neither); ``stage`` says how old it is, where that matters.
     """
 
     anatomy: Anatomy
@@ -29,6 +29,7 @@ class Lesion:
     target: np.ndarray
     solid: np.ndarray
     fluid: np.ndarray
+    stage: str = ""
 
     def fractions(self) -> np.ndarray:
         """Tissue fractions (3, N) with the lesion in place: what it fills of the CSF counts as white matter."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
@@ -69,8 +70,11 @@ STAGES = {
 """Of 1 to 3 days, 3 to 7 days, 1 to 4 weeks, and later. The first hours look like any swelling, and are left out."""
 
 
-def stroke(anatomy: Anatomy, rng: np.random.Generator) -> Lesion:
-    """An infarct: a wedge in one arterial territory, or a small deep lacune; fresh, or old with a CSF-like cavity."""
+def stroke(anatomy: Anatomy, rng: np.random.Generator, stage: Literal["acute", "chronic"] | None = None) -> Lesion:
+    """An infarct: a wedge in one arterial territory, or a small deep lacune; fresh, or old with a CSF-like cavity.
+
+    Without a ``stage`` it is drawn. An infarct that is drawn acute is, by the same generator, that of the stage acute.
+    """
     volume = cut_log_normal(rng, *STROKE_ML)
     tissue = anatomy.fractions[CSF] < 0.5
     deep = volume < 2.0 and rng.random() < 0.5
@@ -88,19 +92,22 @@ def stroke(anatomy: Anatomy, rng: np.random.Generator) -> Lesion:
     level[(anatomy.template_mm[0] * centre[0] < 0) | ~tissue] = -np.inf
     inside, edge = fill(level, volume / anatomy.grid.point_ml)
 
-    age = 0.0 if rng.random() < 0.55 else rng.uniform(0.4, 1.0)
+    drawn = "acute" if rng.random() < 0.55 else "chronic"
+    of_age = stage or drawn
+    age = 0.0 if of_age == "acute" else rng.uniform(0.4, 1.0)
     damage = draw_severity(rng, 0.2, 0.8) * soft(level - edge, 1.2)
     # The cavity of an old infarct lies inside it; gliosis around it stays bright on FLAIR.
     core = age * soft(level - edge - 0.35 * radius - 1.5 * anatomy.noise(rng, 12.0), 1.0)
     target = mix(INFARCT, CAVITY, core)
     damage = np.maximum(damage * texture(anatomy, rng), core * inside)
     none = np.zeros_like(damage)
-    return Lesion(anatomy, inside, damage, target, none, none)
+    return Lesion(anatomy, inside, damage, target, none, none, of_age)
 
 
 def haemorrhage(anatomy: Anatomy, rng: np.random.Generator) -> Lesion:
     """Bleeding into the brain, most of it deep, at one of four :data:`STAGES`; outlined with the oedema around it."""
-    stage = STAGES[list(STAGES)[int(rng.integers(len(STAGES)))]]
+    name = list(STAGES)[int(rng.integers(len(STAGES)))]
+    stage = STAGES[name]
     volume = stage.share * cut_log_normal(rng, *HAEMATOMA_ML)
     white = (anatomy.fractions[CSF] < 0.3) & (anatomy.template_mm[2] > -20) & (np.abs(anatomy.template_mm[0]) > 8)
     basal = (anatomy.ventricle_mm > 3) & (anatomy.ventricle_mm < 24) & (anatomy.depth_mm > 22)
@@ -139,7 +146,7 @@ def haemorrhage(anatomy: Anatomy, rng: np.random.Generator) -> Lesion:
     target = np.array(OEDEMA_AROUND)[:, None] + (target - np.array(OEDEMA_AROUND)[:, None]) * in_blood
     clotted = rng.uniform(0.75, 1.0) * in_blood * np.clip(texture(anatomy, rng) + 0.1, 0, 1)
     damage = np.maximum(swollen, clotted).astype(np.float32)
-    return Lesion(pushed, inside, damage, target.astype(np.float32), in_blood, np.zeros_like(damage))
+    return Lesion(pushed, inside, damage, target.astype(np.float32), in_blood, np.zeros_like(damage), name)
 
 
 def _territory(template_mm: np.ndarray) -> np.ndarray:
