@@ -14,7 +14,7 @@ from hybriduad.benchmark.run import SHARES, labelled_patients
 from hybriduad.cohort.manifest import split_cases
 from hybriduad.config import files as configs
 from hybriduad.config.benchmarks import BenchmarkRun
-from hybriduad.config.runs import DetectorRun
+from hybriduad.config.runs import DetectorRun, Segmenter
 from hybriduad.core.types import Case
 from hybriduad.phantom.cohort import pathology_of
 
@@ -206,9 +206,7 @@ def test_a_witness_without_an_image_stands_beside_a_segmenter_of_the_scan_alone(
     run = fitted("benchmark-full", f"default on {name}")
     default = fitted("benchmark-full", "default")
     assert run.fusion == default.fusion
-    first = next(row for row in rows_of(tier("benchmark-full")) if row.system == f"default on {name}").trials[0].model
-    learnt = configs.load(first.parent.config, first.parent.overrides, kind="detector")  # type: ignore[union-attr]
-    assert learnt.segmenter.inputs == ("image",)
+    assert run.segmenter.inputs == ("image",)
 
 
 def test_the_painters_of_stage_1_may_be_others_than_those_of_stage_2() -> None:
@@ -232,3 +230,16 @@ def test_the_row_of_the_paper_with_few_labels_learns_from_masks_alone_and_shares
     assert run.mix.labelled > 0
     kept = {"mix": painted.mix, "anomalies": painted.anomalies}
     assert run.model_copy(update=kept) == painted
+
+
+@pytest.mark.parametrize("name", [*TIERS, T1W])
+def test_no_step_of_a_system_states_another_segmenter_than_the_step_before(name: str) -> None:
+    """It would be refused, but only where the row is run: a step that states none has that of the step before."""
+    for row in rows_of(tier(name)):
+        segmenter: Segmenter | None = None
+        for fit in reversed(list(trainings(row.trials[0].model))):
+            if fit.stage == "detector":
+                run: DetectorRun = configs.load(fit.config, fit.overrides, kind="detector")
+                if "segmenter" in run.model_fields_set:
+                    assert segmenter in (None, run.segmenter), row.system
+                    segmenter = run.segmenter
