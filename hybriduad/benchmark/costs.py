@@ -30,9 +30,9 @@ def _gflops(run: BenchmarkRun, system: BenchmarkSystem) -> float:
     first, common = system.reconstructor, run.common
     stage1: ReconstructorRun | None = None
     if first is not None:
-        stage1 = configs.load(first.config, [*common.reconstructor, *first.set], kind="reconstructor")
+        stage1 = configs.load(first.config, [*common.of("reconstructor", first.config), *first.set], kind="reconstructor")
     chain: list[DetectorRun] = [
-        configs.load(training.config, [*common.detector, *training.set], kind="detector")
+        configs.load(training.config, [*common.of("detector", training.config), *training.set], kind="detector")
         for training in system.detector
     ]
     last = chain[-1] if chain else stage1

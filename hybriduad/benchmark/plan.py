@@ -111,10 +111,10 @@ def _chain(run: BenchmarkRun, system: BenchmarkSystem, cohort: str, fold: int, s
     """The last training of a system, behind which stand the others."""
     last: Fit | None = None
     if (first := system.reconstructor) is not None:
-        changes = (*run.common.reconstructor, *first.set)
+        changes = (*run.common.of("reconstructor", first.config), *first.set)
         last = Fit("reconstructor", first.config, changes, None, None, cohort, fold, seed)
     for training in system.detector:
-        changes = (*run.common.detector, *training.set)
+        changes = (*run.common.of("detector", training.config), *training.set)
         last = Fit("detector", training.config, changes, training.limit, last, cohort, fold, seed)
     assert last is not None  # a system without any training is refused by its config
     return last

@@ -52,10 +52,16 @@ class Training(Strict):
 
 
 class Common(Strict):
-    """``dotted.key=value`` for every training of a stage, before those of the training itself."""
+    """``dotted.key=value`` for every training of a stage, then those for every training by a config of that name, before
+    those of the training itself."""
 
     reconstructor: tuple[str, ...] = ()
     detector: tuple[str, ...] = ()
+    configs: dict[str, tuple[str, ...]] = {}
+
+    def of(self, stage: Literal["reconstructor", "detector"], config: str) -> tuple[str, ...]:
+        """Those of a training."""
+        return (*(self.reconstructor if stage == "reconstructor" else self.detector), *self.configs.get(config, ()))
 
 
 class BenchmarkSystem(Strict):
@@ -113,6 +119,9 @@ class BenchmarkRun(Strict):
             raise ValueError("a cohort to train on without one to test on")
         if trained := sorted(name for name in self.tables if self.cohorts[name].whole):
             raise ValueError(f"{trained} whole, and yet to be trained on")
+        trainings = [each for system in self.systems.values() for each in (system.reconstructor, *system.detector)]
+        if unknown := sorted(self.common.configs.keys() - {each.config for each in trainings if each is not None}):
+            raise ValueError(f"common.configs: {unknown} used by no system")
         against = {name for system in self.systems.values() for name in system.against}
         if unknown := sorted({self.reference, *against} - set(self.systems)):
             raise ValueError(f"{unknown}, to compare with, is none of the systems")

@@ -81,6 +81,6 @@ def test_the_lines_of_the_page_are_rows_of_the_shipped_tier(
     assert {"AE of 16 numbers", "coarse"} <= run.systems.keys()
     for name, row in run.systems.items():
         if name in ("AE of 16 numbers", "coarse"):
-            changes = [*run.common.reconstructor, *row.reconstructor.set]
+            changes = [*run.common.of("reconstructor", row.reconstructor.config), *row.reconstructor.set]
             fitted = configs.load(row.reconstructor.config, changes, kind="reconstructor")
             assert (fitted.train.steps, fitted.anatomy.size) == (400, 64)
