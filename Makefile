@@ -31,7 +31,7 @@ bench: install
 	$(BIN)/hybriduad speed restoration --out runs/bench
 
 docs: install
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --config-file .mkdocs.yml --site-dir $(abspath site)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --config-file .mkdocs.yml --site-dir $(abspath site)
 
 lock:
 	$(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --extra dev --extra tensorboard --extra cluster --extra dicom --no-emit-index-url --no-header pyproject.toml -o requirements.lock

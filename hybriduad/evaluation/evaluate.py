@@ -114,7 +114,8 @@ def evaluate(
         out: where ``cases.csv``, ``summary.csv``, ``summary.json``, ``summary.md`` and ``pictures/`` go.
         by: attributes (``site``), each value of which gets separate figures.
         rule: the calibrated rule whose thresholds are used; the bundle's default rule by default.
-        seed, draws: of the bootstrap over subjects.
+        seed: of the bootstrap over subjects.
+        draws: how many draws it takes.
         split: only the cases of that split.
         allow_leakage: go on where cases were used to make the model, and say so in the summary.
         overwrite: replace what another request left in ``out``.

@@ -125,9 +125,11 @@ def fit_detector(
 ) -> Bundle:
     """Stage 2 and few-label fine-tuning: learn to outline lesions, synthetic, labelled or both, as ``mix`` says.
 
+    ``cohort``, ``out``, ``overrides``, ``device``, ``cache``, ``overwrite`` and ``data_licence`` are as in
+    :func:`fit_reconstructor`.
+
     Args:
         config: path or name of a shipped config of kind ``detector``.
-        cohort, out, overrides, device, cache, overwrite, data_licence: as in :func:`fit_reconstructor`.
         brain: as there; by default as the bundle that is started from says.
         reconstructor: stage 1's bundle; with neither it nor ``init`` the segmenter sees the image alone.
         init: a detector's bundle to continue from; its reconstructor and segmenter layout are taken over, and its
