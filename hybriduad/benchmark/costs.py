@@ -30,7 +30,8 @@ def _gflops(run: BenchmarkRun, system: BenchmarkSystem) -> float:
     first, common = system.reconstructor, run.common
     stage1: ReconstructorRun | None = None
     if first is not None:
-        stage1 = configs.load(first.config, [*common.of("reconstructor", first.config), *first.set], kind="reconstructor")
+        changes = [*common.of("reconstructor", first.config), *first.set]
+        stage1 = configs.load(first.config, changes, kind="reconstructor")
     chain: list[DetectorRun] = [
         configs.load(training.config, [*common.of("detector", training.config), *training.set], kind="detector")
         for training in system.detector

@@ -52,12 +52,12 @@ class Training(Strict):
 
 
 class Common(Strict):
-    """``dotted.key=value`` for every training of a stage, then those for every training by a config of that name, before
-    those of the training itself."""
+    """``dotted.key=value`` for every training of a stage, then those for each by a config of that name, before those of
+    the training itself."""
 
     reconstructor: tuple[str, ...] = ()
     detector: tuple[str, ...] = ()
-    configs: dict[str, tuple[str, ...]] = {}
+    configs: dict[str, tuple[str, ...]] = Field(default_factory=dict)
 
     def of(self, stage: Literal["reconstructor", "detector"], config: str) -> tuple[str, ...]:
         """Those of a training."""
