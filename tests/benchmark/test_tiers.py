@@ -106,9 +106,8 @@ def test_every_default_is_compared_with_its_parts_and_with_the_segmenter_of_the_
     pairs = list(run.pairs())
     assert len({frozenset(pair) for pair in pairs}) == len(pairs)
     others = compared(run)
-    defaults = {
-        row: row.removeprefix("default").strip(" ()") for row in run.systems if re.match(r"default( \(|$)", row)
-    }
+    of_labels = r"default( \((synthetic \+ )?(\d+|all) labels?\))?"
+    defaults = {row: row.removeprefix("default").strip(" ()") for row in run.systems if re.fullmatch(of_labels, row)}
     assert len(defaults) == (2 if name == T1W else 9 if name == "benchmark-full" else 3)
     for row, labels in defaults.items():
         assert others[row] >= {"default", f"Unet ({labels or 'synthetic'})"} - {row}
