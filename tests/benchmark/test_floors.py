@@ -52,7 +52,7 @@ def coarse(folder: Path, seed: int = 0) -> Path:
     config["cohorts"] = {"glioma": {"phantoms": phantoms}}
     config["tables"] = {"glioma": ["glioma"]}
     config["seeds"] = [seed]
-    config["common"] = {"reconstructor": [*STEPS, "anatomy.size=32"], "detector": STEPS}
+    config["common"] |= {"reconstructor": [*STEPS, "anatomy.size=32"], "detector": STEPS}
     config["systems"] = {name: row for name, row in config["systems"].items() if name in FLOORS}
     path = folder / "coarse.yaml"
     path.write_text(yaml.safe_dump(config, sort_keys=False))
