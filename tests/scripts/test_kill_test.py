@@ -46,7 +46,7 @@ def test_killed_twice(
     folder, faults = scans
     assert sorted(faults.values()) == sorted([*kill_test.BREAKS, kill_test.MISSING])
     run = kill_test.Run(tiny_detector, folder / "cohort.csv", tmp_path / engine, engine, 2)
-    told = kill_test.kill_twice(run, faults, limit_s=300)
+    told = kill_test.kill_twice(run, faults, limit_s=600)
     assert (told["scans"], told["broken"]) == (14, 8)
     assert 2 <= told["done at the kills"][0] <= told["done at the kills"][1] <= 6
     before = kill_test.records(run.out)
