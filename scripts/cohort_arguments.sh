@@ -11,12 +11,16 @@ while [[ $# -gt 0 ]]; do
 done
 contrast=${CONTRAST:-FLAIR}
 anatomy=(--set "anatomy.contrasts=[$contrast]")
-painted=() few=()
+removed=() painted=() few=()  # the lesions that stage 1 learns to remove, those that stage 2 learns to outline
 if [[ $contrast == T1w || $contrast == T2starw ]]; then
   # The shipped configs are for lesions that are mostly bright, on these they are mostly dark. With several contrasts,
   # as in CONTRAST="FLAIR, T1w", a lesion that is bright on one is dark on the other by itself.
-  painted=(--set 'anomalies=[{name: lesion, bright: 0.1, median_mm: 35.0}]')
-  few=(--set 'anomalies=[{name: lesion, bright: 0.1, median_mm: 35.0}, {name: transplant}]')
+  large='{name: lesion, bright: 0.1, median_mm: 35.0'
+  small='{name: lesion, bright: 0.1, median_mm: 9.0, ln_sigma: 0.5, several: 0.8, most_foci: 12, '
+  small+='softness_mm: [0.0, 3.0], core: 0.0, mass_effect: 0.0}'
+  removed=(--set "anomalies=[$large}]")
+  painted=(--set "anomalies=[$large, weight: 3}, $small]")
+  few=(--set "anomalies=[$large, weight: 3}, $small, {name: transplant, weight: 4}]")
 fi
 fit=(--cache "$out/cache" --device "${DEVICE:-auto}")
 

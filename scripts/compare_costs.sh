@@ -66,7 +66,7 @@ make_variant() {
       "${painted[@]}" "${changed[@]}" "${settings[@]}"
   else
     run speed restoration --operations --out "$out/$1.cost" "${anatomy[@]}" "${changed[@]}"
-    run fit-reconstructor restoration "$cohort" --out "$out/$1.model" "${fit[@]}" "${anatomy[@]}" "${painted[@]}" \
+    run fit-reconstructor restoration "$cohort" --out "$out/$1.model" "${fit[@]}" "${anatomy[@]}" "${removed[@]}" \
       "${changed[@]}" "${settings[@]}"
   fi
   run_cases predict "$out/$1.model" "$cohort" --split test --out "$out/$1.predictions" "${fit[@]}"

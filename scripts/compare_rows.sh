@@ -59,7 +59,7 @@ for fold in $folds; do
     run_cases evaluate "$here/$1.predictions" "$cohort" --split test --out "$here/$1"
     run_cases evaluate "$here/$1.predictions" "$cohort" --split test --rule expected-dice --out "$here/$1-expected"
   }
-  if asked cddpm pair pair-sum pair-few; then reconstructor cddpm restoration "${painted[@]}"; fi
+  if asked cddpm pair pair-sum pair-few; then reconstructor cddpm restoration "${removed[@]}"; fi
   if asked cddpm-healthy; then reconstructor cddpm-healthy cddpm-small-healthy; fi
   if asked dae dae-pair; then reconstructor dae dae; fi
   if asked pair pair-sum pair-few; then detector pair synthetic --reconstructor "$here/cddpm.model" "${painted[@]}"; fi

@@ -40,7 +40,7 @@ cohort=$out/cohort.csv
 run index bids "$bids" --out "$cohort" --split train=0.64 --split validation=0.16 --split test=0.20 --seed 0
 
 run fit-reconstructor "${RECONSTRUCTOR:-restoration}" "$cohort" --out "$out/reconstructor" \
-  "${fit[@]}" "${anatomy[@]}" "${painted[@]}" "${settings[@]}"
+  "${fit[@]}" "${anatomy[@]}" "${removed[@]}" "${settings[@]}"
 run fit-detector "${DETECTOR:-synthetic}" "$cohort" --reconstructor "$out/reconstructor" \
   --out "$out/detector-uncalibrated" "${fit[@]}" "${painted[@]}" "${settings[@]}"
 run fit-detector "${FEW_LABELS:-few-labels}" "$cohort" --init "$out/detector-uncalibrated" --limit "$labelled" \

@@ -110,7 +110,7 @@ def test_nothing_that_shows_is_an_error(prepared: list[Prepared]) -> None:
 def test_anomalies_of_a_config() -> None:
     run, anomalies = run_with_anomalies("few-labels", ["seed=9"])
     assert run.seed == 9
-    assert [anomaly.name for anomaly in anomalies] == ["lesion"]  # without the transplants of its mix
+    assert [anomaly.name for anomaly in anomalies] == ["lesion", "lesion"]  # without the transplants of its mix
     with pytest.raises(ConfigError, match="that needs no labelled slices"):
         run_with_anomalies("few-labels", ["anomalies=[{name: transplant}]"])
     with pytest.raises(ConfigError, match="config of many trainings in benchmark-quick"):
