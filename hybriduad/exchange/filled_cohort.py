@@ -22,9 +22,9 @@ from hybriduad.exchange.filling import SEAM_MM, fill_lesion
 from hybriduad.prediction.files import record_of
 from hybriduad.scan.digests import file_digest
 from hybriduad.scan.preparation import resampled
+from hybriduad.scan.template_space import lying
 from hybriduad.scan.volumes import (
     Image,
-    VolumeGrid,
     read_grid,
     read_mask,
     read_volume,
@@ -133,7 +133,7 @@ def _fill_case(source: Path, case: Case, out: Path, seam_mm: float, overwrite: b
         for old in (sidecar, target):  # those of another prediction
             old.unlink(missing_ok=True)
         scan = read_volume(case.images[contrast])
-        grid = _lying(scan.grid, contrast, record)
+        grid = lying(scan.grid, contrast, record["notes"])
         mask, brain = (resampled(spread[name], grid, linear=False) > 0.5 for name in ("mask", "brain"))
         reconstruction = resampled(read_volume(source / healthy[contrast]), grid, linear=True)
         values, where = fill_lesion(scan.data, reconstruction, mask, brain, scan.grid.spacing_mm, seam_mm=seam_mm)
@@ -168,17 +168,11 @@ def _write_roi(mask: Image, case: Case, place: Path, record: Mapping[str, Any]) 
     if not mask.data.any():
         return None
     grid = read_grid(case.images["T1w"])
-    voxels = resampled(mask, _lying(grid, "T1w", record), linear=False) > 0.5
+    voxels = resampled(mask, lying(grid, "T1w", record["notes"]), linear=False) > 0.5
     write_volume(path, voxels, grid, np.uint8)
     if not voxels.any():
         log.warning("%s: the lesion is too small for a voxel of the T1w scan: its mask is empty", case.name)
     return path.name
-
-
-def _lying(grid: VolumeGrid, contrast: str, record: Mapping[str, Any]) -> VolumeGrid:
-    """The grid of a scan where the prediction took it to lie: template space moves further contrasts to the first."""
-    moved = record["notes"].get("moved", {}).get(contrast)
-    return grid if moved is None else VolumeGrid.make(grid.shape, np.array(moved["matrix"]) @ grid.affine)
 
 
 def _pseudo_healthy(record: Mapping[str, Any]) -> dict[str, str]:

@@ -196,8 +196,8 @@ class ScoreHistogram:
         return 2 * tp / (tp + fp + self.positives)
 
     def threshold_of(self, negatives: float) -> float:
-        """The lowest threshold that at most so many healthy voxels reach; infinity where any reached one is passed by
-        more, and 0 where all healthy voxels are no more than that."""
+        """The lowest threshold that at most so many healthy voxels reach; infinity where the highest score alone has
+        more."""
         keys, _, healthy = self.descending()
         kept = int(np.searchsorted(np.cumsum(healthy), negatives, side="right"))
         return float(key_edges(keys[kept - 1 : kept])[0]) if kept else math.inf

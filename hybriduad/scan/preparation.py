@@ -130,14 +130,14 @@ def prepare(case: Case, anatomy: Anatomy, direction: str | None = None) -> Prepa
         change, apart_mm = template_space.aligned(scan, image)
         if change is not None:
             moved[name] = {"mm": round(apart_mm, 2), "matrix": change.tolist()}
-            other_scans[name] = template_space.along(scan, change)
+            other_scans[name] = Image(scan.data, template_space.along(scan.grid, change))
     scans = {reference: image} | other_scans
     slices = {name: to_slices(_on_grid(scan, image.grid, linear=True), axis) for name, scan in scans.items()}
     fields = {name: to_slices(_coverage(scan, image.grid), axis) for name, scan in other_scans.items()}
     covered = {name: field for name, field in fields.items() if not field.all()}
     masks = {}
     for kind, path in mask_files(case).items():
-        mask = _read_mask(path, case, kind, image.grid, moved)
+        mask = _read_mask(path, case, kind, image.grid, {"moved": moved})
         masks[kind] = to_slices(_on_grid(mask, image.grid, linear=False), axis) > 0.5
     head = find_head(slices[reference])
     brain, method = _brain(image, axis, head, masks.get("brain"), case, anatomy)
@@ -190,10 +190,8 @@ def scan_on_grid(images: Mapping[str, Path], contrast: str, target: VolumeGrid, 
     Raises:
         DataError: as :func:`hybriduad.scan.volumes.read_volume`.
     """
-    scan, moved = read_volume(images[contrast]), notes.get("moved", {})
-    if contrast in moved:
-        scan = template_space.along(scan, np.array(moved[contrast]["matrix"]))
-    return resampled(scan, target, linear=True)
+    scan = read_volume(images[contrast])
+    return resampled(Image(scan.data, template_space.lying(scan.grid, contrast, notes)), target, linear=True)
 
 
 def resampled(image: Image, target: VolumeGrid, *, linear: bool) -> np.ndarray:
@@ -213,7 +211,7 @@ def mask_on_grid(
     Raises:
         DataError: as :func:`hybriduad.scan.volumes.read_case_mask`, or on the grid of no scan of the case.
     """
-    mask = _read_mask(path, case, kind, target, {} if notes is None else notes.get("moved", {}))
+    mask = _read_mask(path, case, kind, target, notes or {})
     return resampled(mask, target, linear=False) > 0.5
 
 
@@ -223,15 +221,15 @@ def _read_scan(path: Path) -> Image:
     return image
 
 
-def _read_mask(path: Path, case: Case, kind: str, target: VolumeGrid, moved: Mapping[str, Mapping[str, Any]]) -> Image:
+def _read_mask(path: Path, case: Case, kind: str, target: VolumeGrid, notes: Mapping[str, Any]) -> Image:
     """A mask; unless it lies on ``target``, where the first of the moved contrasts went on whose grid it was drawn."""
     mask = read_case_mask(path, case, kind)
     if same_grid(mask.grid, target):
         return mask
     check_mask_grid(path, mask.grid, case.images, kind)
-    for name in sorted(moved):
+    for name in sorted(notes.get("moved", {})):
         if same_grid(mask.grid, read_grid(case.images[name])):
-            return template_space.along(mask, np.array(moved[name]["matrix"]))
+            return Image(mask.data, template_space.lying(mask.grid, name, notes))
     return mask
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from scipy import ndimage
@@ -53,9 +54,15 @@ def aligned(scan: Image, reference: Image) -> tuple[np.ndarray | None, float]:
     return np.asarray(np.linalg.inv(matrix)), moved_mm
 
 
-def along(image: Image, change: np.ndarray) -> Image:
-    """A scan, or a mask that was drawn on it, moved by ``change`` (4, 4) in RAS millimetres, its voxels as they are."""
-    return Image(image.data, VolumeGrid.make(image.grid.shape, change @ image.grid.affine))
+def along(grid: VolumeGrid, change: np.ndarray) -> VolumeGrid:
+    """The grid of a scan that was moved by ``change`` (4, 4) in RAS millimetres, its voxels as they are."""
+    return VolumeGrid.make(grid.shape, change @ grid.affine)
+
+
+def lying(grid: VolumeGrid, contrast: str, notes: Mapping[str, Any]) -> VolumeGrid:
+    """Where a contrast, or a mask that was drawn on it, was taken to lie, by the ``notes`` of the case as prepared."""
+    moved = notes.get("moved", {}).get(contrast)
+    return grid if moved is None else along(grid, np.array(moved["matrix"]))
 
 
 def _head(scan: Image) -> Field:

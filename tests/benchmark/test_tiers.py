@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, Literal
 
 import pytest
 
@@ -23,9 +25,20 @@ TIERS = ("benchmark-quick", "benchmark-core", "benchmark-full")
 T1W = "benchmark-t1w"
 
 
+@functools.cache
 def tier(name: str) -> BenchmarkRun:
     run: BenchmarkRun = configs.load(name, [], kind="benchmark")
     return run
+
+
+def loaded(fit: Fit) -> Any:
+    """The config of a training; many rows share one."""
+    return _loaded(fit.config, tuple(fit.overrides), fit.stage)
+
+
+@functools.cache
+def _loaded(config: str, overrides: tuple[str, ...], stage: Literal["reconstructor", "detector"]) -> Any:
+    return configs.load(config, overrides, kind=stage)
 
 
 def trainings(model: Fit | None) -> Iterator[Fit]:
@@ -46,7 +59,7 @@ def fitted(name: str, system: str) -> DetectorRun:
 def test_every_training_of_a_tier_has_a_config(name: str) -> None:
     for row in rows_of(tier(name)):
         for fit in trainings(row.trials[0].model):
-            configs.load(fit.config, fit.overrides, kind=fit.stage)
+            loaded(fit)
 
 
 def compared(run: BenchmarkRun) -> dict[str, set[str]]:
@@ -160,11 +173,7 @@ def test_phantoms_have_the_patients_that_rows_learn_from_but_for_those_of_twenty
 
 
 def test_every_lesion_that_the_t1w_tier_learns_from_is_mostly_dark() -> None:
-    runs = [
-        configs.load(fit.config, fit.overrides, kind=fit.stage)
-        for row in rows_of(tier(T1W))
-        for fit in trainings(row.trials[0].model)
-    ]
+    runs = [loaded(fit) for row in rows_of(tier(T1W)) for fit in trainings(row.trials[0].model)]
     painted = [each for run in runs if run.train.steps > 0 for each in run.anomalies if each.name == "lesion"]
     assert {each.bright for each in painted} == {0.1}
 
@@ -175,7 +184,7 @@ def test_rows_of_the_paper_score_keep_the_mean_of_the_maps_of_their_results(name
     combined = set()
     for row in rows_of(tier(name)):
         for fit in trainings(row.trials[0].model):
-            residual = configs.load(fit.config, fit.overrides, kind=fit.stage).residual
+            residual = loaded(fit).residual
             combined |= {(fit.config, residual.combine)} if residual is not None and fit.config != "cddpm" else set()
     assert ("paper-score", "arithmetic") in combined
     assert "reconstruction" not in {combine for _, combine in combined}
@@ -211,8 +220,7 @@ def test_a_witness_without_an_image_stands_beside_a_segmenter_of_the_scan_alone(
 def test_the_painters_of_stage_1_may_be_others_than_those_of_stage_2() -> None:
     row = next(row for row in rows_of(tier("benchmark-full")) if row.system == "other painters in stage 1")
     painters = {
-        fit.stage: {anomaly.name for anomaly in configs.load(fit.config, fit.overrides, kind=fit.stage).anomalies}
-        for fit in trainings(row.trials[0].model)
+        fit.stage: {anomaly.name for anomaly in loaded(fit).anomalies} for fit in trainings(row.trials[0].model)
     }
     assert len(painters["reconstructor"]) >= 3
     assert not painters["reconstructor"] & painters["detector"]
@@ -238,7 +246,14 @@ def test_no_step_of_a_system_states_another_segmenter_than_the_step_before(name:
         segmenter: Segmenter | None = None
         for fit in reversed(list(trainings(row.trials[0].model))):
             if fit.stage == "detector":
-                run: DetectorRun = configs.load(fit.config, fit.overrides, kind="detector")
+                run: DetectorRun = loaded(fit)
                 if "segmenter" in run.model_fields_set:
                     assert segmenter in (None, run.segmenter), row.system
                     segmenter = run.segmenter
+
+
+def test_the_row_of_small_lesions_paints_as_the_shipped_config_does() -> None:
+    row = next(row for row in rows_of(tier("benchmark-full")) if row.system == "small lesions")
+    _, detector, reconstructor = trainings(row.trials[0].model)
+    assert loaded(detector).anomalies == configs.load("synthetic", [], kind="detector").anomalies
+    assert loaded(reconstructor).anomalies == configs.load("restoration", [], kind="reconstructor").anomalies

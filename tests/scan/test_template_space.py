@@ -39,7 +39,7 @@ from hybriduad.scan.registration import Field, displacement_mm, register, to_tem
 from hybriduad.scan.resampling import through_affine
 from hybriduad.scan.template import template
 from hybriduad.scan.template_space import APART_MM, MOVED_MM, _lesion, aligned, along
-from hybriduad.scan.volumes import read_grid, read_volume
+from hybriduad.scan.volumes import Image, read_grid, read_volume
 from hybriduad.training.fitting import fit_reconstructor
 
 MNI = "MNI152NLin2009aSym"
@@ -149,7 +149,7 @@ def test_thick_slices_of_a_head_register_with_a_brain_mask_that_is_too_wide():
 def test_a_contrast_with_another_header_is_brought_onto_the_reference_and_one_in_place_is_left(oblique):
     reference, other = (read_volume(oblique.images[name]) for name in ("FLAIR", "T1w"))
     change, moved_mm = aligned(other, reference)
-    corrected = along(other, change)
+    corrected = Image(other.data, along(other.grid, change))
     corners = np.array([[20, 20, 8], [60, 20, 8], [20, 60, 30], [60, 60, 30]])
     points = corners @ reference.affine[:3, :3].T + reference.affine[:3, 3]
     apart = displacement_mm(corrected.affine @ np.linalg.inv(reference.affine), np.eye(4), points)
